@@ -1,0 +1,1 @@
+"""Data sources, splits, the decoded-image cache and augmentation."""

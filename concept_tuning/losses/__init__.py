@@ -1,0 +1,1 @@
+"""Losses, one a file; none of them imports a model."""

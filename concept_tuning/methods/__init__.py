@@ -1,0 +1,1 @@
+"""Fine-tuning methods behind one small interface."""

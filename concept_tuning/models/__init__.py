@@ -1,0 +1,1 @@
+"""Backbones, heads, attention and the stores of Concept-Tuning."""

@@ -1,0 +1,197 @@
+"""From names and ``key=value`` texts to a validated configuration.
+
+``build_config`` layers the defaults, a preset and overrides, in that order, and refuses what it does
+not know by name, suggesting the nearest setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from concept_tuning.config import METHOD_NAMES, PRESET_NAMES, RunConfig, validate
+from concept_tuning.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting as the command line and the interface present it."""
+
+    key: str
+    """Full name, ``section.field``."""
+    default: Any
+    help: str
+    type: str
+
+
+#: Presets override only how long a run takes; ``paper`` is METHOD's training recipe.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {
+        "planted.images": 64,
+        "planted.validation_images": 32,
+        "planted.test_images": 64,
+        "optim.epochs": 2,
+        "optim.max_steps": 6,
+        "optim.batch_size": 16,
+        "data.image_size": 96,
+    },
+    "quick": {"optim.epochs": 8, "optim.max_steps": 150},
+    "small": {"optim.epochs": 20, "optim.max_steps": 1000},
+    "paper": {
+        "data.image_size": 224,
+        "optim.epochs": 100,
+        "optim.batch_size": 48,
+        "optim.lr": 0.01,
+        "concept_tuning.image_weight": 1.0,
+        "concept_tuning.concept_weight": 1.0,
+    },
+}
+
+#: Sections that mean something only with one data source or method. Naming a setting of such a section
+#: with another source or method is an error, not a silent no-op.
+_SECTION_OWNERS: Mapping[str, tuple[str, str]] = {
+    "planted": ("data", "planted"),
+    "elpv": ("data", "elpv"),
+    "concept_tuning": ("method", "concept-tuning"),
+}
+
+
+def settings() -> tuple[Setting, ...]:
+    """Return every setting with its default, help text and type, in order of the sections."""
+    default = RunConfig()
+    found = []
+    for section in dataclasses.fields(RunConfig):
+        if section.name == "method":
+            continue
+        part = getattr(default, section.name)
+        schema = TypeAdapter(type(part)).json_schema()["properties"]
+        for field in dataclasses.fields(part):
+            entry = schema[field.name]
+            found.append(
+                Setting(
+                    key=f"{section.name}.{field.name}",
+                    default=getattr(part, field.name),
+                    help=entry.get("description", ""),
+                    type=_type_name(entry),
+                )
+            )
+    return tuple(found)
+
+
+def build_config(
+    *,
+    data: str | None = None,
+    backbone: str | None = None,
+    method: str = "vanilla",
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+) -> RunConfig:
+    """Layer the defaults, a preset and overrides into one validated configuration.
+
+    Args:
+        data: Value of ``data.source``.
+        backbone: Value of ``backbone.architecture``.
+        method: One of :data:`METHOD_NAMES`.
+        preset: One of :data:`PRESET_NAMES`, or None.
+        overrides: ``key=value`` strings or a mapping. A key is a full name (``planted.rho``) or a
+            field's bare name where only one section has it (``rho``).
+
+    Raises:
+        ConfigError: for an unknown key (naming the nearest one), a value out of range, or a setting
+            that the chosen data or method does not have.
+    """
+    _check_choice("method", method, METHOD_NAMES)
+    flat: dict[str, Any] = {}
+    if preset is not None:
+        _check_choice("preset", preset, PRESET_NAMES)
+        flat.update(PRESETS[preset])
+    if data is not None:
+        flat["data.source"] = data
+    if backbone is not None:
+        flat["backbone.architecture"] = backbone
+    given = _parse_overrides(overrides)
+    flat.update(given)
+    nested: dict[str, Any] = {"method": method}
+    for key, value in flat.items():
+        section, field = key.split(".")
+        nested.setdefault(section, {})[field] = value
+    config = validate(nested)
+    _refuse_foreign_sections(given, config)
+    return config
+
+
+def resolve_key(key: str) -> str:
+    """Return the full name of a setting; raises :class:`ConfigError` naming the nearest one if there is none."""
+    full_names = [setting.key for setting in settings()]
+    if key in full_names:
+        return key
+    matches = [name for name in full_names if name.split(".")[1] == key]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigError(f"Setting {key!r} is in several sections: {', '.join(matches)}. Give the full name.")
+    bare = [name.split(".")[1] for name in full_names]
+    close = difflib.get_close_matches(key, full_names + bare, n=1, cutoff=0.5) or difflib.get_close_matches(
+        key.rsplit(".", 1)[-1], bare, n=1, cutoff=0.5
+    )
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"Unknown setting {key!r}.{hint} `concept-tuning settings` lists them all.")
+
+
+def _parse_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
+    if isinstance(overrides, Mapping):
+        return {resolve_key(key): value for key, value in overrides.items()}
+    parsed: dict[str, Any] = {}
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"Cannot read setting {text!r}; write it as key=value, e.g. lr=0.03.")
+        full = resolve_key(key.strip())
+        if full in parsed:
+            raise ConfigError(f"Setting {full} is given twice.")
+        parsed[full] = _parse_value(full, value.strip())
+    return parsed
+
+
+def _parse_value(key: str, text: str) -> Any:
+    """Read one command-line value: none, a list where the field is one, else left to pydantic."""
+    if text.lower() in {"none", "null"}:
+        return None
+    kind = next(setting.type for setting in settings() if setting.key == key)
+    if kind == "list":
+        return [part for part in text.strip("[]()").replace(" ", "").split(",") if part]
+    if re.fullmatch(r"\d+(\|\d+)+", kind) and text.isdigit():
+        return int(text)
+    return text
+
+
+def _refuse_foreign_sections(given: Mapping[str, Any], config: RunConfig) -> None:
+    chosen = {"data": config.data.source, "method": config.method}
+    for key in given:
+        kind, owner = _SECTION_OWNERS.get(key.split(".")[0], (None, None))
+        if kind is not None and chosen[kind] != owner:
+            raise ConfigError(
+                f"Setting {key} belongs to the {kind} {owner!r} and would do nothing with "
+                f"{chosen[kind]!r}; leave it out."
+            )
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value in choices:
+        return
+    close = difflib.get_close_matches(value, choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"Unknown {what} {value!r}.{hint} There are: {', '.join(choices)}.")
+
+
+def _type_name(entry: Mapping[str, Any]) -> str:
+    if "enum" in entry:
+        return "|".join(str(value) for value in entry["enum"])
+    if "anyOf" in entry:
+        return _type_name(entry["anyOf"][0]) + " or none"
+    return {"array": "list"}.get(entry.get("type", ""), entry.get("type", ""))
