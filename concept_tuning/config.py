@@ -174,7 +174,7 @@ class ConceptTuningConfig:
     ] = "sum"
     latent_dim: Annotated[
         int | None,
-        Field(ge=1, description="Width of the latent bottleneck; none: 1024, or the features' width if less."),
+        Field(ge=1, description="Width of the latent bottleneck; none: 256, or the features' width if less."),
     ] = None
     beta: Annotated[float, Field(ge=0, description="Weight of the bottleneck's KL divergence.")] = 5e-3
     kl_deviation: Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -52,13 +52,34 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-#: Sections that mean something only with one data source or method. Naming a setting of such a section
-#: with another source or method is an error, not a silent no-op.
-_SECTION_OWNERS: Mapping[str, tuple[str, str]] = {
-    "planted": ("data", "planted"),
-    "elpv": ("data", "elpv"),
-    "concept_tuning": ("method", "concept-tuning"),
-}
+#: Settings (by pattern) that have no effect where the condition holds, and why. Naming one is then an
+#: error, not a silent no-op.
+_IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
+    (r"planted\..*", lambda c: c.data.source != "planted", "it belongs to the data `planted`"),
+    (r"elpv\..*", lambda c: c.data.source != "elpv", "it belongs to the data `elpv`"),
+    (
+        r"concept_tuning\..*",
+        lambda c: c.method != "concept-tuning",
+        "it belongs to the method `concept-tuning`",
+    ),
+    (
+        r"data\.(validation|test)_fraction",
+        lambda c: c.data.source == "planted",
+        "planted birds are drawn with planted.validation_images and planted.test_images",
+    ),
+    (
+        r"backbone\.weights",
+        lambda c: c.method == "scratch" and c.backbone.weights != "random",
+        "`scratch` begins with random weights",
+    ),
+    (
+        r"optim\.backbone_lr_scale",
+        lambda c: c.method in {"scratch", "linear-probe"},
+        "this method trains no pre-trained backbone",
+    ),
+    (r"optim\.sgd_momentum", lambda c: c.optim.optimizer != "sgd", "optim.optimizer is not sgd"),
+    (r"optim\.step_(points|factor)", lambda c: c.optim.schedule != "step", "optim.schedule is not step"),
+)
 
 
 def settings() -> tuple[Setting, ...]:
@@ -103,7 +124,7 @@ def build_config(
 
     Raises:
         ConfigError: for an unknown key (naming the nearest one), a value out of range, or a setting
-            that the chosen data or method does not have.
+            that would do nothing with the others.
     """
     _check_choice("method", method, METHOD_NAMES)
     flat: dict[str, Any] = {}
@@ -121,7 +142,7 @@ def build_config(
         section, field = key.split(".")
         nested.setdefault(section, {})[field] = value
     config = validate(nested)
-    _refuse_foreign_sections(given, config)
+    _refuse_idle(given, config)
     return config
 
 
@@ -170,15 +191,12 @@ def _parse_value(key: str, text: str) -> Any:
     return text
 
 
-def _refuse_foreign_sections(given: Mapping[str, Any], config: RunConfig) -> None:
-    chosen = {"data": config.data.source, "method": config.method}
+def _refuse_idle(given: Mapping[str, Any], config: RunConfig) -> None:
+    """Refuse a setting that the rest of the configuration leaves without effect."""
     for key in given:
-        kind, owner = _SECTION_OWNERS.get(key.split(".")[0], (None, None))
-        if kind is not None and chosen[kind] != owner:
-            raise ConfigError(
-                f"Setting {key} belongs to the {kind} {owner!r} and would do nothing with "
-                f"{chosen[kind]!r}; leave it out."
-            )
+        for pattern, idle, reason in _IDLE:
+            if re.fullmatch(pattern, key) and idle(config):
+                raise ConfigError(f"Setting {key} would do nothing here: {reason}. Leave it out.")
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:

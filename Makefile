@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install test test-all lint types bench clean
+
+help:            ## show the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/.installed: pyproject.toml requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt -e '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed  ## make the virtual environment and install everything
+
+test: install    ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install  ## all tests
+	$(BIN)/python -m pytest
+
+lint: install    ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install   ## type checker
+	$(BIN)/mypy
+
+bench: install   ## cost of a training step over vanilla
+	$(BIN)/python benchmarks/step_cost.py
+
+clean:           ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,272 @@
+"""The command line: datasets, backbones, methods, settings, train, resume, evaluate, export."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_tuning import __version__
+from concept_tuning.errors import StudioError
+
+if TYPE_CHECKING:
+    from concept_tuning.engine.evaluation import Evaluation
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except StudioError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        log = Path("concept-tuning-error.log")
+        try:
+            log.write_text(traceback.format_exc(), encoding="utf-8")
+            where = f" The details are in {log}."
+        except OSError:
+            where = ""
+        print(f"Unexpected error: {type(error).__name__}: {error}.{where}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="concept-tuning", description="Fine-tune image classifiers with Concept-Tuning and its rivals."
+    )
+    parser.add_argument("--version", action="version", version=f"concept-tuning {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, text in (
+        ("datasets", _datasets, "list the data that can be used"),
+        ("backbones", _backbones, "list backbones, and which work offline on this machine"),
+        ("methods", _methods, "list the fine-tuning methods"),
+        ("settings", _settings, "list every setting with its default"),
+    ):
+        listing = commands.add_parser(name, help=text, description=text)
+        listing.add_argument("--json", action="store_true", help="print JSON")
+        listing.set_defaults(command=command)
+    _add_train(commands)
+    _add_run_commands(commands)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train", help="fine-tune a backbone", description="Fine-tune a backbone on data with a method."
+    )
+    train.add_argument("--data", help="`planted` (default), `elpv`, or a folder, zip, tar or CSV file")
+    train.add_argument("--backbone", help="timm model name (default: tf_efficientnet_lite0)")
+    train.add_argument("--method", default="vanilla", help="default: vanilla; see `concept-tuning methods`")
+    train.add_argument("--preset", help="smoke, quick, small or paper")
+    train.add_argument("--seed", type=int, help="seed of the run (default 0)")
+    train.add_argument("--run-dir", type=Path, help="folder of the run (default: a new one below runs/)")
+    train.add_argument("--sample-rate", type=float, help="percent of each class's training images to use")
+    train.add_argument("--per-class", type=int, help="at most this many training images of each class")
+    train.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        nargs="+",
+        default=[],
+        help="any setting of `concept-tuning settings`, e.g. --set rho=0.95 lr=0.03",
+    )
+    train.add_argument("--quiet", action="store_true", help="no progress bar")
+    train.set_defaults(command=_train)
+
+
+def _add_run_commands(commands: Any) -> None:
+    resume = commands.add_parser("resume", help="go on with a run", description="Go on from a run's last checkpoint.")
+    resume.add_argument("run", type=Path)
+    resume.add_argument("--quiet", action="store_true", help="no progress bar")
+    resume.set_defaults(command=_resume)
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a trained run", description="Measure a run's best epoch on a split."
+    )
+    evaluate.add_argument("run", type=Path)
+    evaluate.add_argument("--split", choices=("val", "test"), default="test")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(command=_evaluate)
+    export = commands.add_parser("export", help="write a run's model to a file")
+    export.add_argument("run", type=Path)
+    export.add_argument("--format", choices=("safetensors", "onnx"), required=True)
+    export.add_argument("--out", type=Path, required=True, help="file to write")
+    export.set_defaults(command=_export)
+
+
+def _datasets(options: argparse.Namespace) -> int:
+    from concept_tuning.data.registry import DATASETS
+
+    rows = [dataclasses.asdict(entry) | {"available": entry.available} for entry in DATASETS]
+    _print_table(options, "Data", rows)
+    return 0
+
+
+def _backbones(options: argparse.Namespace) -> int:
+    from concept_tuning.models.weights import list_backbones
+
+    _print_table(options, "Backbones", [dataclasses.asdict(entry) for entry in list_backbones()])
+    if not options.json:
+        print("Any other timm model with a spatial feature map works too.")
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from concept_tuning.methods.registry import METHODS
+
+    rows = [
+        {"name": method.name, "summary": method.summary, "reference": method.reference, "offline": True}
+        for method in METHODS.values()
+    ]
+    _print_table(options, "Methods", rows)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from concept_tuning.settings import settings
+
+    rows = [{"name": s.key, "default": s.default, "type": s.type, "help": s.help} for s in settings()]
+    _print_table(options, "Settings", rows)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from concept_tuning.settings import build_config
+
+    flags = {
+        "engine.seed": options.seed,
+        "data.sample_rate": options.sample_rate,
+        "data.per_class": options.per_class,
+    }
+    overrides = [item for group in options.overrides for item in group]
+    overrides += [f"{key}={value}" for key, value in flags.items() if value is not None]
+    config = build_config(
+        data=options.data,
+        backbone=options.backbone,
+        method=options.method,
+        preset=options.preset,
+        overrides=overrides,
+    )
+    from concept_tuning.engine.runs import default_run_dir
+    from concept_tuning.engine.session import start_run
+
+    path = options.run_dir or default_run_dir(config)
+    return _finish_training(path, options, lambda watcher: start_run(config, path, watcher))
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from concept_tuning.engine.session import resume_run
+
+    return _finish_training(options.run, options, lambda watcher: resume_run(options.run, watcher))
+
+
+def _finish_training(path: Path, options: argparse.Namespace, work: Callable[[Any], Any]) -> int:
+    from concept_tuning.engine.trainer import Stopped
+    from concept_tuning.progress import ConsoleWatcher
+
+    watcher = ConsoleWatcher(quiet=options.quiet)
+    watcher.message(f"Run folder: {path}")
+    try:
+        folder = work(watcher)
+    except (Stopped, KeyboardInterrupt):
+        watcher.close()
+        print(f"Stopped; go on with: concept-tuning resume {path}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        watcher.close()
+    if watcher.is_main:
+        results = folder.read_json("results.json")
+        for split in ("val", "test"):
+            print(_sentence(results["splits"][split], results["validation_note"]))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from concept_tuning.engine.session import evaluate_run, load_run
+
+    run = load_run(options.run)
+    data = run.data()
+    result = evaluate_run(run, options.split, data=data)
+    found = result.to_dict() | {"validation_note": data.validation_note, "method": run.config.method}
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    print(_sentence(found, data.validation_note))
+    _print_groups(result)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from concept_tuning.engine.export import export_run
+    from concept_tuning.engine.session import load_run
+
+    out = export_run(load_run(options.run), options.format, options.out)
+    print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _sentence(result: dict[str, Any], validation_note: str) -> str:
+    worst = ""
+    if result["worst_group_accuracy"] is not None:
+        cell = next(cell for cell in result["groups"] if cell["name"] == result["worst_group"])
+        worst = f"; worst group {100 * cell['accuracy']:.1f} % ({cell['name']}, n = {cell['n']})"
+    note = f" (validation drawn {validation_note})" if result["split"] == "val" else ""
+    return (
+        f"{result['split']}: accuracy {100 * result['accuracy']:.1f} % "
+        f"[{100 * result['low']:.1f}, {100 * result['high']:.1f}], n = {result['n']}{worst}{note}"
+    )
+
+
+def _print_groups(result: Evaluation) -> None:
+    rows = [
+        {
+            "name": r.name,
+            "n": r.n,
+            "accuracy": f"{100 * r.accuracy:.1f} %",
+            "95 %": f"{100 * r.low:.1f}-{100 * r.high:.1f}",
+        }
+        for r in (*result.classes, *result.groups)
+    ]
+    _rich_table("Classes and groups", rows)
+
+
+def _print_table(options: argparse.Namespace, title: str, rows: list[dict[str, Any]]) -> None:
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _rich_table(title, rows)
+
+
+def _rich_table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_shown(value)) for value in row.values()))
+    Console().print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

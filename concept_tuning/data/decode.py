@@ -1,0 +1,205 @@
+"""Picture files to arrays: one function for pictures, one for masks, and one error for whatever is amiss.
+
+Files are opened by the readers of a short list of formats rather than by :func:`PIL.Image.open`, whose own
+limit on the size is one global number for the whole process; here each call has its limit.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+_READERS = (
+    PngImagePlugin.PngImageFile,
+    JpegImagePlugin.JpegImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    WebPImagePlugin.WebPImageFile,
+    TiffImagePlugin.TiffImageFile,
+    PpmImagePlugin.PpmImageFile,
+)
+FORMATS: tuple[str, ...] = tuple(reader.format for reader in _READERS)
+_PREFIX_BYTES = 16
+_WHITE = (255, 255, 255, 255)
+_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_warning_filters = threading.Lock()
+
+
+class UnreadableImage(Exception):  # noqa: N818  (named for what it tells the user)
+    """A file cannot be used as a picture; the message says why, in words, without the file's name."""
+
+
+def decode_image(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
+    """Decode a picture of any common kind to RGB.
+
+    The first frame of an animation is taken. Transparent places show white, as on a page. Grey of 12 or 16
+    bits is brought to 8 by dropping its low bits. CMYK is converted without a colour profile (JPEG files with
+    Adobe's inverted values are turned round). The picture is turned upright by its EXIF orientation.
+
+    Args:
+        source: A file, or the bytes of one, in one of :data:`FORMATS`.
+        max_pixels: Most pixels (width times height); read from the header, before anything is decoded.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        UnreadableImage: Missing, empty, cut off, damaged, too large, or not such a picture.
+    """
+    with _loaded(source, max_pixels) as image:
+        return _upright(_rgb(image), image)
+
+
+def decode_mask(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
+    """Decode a mask: inside is where the stored value is not zero, in colour where it is not black.
+
+    Transparent places are outside. Values are not scaled, so that a 16-bit mask of 0 and 1 works too. A
+    lossy format (JPEG) smears small values over the outside; such masks should be stored as PNG.
+
+    Args:
+        source: A file, or the bytes of one, in one of :data:`FORMATS`.
+        max_pixels: Most pixels (width times height).
+
+    Returns:
+        (H, W) bool, turned upright as the picture is.
+
+    Raises:
+        UnreadableImage: As for :func:`decode_image`.
+    """
+    with _loaded(source, max_pixels) as image:
+        if image.mode in {"1", "L", "F", *_DEEP_GREY} and not ("transparency" in image.info and image.mode == "L"):
+            inside = np.nan_to_num(np.asarray(image)) != 0
+        else:
+            colour = np.asarray(image.convert("RGBA"))
+            inside = colour[..., :3].any(axis=2) & (colour[..., 3] > 0)
+        return _upright(inside.astype(np.uint8), image).astype(bool)
+
+
+@contextmanager
+def _loaded(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Open, check and decode; whatever goes wrong, in the block too, becomes an UnreadableImage."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+            image = _open(stream)
+            _check_size(image.size, max_pixels)
+            with _quiet_about_size(image.size):
+                image.load()
+            yield image
+    except UnreadableImage:
+        raise
+    except FileNotFoundError as error:
+        raise UnreadableImage("there is no such file") from error
+    except MemoryError as error:
+        raise UnreadableImage("it does not fit into memory") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"too many pixels for its format ({error})") from error
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}" if error.errno else f"damaged or cut off ({error})"
+        raise UnreadableImage(reason) from error
+    except Exception as error:  # damaged files make the readers raise whatever their parsing trips over
+        raise UnreadableImage("damaged or cut off") from error
+
+
+def _open(stream: BinaryIO) -> Image.Image:
+    prefix = stream.read(_PREFIX_BYTES)
+    if not prefix:
+        raise UnreadableImage("the file is empty")
+    for reader in _READERS:
+        accept = Image.OPEN[reader.format][1]
+        if accept is None or accept(prefix) is True:
+            stream.seek(0)
+            try:
+                return reader(stream)
+            except SyntaxError as error:  # how a reader says that the header is not one of its own
+                detail = "its header cannot be read" if error.__cause__ else error  # else: a parser's inner fault
+                raise UnreadableImage(f"damaged or cut off {reader.format} file ({detail})") from error
+    raise UnreadableImage(f"not a picture in one of the formats {', '.join(FORMATS)}")
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise UnreadableImage("it has no pixels")
+    if width * height > max_pixels:
+        raise UnreadableImage(
+            f"too large: {width} x {height} pixels, and at most {max_pixels} are allowed (setting data.max_pixels)"
+        )
+
+
+@contextmanager
+def _quiet_about_size(size: tuple[int, int]) -> Iterator[None]:
+    """Silence Pillow's warning of very large pictures, which the caller's limit has already allowed.
+
+    Warning filters belong to the whole process, so they are touched for such pictures alone and by one
+    thread at a time.
+    """
+    if Image.MAX_IMAGE_PIXELS is None or size[0] * size[1] <= Image.MAX_IMAGE_PIXELS:
+        yield
+        return
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Return the stored pixels as (H, W, 3) uint8, over white."""
+    if image.mode in _DEEP_GREY:
+        return np.repeat(_deep_grey(image)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise UnreadableImage("floating-point pixels have no known range; store the picture with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def _deep_grey(image: Image.Image) -> np.ndarray:
+    """Bring 12- and 16-bit grey to (H, W) uint8."""
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "I" and isinstance(image, TiffImagePlugin.TiffImageFile):
+        raise UnreadableImage(
+            "signed or 32-bit pixels have no known range; store the picture with 8 or unsigned 16 bits"
+        )
+    values = np.asarray(image)
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # stored with white as zero
+        values = (1 << bits) - 1 - values
+    grey = (values >> (bits - 8)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    return np.where(values == transparent, np.uint8(255), grey) if isinstance(transparent, int) else grey
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Turn ``pixels`` by the EXIF orientation of ``image``; damaged EXIF data counts as none.
+
+    The orientation alone is handed to Pillow, which would otherwise write the whole EXIF block anew and
+    fail on pictures whose block it cannot.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as for damaged files; the pixels themselves are sound
+        return pixels
+    if orientation not in range(2, 9):
+        return pixels
+    turned = Image.fromarray(pixels)
+    turned.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.array(ImageOps.exif_transpose(turned))

@@ -1,0 +1,300 @@
+"""The data sources by name, and how one becomes splits of cached pictures."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from concept_tuning.config import RunConfig
+from concept_tuning.data.cache import ImageCache, open_cache
+from concept_tuning.data.splits import check_coverage, split_table, splits_from_keys
+from concept_tuning.data.table import ImageTable, ProblemFile
+from concept_tuning.errors import DataError
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+CSV_SUFFIXES = (".csv",)
+_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    """One line of the list of data sources.
+
+    Attributes:
+        name: What ``data.source`` is set to; a path pattern for the user's own pictures.
+        kind: ``generated``, ``packaged`` or ``own``.
+        offline: Whether it needs no network once installed.
+        description: What is in it.
+        note: Licence, splits, or how the files must be laid out.
+        package: The Python package that holds it, or None.
+    """
+
+    name: str
+    kind: str
+    offline: bool
+    description: str
+    note: str
+    package: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be used here as things are installed."""
+        return self.package is None or find_spec(self.package) is not None
+
+
+DATASETS: tuple[DatasetEntry, ...] = (
+    DatasetEntry(
+        name="planted",
+        kind="generated",
+        offline=True,
+        description="Drawn birds whose rare feature and shortcut are known; groups are habitats.",
+        note="Drawn from data.data_seed; settings in the section `planted`.",
+    ),
+    DatasetEntry(
+        name="elpv",
+        kind="packaged",
+        offline=True,
+        description="2,624 photographs of solar cells, functional or defective; groups are cell types.",
+        note="`pip install elpv-dataset` (91 MB); pictures CC BY-NC-SA 4.0. No module id: a random split may put "
+        "cells of one module on both sides.",
+        package="elpv_dataset",
+    ),
+    DatasetEntry(
+        name="path/to/folder",
+        kind="own",
+        offline=True,
+        description="A folder of your own pictures.",
+        note="One folder for each class, or train, val and test folders with the class folders inside.",
+    ),
+    DatasetEntry(
+        name="path/to/archive.zip",
+        kind="own",
+        offline=True,
+        description="A zip or tar archive of such a folder.",
+        note=f"Ends in {', '.join(ARCHIVE_SUFFIXES)}.",
+    ),
+    DatasetEntry(
+        name="path/to/list.csv",
+        kind="own",
+        offline=True,
+        description="A CSV file that lists pictures and their labels.",
+        note="One line for each picture; its path is relative to the CSV file.",
+    ),
+)
+
+SOURCE_NAMES = tuple(entry.name for entry in DATASETS if entry.kind != "own")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Split:
+    """The pictures of one split.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        keys: Their n unique names.
+        labels: (n,) int64 class indices.
+        groups: (n,) int64 group indices, or None.
+        rows: (n,) int64, the row of each in the table and in the cache.
+        images: The cache that holds the pictures of all splits.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    labels: np.ndarray
+    groups: np.ndarray | None
+    rows: np.ndarray
+    images: ImageCache
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image(self, i: int) -> Tensor:
+        """Return picture ``i`` of the split, (3, h, w) uint8."""
+        return self.images.image(int(self.rows[i]))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DataBundle:
+    """A source made ready for training.
+
+    Attributes:
+        source: Name of the source as the user gave it.
+        class_names: The C class names.
+        group_names: The group names; empty where the source knows none.
+        splits: ``train``, ``val`` and ``test``.
+        problems: Files that were left out, and why.
+        fingerprint: SHA-256 (hexadecimal) over the key, class, group and decoded content of every readable
+            picture of the source, whatever the split, the image size and the order of the rows.
+        used_fingerprint: The same over the pictures in the splits alone: it stays when others are added.
+        validation_note: How validation was drawn, in words.
+        table: The source itself, for full-size pictures and masks.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    splits: dict[str, Split]
+    problems: tuple[ProblemFile, ...]
+    fingerprint: str
+    used_fingerprint: str
+    validation_note: str
+    table: ImageTable
+
+
+def open_table(config: RunConfig) -> ImageTable:
+    """List the pictures of ``config.data.source``; a name wins over a path that is spelt alike.
+
+    Raises:
+        DataError: There is no such name or path, or the source cannot be used.
+    """
+    source = config.data.source
+    if source == "planted":
+        from concept_tuning.data.planted import planted_table
+
+        return planted_table(config.planted, seed=config.data.data_seed)
+    if source == "elpv":
+        from concept_tuning.data.elpv import elpv_table
+
+        return elpv_table(config.elpv, max_pixels=config.data.max_pixels)
+    return _open_path(source, config)
+
+
+def load_data(
+    config: RunConfig,
+    *,
+    report: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    splits: Mapping[str, Sequence[str]] | None = None,
+) -> DataBundle:
+    """Open the source, decode its pictures into the cache (or find them there), and split them.
+
+    Args:
+        config: The run's settings.
+        report: Is given a line of text now and then.
+        progress: Is called with the number of pictures decoded and the number of all.
+        splits: Keys of an earlier run's splits (:func:`~concept_tuning.data.splits.splits_to_json`), which
+            are then reused exactly, without drawing anything.
+
+    Raises:
+        DataError: The source cannot be used, has fewer than two classes, or leaves a class without pictures
+            in a split; or a picture of the saved ``splits`` is gone or unreadable.
+    """
+    table = open_table(config)
+    if len(table.class_names) < 2:
+        found = f"only the class {table.class_names[0]!r}" if table.class_names else "no class"
+        raise DataError(f"{table.source} has {found}; at least two classes are needed to classify.")
+    cache = open_cache(table, config.data, report=report, progress=progress)
+    try:
+        rows = _split_rows(table, cache, config, splits)
+    except DataError as error:
+        left_out = _left_out(table, cache)
+        raise DataError(f"{error}{left_out}") from error
+    return DataBundle(
+        source=table.source,
+        class_names=table.class_names,
+        group_names=table.group_names,
+        splits={name: _make_split(name, table, cache, chosen) for name, chosen in rows.items()},
+        problems=table.problems + cache.problems,
+        fingerprint=_fingerprint(table, cache, np.flatnonzero(cache.readable)),
+        used_fingerprint=_fingerprint(table, cache, np.concatenate(list(rows.values()))),
+        validation_note=table.validation_note,
+        table=table,
+    )
+
+
+def _open_path(source: str, config: RunConfig) -> ImageTable:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        from concept_tuning.data.folders import folder_table
+
+        return folder_table(path, config.data)
+    if not path.exists():
+        raise DataError(_unknown_source(source))
+    name = path.name.lower()
+    if name.endswith(CSV_SUFFIXES):
+        from concept_tuning.data.csv_file import csv_table
+
+        return csv_table(path, config.data)
+    if name.endswith(ARCHIVE_SUFFIXES):
+        from concept_tuning.data.archives import archive_table
+
+        return archive_table(path, config.data)
+    raise DataError(
+        f"{source} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor a CSV file; "
+        "set data.source to one of those."
+    )
+
+
+def _unknown_source(source: str) -> str:
+    near = difflib.get_close_matches(source.lower(), SOURCE_NAMES, n=1)
+    if near:
+        return f"There is no data set and no path {source!r}; did you mean {near[0]!r}?"
+    return (
+        f"There is no path {source!r}. Set data.source to {' or '.join(SOURCE_NAMES)}, or to the path of an "
+        "existing folder, archive or CSV file."
+    )
+
+
+def _split_rows(
+    table: ImageTable, cache: ImageCache, config: RunConfig, saved: Mapping[str, Sequence[str]] | None
+) -> dict[str, np.ndarray]:
+    if saved is None:
+        rows = split_table(
+            table.labels,
+            table.groups,
+            table.splits,
+            config.data,
+            class_names=table.class_names,
+            usable=cache.readable,
+        )
+    else:
+        rows = splits_from_keys(saved, table.keys)
+        lost = [table.keys[row] for part in rows.values() for row in part if not cache.readable[row]]
+        if lost:
+            raise DataError(
+                f"The data changed since the split was saved: {len(lost)} of its pictures cannot be decoded now. "
+                "Restore them, or start a new run, which makes a new split."
+            )
+    check_coverage(rows, table.labels, table.class_names)
+    return rows
+
+
+def _left_out(table: ImageTable, cache: ImageCache) -> str:
+    """The unreadable files in words, those of the classes with the fewest remaining pictures first."""
+    remaining = np.bincount(table.labels[cache.readable], minlength=len(table.class_names))
+    unreadable = np.flatnonzero(~cache.readable)
+    order = np.argsort(remaining[table.labels[unreadable]], kind="stable")
+    problems = [cache.problems[place] for place in order] + list(table.problems)
+    if not problems:
+        return ""
+    lines = [f"  {problem.key}: {problem.reason}" for problem in problems[:_NAMED]]
+    rest = len(problems) - _NAMED
+    return "\nLeft out as unusable:\n" + "\n".join(lines) + (f"\n  and {rest} more" if rest > 0 else "")
+
+
+def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarray) -> Split:
+    return Split(
+        name=name,
+        keys=tuple(table.keys[row] for row in rows),
+        labels=table.labels[rows],
+        groups=None if table.groups is None else table.groups[rows],
+        rows=rows,
+        images=cache,
+    )
+
+
+def _fingerprint(table: ImageTable, cache: ImageCache, rows: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for row in sorted(rows.tolist(), key=table.keys.__getitem__):
+        group = None if table.groups is None else table.group_names[table.groups[row]]
+        line = [table.keys[row], table.class_names[table.labels[row]], group, cache.content(row).hex()]
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,189 @@
+"""Predictions of a split and the measures computed from them; deterministic, without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from scipy.stats import binomtest
+from torch.utils.data import DataLoader
+
+from concept_tuning.data.registry import Split
+from concept_tuning.engine.batches import EvaluationImages
+from concept_tuning.methods.base import Method
+
+PREDICTION = "prediction"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of a split, in the split's order.
+
+    Attributes:
+        probabilities: (N, C) float32 of each head, and of the fixed rule under ``prediction``.
+        labels: (N,) int64.
+        groups: (N,) int64, or None.
+    """
+
+    probabilities: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    groups: np.ndarray | None
+
+    def save(self, path: Path) -> None:
+        """Write the predictions as safetensors."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"probabilities.{name}": value for name, value in self.probabilities.items()}
+        tensors["labels"] = self.labels
+        if self.groups is not None:
+            tensors["groups"] = self.groups
+        temporary = path.with_name(f".{path.name}.tmp")
+        save_file(tensors, temporary)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read predictions written by :meth:`save`."""
+        tensors = load_file(path)
+        prefix = "probabilities."
+        heads = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return cls(heads, tensors["labels"], tensors.get("groups"))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its count and 95 % Wilson interval."""
+
+    name: str
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GroupRate(Rate):
+    """Accuracy of one class within one group (worst-group accuracy after Sagawa et al., arXiv 1911.08731)."""
+
+    class_name: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measures of one split.
+
+    Attributes:
+        n: Number of images.
+        accuracy: Share predicted right by the fixed rule, with its 95 % Wilson interval low..high.
+        loss: Mean negative log-likelihood of the fixed rule's probabilities, in nats.
+        worst_group_accuracy: Smallest accuracy over class-group cells; None where the data has no
+            groups. The minimum of several estimates is biased low; read it with its cell's ``n``.
+        groups: Accuracy of every class-group cell that has images.
+        classes: Accuracy of every class.
+        heads: Accuracy of each head alone.
+    """
+
+    split: str
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    loss: float
+    worst_group_accuracy: float | None
+    worst_group: str | None
+    groups: tuple[GroupRate, ...]
+    classes: tuple[Rate, ...]
+    heads: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self) | {"groups": [asdict(g) for g in self.groups], "classes": [asdict(c) for c in self.classes]}
+
+
+@torch.inference_mode()
+def predict_split(
+    method: Method,
+    split: Split,
+    *,
+    image_size: int,
+    batch_size: int,
+    device: torch.device,
+    channels_last: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Predictions:
+    """Predict every image of a split; the method's mode is put back afterwards."""
+    training = method.training
+    method.eval()
+    found: dict[str, list[np.ndarray]] = {}
+    try:
+        loader = DataLoader(EvaluationImages(split, image_size), batch_size=batch_size, generator=torch.Generator())
+        done = 0
+        for images in loader:
+            inputs = method.backbone.normalise(images.to(device))
+            if channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            for name, values in method.predict(inputs).items():
+                found.setdefault(name, []).append(values.float().cpu().numpy())
+            done += len(images)
+            progress(done, len(split))
+    finally:
+        method.train(training)
+    return Predictions({name: np.concatenate(parts) for name, parts in found.items()}, split.labels, split.groups)
+
+
+def evaluate(
+    predictions: Predictions, *, split: str, class_names: tuple[str, ...], group_names: tuple[str, ...]
+) -> Evaluation:
+    """Compute the measures of a split from its predictions."""
+    labels = predictions.labels
+    probabilities = predictions.probabilities[PREDICTION]
+    right = probabilities.argmax(1) == labels
+    likelihood = probabilities[np.arange(len(labels)), labels]
+    overall = _rate("all", right)
+    groups = _group_rates(right, predictions, class_names, group_names)
+    worst = min(groups, key=lambda cell: cell.accuracy, default=None)
+    return Evaluation(
+        split=split,
+        n=len(labels),
+        accuracy=overall.accuracy,
+        low=overall.low,
+        high=overall.high,
+        loss=float(-np.log(np.maximum(likelihood, np.finfo(np.float32).tiny)).mean()),
+        worst_group_accuracy=worst.accuracy if worst else None,
+        worst_group=worst.name if worst else None,
+        groups=groups,
+        classes=tuple(
+            _rate(name, right[labels == index]) for index, name in enumerate(class_names) if (labels == index).any()
+        ),
+        heads={
+            name: float((values.argmax(1) == labels).mean())
+            for name, values in predictions.probabilities.items()
+            if name != PREDICTION
+        },
+    )
+
+
+def _group_rates(
+    right: np.ndarray, predictions: Predictions, class_names: tuple[str, ...], group_names: tuple[str, ...]
+) -> tuple[GroupRate, ...]:
+    if predictions.groups is None:
+        return ()
+    rates = []
+    for label, class_name in enumerate(class_names):
+        for group, group_name in enumerate(group_names):
+            cell = right[(predictions.labels == label) & (predictions.groups == group)]
+            if len(cell):
+                rate = _rate(f"{class_name} | {group_name}", cell)
+                rates.append(GroupRate(**asdict(rate), class_name=class_name, group=group_name))
+    return tuple(rates)
+
+
+def _rate(name: str, right: np.ndarray) -> Rate:
+    """Return the share of successes with its 95 % Wilson score interval."""
+    interval = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
+    return Rate(name, len(right), float(right.mean()), float(interval.low), float(interval.high))

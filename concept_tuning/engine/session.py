@@ -1,0 +1,257 @@
+"""A run from its settings to its results: start, resume, load."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from concept_tuning.config import BackboneConfig, RunConfig
+from concept_tuning.data.registry import DataBundle, load_data
+from concept_tuning.data.table import SPLITS
+from concept_tuning.engine.checkpoint import list_checkpoints
+from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
+from concept_tuning.engine.runs import RunFolder, StatusWriter
+from concept_tuning.engine.trainer import Stopped, Trainer, Watcher
+from concept_tuning.errors import DataError, RunError, StudioError, TrainingError
+from concept_tuning.methods.base import Method
+from concept_tuning.methods.registry import build_method
+from concept_tuning.models.backbone import build_backbone
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained run ready to predict: its settings, names and best weights."""
+
+    folder: RunFolder
+    config: RunConfig
+    method: Method
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+
+    def data(self, *, report: Any = lambda text: None) -> DataBundle:
+        """Open the run's data with the run's own splits; raises :class:`DataError` if the data changed."""
+        return _open_data(self.config, self.folder, report)
+
+
+def start_run(config: RunConfig, path: Path, watcher: Watcher) -> RunFolder:
+    """Create a run folder and train in it to the end.
+
+    Raises:
+        StudioError: if anything is wrong with settings, data, weights or storage.
+        Stopped: after an interrupt.
+    """
+    accelerator = _accelerator(config)
+    if accelerator.is_main_process:
+        RunFolder.create(path, config)
+    accelerator.wait_for_everyone()
+    return _work(RunFolder.open(path), config, accelerator, watcher)
+
+
+def resume_run(path: Path, watcher: Watcher) -> RunFolder:
+    """Go on with a run from its newest checkpoint; a finished run is left as it is.
+
+    Raises:
+        StudioError: as :func:`start_run`.
+        Stopped: after an interrupt.
+    """
+    folder = RunFolder.open(path)
+    if folder.status().get("state") == "finished":
+        watcher.message(f"{path} is finished already; nothing to do.")
+        return folder
+    config = folder.config()
+    return _work(folder, config, _accelerator(config), watcher)
+
+
+def load_run(path: Path) -> LoadedRun:
+    """Load a run's best weights for prediction on the CPU; raises :class:`RunError` if it has none yet."""
+    folder = RunFolder.open(path)
+    config = folder.config()
+    info = folder.read_json("data.json")
+    if not folder.best_weights.is_file():
+        raise RunError(f"{path} has no trained weights yet; finish it by `concept-tuning resume {path}`.")
+    with torch.random.fork_rng(devices=[]):
+        method = _build(config, len(info["class_names"]), weights="random")
+    load_best_weights(method, folder)
+    return LoadedRun(folder, config, method.eval(), tuple(info["class_names"]), tuple(info["group_names"]))
+
+
+def load_best_weights(method: Method, folder: RunFolder) -> None:
+    """Put the best epoch's weights into a method; raises :class:`RunError` if they do not fit."""
+    modules = method.inference_modules()
+    wanted = {f"{part}.{name}" for part, module in modules.items() for name in module.state_dict()}
+    try:
+        found = load_file(folder.best_weights)
+    except Exception as error:
+        raise RunError(f"{folder.best_weights} cannot be read ({error}); the run folder is damaged.") from error
+    if set(found) != wanted:
+        odd = sorted(wanted.symmetric_difference(found))[:5]
+        raise RunError(f"{folder.best_weights} does not fit the run's settings; it differs in {', '.join(odd)}.")
+    for part, module in modules.items():
+        prefix = f"{part}."
+        module.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+        )
+
+
+def evaluate_run(run: LoadedRun, split: str, *, data: DataBundle | None = None) -> Evaluation:
+    """Predict a split with a run's best weights and return the measures."""
+    if split not in SPLITS:
+        raise RunError(f"Unknown split {split!r}; there are {', '.join(SPLITS)}.")
+    bundle = data or run.data()
+    predictions = predict_split(
+        run.method,
+        bundle.splits[split],
+        image_size=run.config.data.image_size,
+        batch_size=run.config.engine.eval_batch_size,
+        device=torch.device("cpu"),
+        channels_last=run.config.engine.channels_last,
+    )
+    return evaluate(predictions, split=split, class_names=run.class_names, group_names=run.group_names)
+
+
+def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watcher: Watcher) -> RunFolder:
+    status = StatusWriter(folder, active=accelerator.is_main_process)
+    lock = folder.locked() if accelerator.is_main_process else contextlib.nullcontext()
+    with lock, _recorded(folder, status):
+        status.update(state="preparing", message="Reading the data")
+        if config.engine.threads is not None:
+            torch.set_num_threads(config.engine.threads)
+        with accelerator.main_process_first():
+            data = _open_data(config, folder, watcher.message)
+        for line in _problem_lines(data):
+            watcher.message(line)
+        if accelerator.is_main_process:
+            _save_data_files(folder, data)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.engine.seed)
+            resumed = bool(list_checkpoints(folder.checkpoints))
+            weights = "random" if resumed or config.method == "scratch" else config.backbone.weights
+            method = _build(config, len(data.class_names), weights=weights, report=watcher.message)
+            torch.manual_seed(config.engine.seed + 1 + accelerator.process_index)
+            trainer = Trainer(config, method, data, folder, accelerator=accelerator, watcher=watcher)
+            watcher.message(_plan_message(trainer, data))
+            trainer.run()
+        if accelerator.is_main_process:
+            status.update(state="evaluating", message="Predicting every split with the best epoch")
+            watcher.message("Predicting every split with the best epoch")
+            _finish(folder, config, method, data, accelerator.device)
+            status.update(state="finished", message="Finished", seconds_left=0)
+        accelerator.wait_for_everyone()
+    return folder
+
+
+def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBundle, device: torch.device) -> None:
+    """Read every split once with the best epoch's weights and write predictions and results."""
+    load_best_weights(method, folder)
+    results: dict[str, Any] = {"validation_note": data.validation_note, "splits": {}}
+    for name, split in data.splits.items():
+        predictions = predict_split(
+            method,
+            split,
+            image_size=config.data.image_size,
+            batch_size=config.engine.eval_batch_size,
+            device=device,
+            channels_last=config.engine.channels_last,
+        )
+        predictions.save(folder.predictions_file(name))
+        result = evaluate(predictions, split=name, class_names=data.class_names, group_names=data.group_names)
+        results["splits"][name] = result.to_dict()
+    folder.write_json("results.json", results)
+
+
+def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
+    saved: dict[str, Sequence[str]] | None = None
+    if (folder.path / "split.json").is_file():
+        saved = folder.read_json("split.json")
+    data = load_data(config, report=report, splits=saved)
+    if (folder.path / "data.json").is_file():
+        before = folder.read_json("data.json")["used_fingerprint"]
+        if before != data.used_fingerprint:
+            raise DataError(
+                f"The pictures of {config.data.source} are not those the run {folder.path} began with "
+                f"(fingerprint {data.used_fingerprint[:12]}, then {before[:12]}). Put the old ones back or start a new run."
+            )
+    return data
+
+
+def _save_data_files(folder: RunFolder, data: DataBundle) -> None:
+    if (folder.path / "data.json").is_file():
+        return
+    folder.write_json("split.json", {name: list(split.keys) for name, split in data.splits.items()})
+    folder.write_json(
+        "data.json",
+        {
+            "source": data.source,
+            "class_names": list(data.class_names),
+            "group_names": list(data.group_names),
+            "counts": {name: len(split) for name, split in data.splits.items()},
+            "fingerprint": data.fingerprint,
+            "used_fingerprint": data.used_fingerprint,
+            "validation_note": data.validation_note,
+            "problems": [dataclasses.asdict(problem) for problem in data.problems],
+        },
+    )
+
+
+def _build(config: RunConfig, num_classes: int, *, weights: str, report: Any = lambda text: None) -> Method:
+    backbone_config: BackboneConfig = dataclasses.replace(config.backbone, weights=weights)
+    backbone = build_backbone(backbone_config, image_size=config.data.image_size, report=report)
+    return build_method(config, backbone, num_classes)
+
+
+def _accelerator(config: RunConfig) -> Accelerator:
+    return Accelerator(cpu=config.engine.device == "cpu", mixed_precision=config.engine.precision)
+
+
+def _problem_lines(data: DataBundle, shown: int = 20) -> list[str]:
+    """Say which files were left out; data.json lists all of them."""
+    lines = [f"Left out {problem.key}: {problem.reason}" for problem in data.problems[:shown]]
+    if len(data.problems) > shown:
+        lines.append(f"... and {len(data.problems) - shown} more; all are listed in the run's data.json")
+    return lines
+
+
+def _plan_message(trainer: Trainer, data: DataBundle) -> str:
+    counts = ", ".join(f"{len(split)} {name}" for name, split in data.splits.items())
+    return (
+        f"{len(data.class_names)} classes, {counts}; {trainer.total_steps} steps of "
+        f"{trainer.plan.global_batch} images; validation drawn {data.validation_note}"
+    )
+
+
+@contextlib.contextmanager
+def _recorded(folder: RunFolder, status: StatusWriter) -> Iterator[None]:
+    """Write how the work ended into the run's status, and turn running out of memory into words."""
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        status.update(state="stopped", message="Stopped; resume goes on from here", force=True)
+        raise
+    except StudioError as error:
+        _record_failure(status, str(error))
+        raise
+    except (MemoryError, RuntimeError) as error:
+        (folder.path / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+            message = (
+                "Out of memory. The last good checkpoint is intact. Start a new run with a smaller batch "
+                "(--set batch_size=...) or image size (--set image_size=...)."
+            )
+            _record_failure(status, message)
+            raise TrainingError(message) from error
+        _record_failure(status, f"Unexpected error, see error.log: {error}")
+        raise
+
+
+def _record_failure(status: StatusWriter, message: str) -> None:
+    with contextlib.suppress(OSError):  # the disk may be full: the message still reaches the screen
+        status.update(state="failed", message=message, force=True)

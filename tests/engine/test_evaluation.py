@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from concept_tuning.engine.evaluation import PREDICTION, Predictions, evaluate
+
+
+def predictions(groups: bool = True) -> Predictions:
+    """Two classes, two groups; cells (0,a) 2 of 2 right, (0,b) 1 of 2, (1,a) 0 of 1, (1,b) 3 of 3."""
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    cells = np.array([0, 0, 1, 1, 0, 1, 1, 1])
+    said = np.array([0, 0, 0, 1, 0, 1, 1, 1])
+    sure = np.where(said[:, None] == np.arange(2), 0.8, 0.2).astype(np.float32)
+    other = np.where(labels[:, None] == np.arange(2), 0.6, 0.4).astype(np.float32)
+    return Predictions({"classifier": other, PREDICTION: sure}, labels, cells if groups else None)
+
+
+def run(groups: bool = True):
+    names = ("a", "b") if groups else ()
+    return evaluate(predictions(groups), split="test", class_names=("crow", "gull"), group_names=names)
+
+
+def test_accuracy_loss_and_heads_in_closed_form() -> None:
+    result = run()
+    assert result.n == 8
+    assert result.accuracy == 6 / 8
+    assert result.loss == pytest.approx(-(6 * math.log(0.8) + 2 * math.log(0.2)) / 8, rel=1e-6)
+    assert result.heads == {"classifier": 1.0}
+
+
+def test_interval_is_wilsons() -> None:
+    result = run()
+    z, n, p = 1.959963984540054, 8, 0.75
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert (result.low, result.high) == pytest.approx((centre - half, centre + half))
+
+
+def test_worst_group_is_the_worst_class_group_cell() -> None:
+    result = run()
+    assert [(cell.name, cell.n, cell.accuracy) for cell in result.groups] == [
+        ("crow | a", 2, 1.0),
+        ("crow | b", 2, 0.5),
+        ("gull | a", 1, 0.0),
+        ("gull | b", 3, 1.0),
+    ]
+    assert result.worst_group == "gull | a"
+    assert result.worst_group_accuracy == 0.0
+
+
+def test_without_groups_there_is_no_worst_group() -> None:
+    result = run(groups=False)
+    assert result.groups == ()
+    assert result.worst_group_accuracy is None
+    assert [rate.accuracy for rate in result.classes] == [3 / 4, 3 / 4]
+
+
+def test_predictions_survive_saving(tmp_path: Path) -> None:
+    before = predictions()
+    before.save(tmp_path / "folder" / "test.safetensors")
+    after = Predictions.load(tmp_path / "folder" / "test.safetensors")
+    assert set(after.probabilities) == {"classifier", PREDICTION}
+    np.testing.assert_array_equal(after.probabilities[PREDICTION], before.probabilities[PREDICTION])
+    np.testing.assert_array_equal(after.labels, before.labels)
+    np.testing.assert_array_equal(after.groups, before.groups)

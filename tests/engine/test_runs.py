@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from concept_tuning.config import RunConfig
+from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir
+from concept_tuning.errors import RunError
+
+
+def test_a_new_folder_holds_settings_and_versions(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RunConfig())
+    assert RunFolder.open(tmp_path / "run").config() == RunConfig()
+    assert {"python", "torch", "timm"} <= set(folder.read_json("versions.json"))
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, RunConfig())
+    with pytest.raises(RunError, match="resume"):
+        RunFolder.create(tmp_path, RunConfig())
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("keep me")
+    with pytest.raises(RunError, match="not an empty folder"):
+        RunFolder.create(tmp_path, RunConfig())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run folder"):
+        RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1,", "\x00"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
+    folder = RunFolder.create(tmp_path, RunConfig())
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(RunError, match=r"data\.json"):
+        folder.read_json("data.json")
+
+
+def test_status_is_throttled_but_never_loses_a_change_of_state(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, RunConfig())
+    status = StatusWriter(folder, interval=1000)
+    status.update(state="training", step=1)
+    status.update(step=2)
+    assert folder.status()["step"] == 1
+    status.update(state="finished")
+    assert folder.status()["state"] == "finished"
+    assert folder.status()["step"] == 2
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from concept_tuning.engine.runs import RunFolder
+with RunFolder(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, RunConfig())
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "held"
+        with pytest.raises(RunError, match="Another process"), folder.locked():
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with folder.locked():
+        assert json.loads((tmp_path / "config.json").read_text())
+
+
+def test_run_names_are_plain_and_fresh(tmp_path: Path) -> None:
+    config = RunConfig()
+    first = default_run_dir(config, root=tmp_path)
+    first.mkdir(parents=True)
+    second = default_run_dir(config, root=tmp_path)
+    assert first != second
+    assert first.name.startswith("planted_vanilla_tf-efficientnet-lite0_seed0_")

@@ -1,0 +1,358 @@
+"""Whole runs: every method, every backbone family, resume after a kill, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from concept_tuning.config import METHOD_NAMES, RunConfig
+from concept_tuning.engine.evaluation import Predictions, evaluate
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.session import evaluate_run, load_run, resume_run, start_run
+from concept_tuning.engine.trainer import Trainer
+from concept_tuning.errors import DataError, RunError, TrainingError
+
+
+class Recorder:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.steps: list[Mapping[str, float]] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def step(self, done: int, total: int, values: Mapping[str, float]) -> None:
+        self.steps.append(values)
+
+
+def metrics(folder: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in folder.metrics_file.read_text().splitlines()]
+
+
+def same_run(one: RunFolder, other: RunFolder) -> None:
+    """Assert that two runs ended with the same bytes."""
+    assert one.metrics_file.read_bytes() == other.metrics_file.read_bytes()
+    assert one.best_weights.read_bytes() == other.best_weights.read_bytes()
+    assert one.read_json("results.json") == other.read_json("results.json")
+    for split in ("train", "val", "test"):
+        assert one.predictions_file(split).read_bytes() == other.predictions_file(split).read_bytes()
+    last = [sorted(folder.checkpoints.iterdir())[-1] for folder in (one, other)]
+    assert last[0].name == last[1].name
+    weights = [load_file(path / "model.safetensors") for path in last]
+    assert set(weights[0]) == set(weights[1])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_method_trains_and_leaves_a_whole_run(method: str, tiny, tmp_path: Path) -> None:
+    watcher = Recorder()
+    folder = start_run(tiny(method), tmp_path / "run", watcher)
+    assert folder.status()["state"] == "finished"
+    steps = [entry for entry in metrics(folder) if entry["kind"] == "step"]
+    evaluations = [entry for entry in metrics(folder) if entry["kind"] == "evaluation"]
+    assert [entry["step"] for entry in steps] == list(range(1, 9))
+    assert [entry["step"] for entry in evaluations] == [4, 8]
+    expected = {"cross_entropy"}
+    if method == "concept-tuning":
+        expected |= {"front_door_cross_entropy", "bottleneck_kl", "image_contrast", "concept_contrast"}
+    assert expected == set(steps[0]) - {"kind", "step", "epoch", "loss"}
+    assert all(values["images_per_second"] > 0 for values in watcher.steps)
+    splits = folder.read_json("split.json")
+    assert {name: len(keys) for name, keys in splits.items()} == {"train": 32, "val": 16, "test": 16}
+    results = folder.read_json("results.json")
+    for name in splits:
+        saved = Predictions.load(folder.predictions_file(name))
+        info = folder.read_json("data.json")
+        again = evaluate(
+            saved, split=name, class_names=tuple(info["class_names"]), group_names=tuple(info["group_names"])
+        )
+        assert results["splits"][name] == json.loads(json.dumps(again.to_dict()))
+        np.testing.assert_allclose(saved.probabilities["prediction"].sum(1), 1, rtol=1e-5)
+
+
+def test_the_total_is_the_weighted_sum_of_the_terms(tiny, tmp_path: Path) -> None:
+    config: RunConfig = tiny("concept-tuning", image_weight=0.25, concept_weight=0.5, beta=0.125)
+    for entry in metrics(start_run(config, tmp_path / "run", Recorder())):
+        if entry["kind"] == "step":
+            total = (
+                entry["cross_entropy"]
+                + entry["front_door_cross_entropy"]
+                + 0.125 * entry["bottleneck_kl"]
+                + 0.25 * entry["image_contrast"]
+                + 0.5 * entry["concept_contrast"]
+            )
+            assert entry["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_vanilla_learns_to_tell_pairs_apart(tiny, tmp_path: Path) -> None:
+    config = tiny(rho=0.0, images=64, epochs=12, lr=0.1, backbone_lr_scale=1.0, batch_size=16, strong_scale_min=0.9)
+    entries = [
+        e["cross_entropy"] for e in metrics(start_run(config, tmp_path / "r", Recorder())) if e["kind"] == "step"
+    ]
+    assert np.mean(entries[-4:]) < 0.75 * np.mean(entries[:4])
+
+
+def test_same_seed_same_bytes_other_seed_other_weights(tiny, tmp_path: Path) -> None:
+    runs = [
+        start_run(tiny("concept-tuning", seed=seed), tmp_path / str(index), Recorder())
+        for index, seed in enumerate((5, 5, 6))
+    ]
+    same_run(runs[0], runs[1])
+    assert runs[0].best_weights.read_bytes() != runs[2].best_weights.read_bytes()
+
+
+def test_workers_do_not_change_a_run(tiny, tmp_path: Path) -> None:
+    here = start_run(tiny(), tmp_path / "here", Recorder())
+    workers = start_run(tiny(workers=2), tmp_path / "workers", Recorder())
+    assert here.metrics_file.read_bytes() == workers.metrics_file.read_bytes()
+    assert here.best_weights.read_bytes() == workers.best_weights.read_bytes()
+
+
+def test_a_run_leaves_the_callers_random_state_alone(tiny, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    start_run(tiny("concept-tuning", epochs=1), tmp_path / "run", Recorder())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def train_command(config: RunConfig, path: Path, tmp_path: Path) -> list[str]:
+    """Return a command that trains exactly these settings in a process of its own."""
+    saved = tmp_path / "settings.json"
+    saved.write_text(json.dumps(config.to_dict()))
+    code = (
+        "import json,sys\nfrom pathlib import Path\nfrom concept_tuning.config import RunConfig\n"
+        "from concept_tuning.engine.session import start_run\nfrom concept_tuning.progress import ConsoleWatcher\n"
+        "start_run(RunConfig.from_dict(json.load(open(sys.argv[1]))), Path(sys.argv[2]), ConsoleWatcher(quiet=True))"
+    )
+    return [sys.executable, "-c", code, str(saved), str(path)]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_ends_with_the_same_bytes(tiny, tmp_path: Path) -> None:
+    config = tiny("concept-tuning", epochs=3)
+    undisturbed = start_run(config, tmp_path / "undisturbed", Recorder())
+    path = tmp_path / "killed"
+    chance = random.Random(4)
+    process = subprocess.Popen(train_command(config, path, tmp_path))
+    for _ in range(4):
+        lines = chance.randint(1, 5)
+        wait_for_lines(path, lines, process)
+        time.sleep(chance.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if not (path / "config.json").exists():
+            process = subprocess.Popen(train_command(config, path, tmp_path))
+            continue
+        process = subprocess.Popen([sys.executable, "-m", "concept_tuning", "resume", str(path), "--quiet"])
+    assert process.wait(timeout=120) == 0
+    same_run(undisturbed, RunFolder.open(path))
+
+
+def wait_for_lines(path: Path, more: int, process: subprocess.Popen, limit: float = 90) -> None:
+    """Wait until a run has written some more lines of metrics, or has ended."""
+    file = path / "metrics.jsonl"
+    begin = file.stat().st_size if file.exists() else 0
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline and process.poll() is None:
+        if file.exists():
+            with file.open("rb") as stream:
+                stream.seek(min(begin, file.stat().st_size))
+                if stream.read().count(b"\n") >= more:
+                    return
+        time.sleep(0.02)
+
+
+def test_interrupt_saves_leaves_with_130_and_resume_goes_on(tiny, tmp_path: Path) -> None:
+    config = tiny(epochs=40, checkpoint_seconds=1000)
+    path = tmp_path / "run"
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "concept_tuning", "train", "--backbone", "test_resnet", "--run-dir", str(path),
+            "--set", "weights=random", "image_size=64", "batch_size=8", "epochs=40", "images=32",
+            "validation_images=16", "test_images=16", "draw_size=64", "threads=1", "checkpoint_seconds=1000",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    wait_for_lines(path, 7, process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "concept-tuning resume" in error
+    folder = RunFolder.open(path)
+    assert folder.status()["state"] == "stopped"
+    assert "Traceback" not in error
+    stopped_at = folder.status()["step"]
+    assert 0 < stopped_at < 160
+    watcher = Recorder()
+    resume_run(path, watcher)
+    assert len(watcher.steps) <= 160 - stopped_at + 1
+    same_run(folder, start_run(config, tmp_path / "undisturbed", Recorder()))
+
+
+def test_a_finished_run_is_left_as_it_is(tiny, tmp_path: Path) -> None:
+    folder = start_run(tiny(epochs=1), tmp_path / "run", Recorder())
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
+    watcher = Recorder()
+    resume_run(folder.path, watcher)
+    assert "finished already" in watcher.messages[-1]
+    assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_non_finite_loss_stops_with_the_last_good_checkpoint(tiny, tmp_path: Path) -> None:
+    config = tiny(lr=1e2, backbone_lr_scale=100.0, weight_decay=1.0, sgd_momentum=0.99, epochs=50)
+    with pytest.raises(TrainingError, match=r"non-finite at step \d+.*smaller learning rate"):
+        start_run(config, tmp_path / "run", Recorder())
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.status()["state"] == "failed"
+    assert "non-finite" in folder.status()["message"]
+    newest = sorted(folder.checkpoints.iterdir())[-1]
+    assert all(value.isfinite().all() for value in load_file(newest / "model.safetensors").values())
+
+
+def test_a_full_disk_while_training_is_said_and_resume_ends_the_same(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    import concept_tuning.engine.trainer as trainer_module
+
+    saves: list[int] = []
+    real = trainer_module.save_checkpoint
+
+    def full_after_three(*args: object, **kwargs: object) -> object:
+        saves.append(1)
+        if len(saves) == 4:
+            raise TrainingError("The disk is full: checkpoint could not be written.")
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer_module, "save_checkpoint", full_after_three)
+    with pytest.raises(TrainingError, match="disk is full"):
+        start_run(config, tmp_path / "run", Recorder())
+    assert RunFolder.open(tmp_path / "run").status()["state"] == "failed"
+    monkeypatch.undo()
+    resumed = resume_run(tmp_path / "run", Recorder())
+    same_run(resumed, start_run(config, tmp_path / "undisturbed", Recorder()))
+
+
+def test_resuming_on_other_pictures_is_refused(tiny, tmp_path: Path) -> None:
+    folder = start_run(tiny(epochs=1), tmp_path / "run", Recorder())
+    settings = folder.read_json("config.json")
+    settings["planted"]["rho"] = 0.1
+    folder.write_json("config.json", settings)
+    folder.write_json("status.json", {"state": "stopped"})
+    with pytest.raises(DataError, match="start a new run"):
+        resume_run(folder.path, Recorder())
+
+
+def test_evaluate_repeats_the_recorded_result(tiny, tmp_path: Path) -> None:
+    folder = start_run(tiny("concept-tuning"), tmp_path / "run", Recorder())
+    run = load_run(folder.path)
+    for split in ("val", "test"):
+        recorded = folder.read_json("results.json")["splits"][split]
+        again = evaluate_run(run, split).to_dict()
+        assert again["accuracy"] == recorded["accuracy"]
+        assert again["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
+
+
+def test_weights_of_another_method_are_refused(tiny, tmp_path: Path) -> None:
+    one = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
+    other = start_run(tiny("concept-tuning", epochs=1), tmp_path / "other", Recorder())
+    shutil.copy(one.best_weights, other.best_weights)
+    with pytest.raises(RunError, match="does not fit"):
+        load_run(other.path)
+
+
+def test_best_epoch_is_chosen_on_validation_alone(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Force a known sequence of validation accuracies and see whose weights are kept."""
+    accuracies = iter((0.5, 0.75, 0.5))
+    kept: list[dict[str, torch.Tensor]] = []
+    real = Trainer._validate
+
+    def forced(self: Trainer):
+        import dataclasses
+
+        kept.append({name: value.clone() for name, value in self.method.state_dict().items()})
+        return dataclasses.replace(real(self), accuracy=next(accuracies))
+
+    monkeypatch.setattr(Trainer, "_validate", forced)
+    folder = start_run(tiny(epochs=3), tmp_path / "run", Recorder())
+    best = load_file(folder.best_weights)
+    assert all(torch.equal(best[name], kept[1][name]) for name in best)
+    assert any(not torch.equal(best[name], kept[2][name]) for name in best)
+
+
+def test_a_validation_tie_is_broken_by_the_loss(tiny, tmp_path: Path) -> None:
+    folder = start_run(tiny(epochs=4), tmp_path / "run", Recorder())
+    evaluations = [entry for entry in metrics(folder) if entry["kind"] == "evaluation"]
+    best = max(evaluations, key=lambda entry: (entry["accuracy"], -entry["loss"]))
+    recorded = folder.read_json("results.json")["splits"]["val"]
+    assert recorded["accuracy"] == best["accuracy"]
+    assert recorded["loss"] == pytest.approx(best["loss"], rel=1e-5)
+
+
+FAMILIES = {
+    "resnet": "test_resnet",
+    "efficientnet-lite": "tf_efficientnet_lite0",
+    "convnext": "test_convnext",
+    "vit": "test_vit",
+    "swin": "swin_tiny_patch4_window7_224",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patches", ["encoder", "feature-map"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_concept_tuning_runs_on_every_backbone_family(family: str, patches: str, tiny, tmp_path: Path) -> None:
+    config = tiny("concept-tuning", FAMILIES[family], patches=patches, epochs=1, max_steps=3)
+    folder = start_run(config, tmp_path / "run", Recorder())
+    steps = [entry for entry in metrics(folder) if entry["kind"] == "step"]
+    assert len(steps) == 3
+    # from the second step on the queues hold keys, so both contrasts are positive
+    assert all(entry["image_contrast"] > 0 and entry["concept_contrast"] > 0 for entry in steps[1:])
+
+
+TWO_RANKS = """
+import json, sys
+from pathlib import Path
+from concept_tuning.config import RunConfig
+from concept_tuning.engine.session import start_run
+from concept_tuning.progress import ConsoleWatcher
+start_run(RunConfig.from_dict(json.load(open(sys.argv[1]))), Path(sys.argv[2]), ConsoleWatcher(quiet=True))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(tiny, tmp_path: Path) -> None:
+    """A network without batch norm, so that a batch cut in two is the same batch."""
+    config = tiny("concept-tuning", "test_convnext", epochs=2, device="cpu")
+    (tmp_path / "settings.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "train.py").write_text(TWO_RANKS)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
+        "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0",
+        str(tmp_path / "train.py"), str(tmp_path / "settings.json"), str(tmp_path / "two"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = start_run(config, tmp_path / "one", Recorder())
+    two = RunFolder.open(tmp_path / "two")
+    for single, shared in zip(metrics(one), metrics(two), strict=True):
+        assert single["step"] == shared["step"]
+        if single["kind"] == "step":
+            assert shared["loss"] == pytest.approx(single["loss"], rel=2e-4)

@@ -1,0 +1,78 @@
+"""The import rules: each layer imports only those above it, the core never the interface."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "concept_tuning"
+
+#: Lower number: nearer to the top. A module may import modules of its own layer and of lower numbers.
+LAYERS = {
+    "errors": 0,
+    "config": 1,
+    "settings": 2,
+    "data": 3,
+    "models": 3,
+    "concepts": 3,
+    "losses": 3,
+    "methods": 4,
+    "engine": 5,
+    "progress": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+#: Parts of one layer that may not import each other.
+APART = {"data", "models", "concepts", "losses"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_imports_only_layers_above(path: Path) -> None:
+    own = part_of(path)
+    for module in imported_modules(path):
+        if not module.startswith("concept_tuning."):
+            assert module.split(".")[0] not in {"streamlit", "gradio", "app"}, f"{path} imports {module}"
+            continue
+        other = module.split(".")[1]
+        assert LAYERS[other] <= LAYERS[own], f"{path} imports {module}, which is a layer below it"
+        if own in APART and other in APART:
+            assert other == own, f"{path} imports {module} across the layer"
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, concept_tuning; print(sorted({'torch', 'timm', 'umap', 'numpy', 'pydantic'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom concept_tuning.cli import main\n"
+        "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
