@@ -119,6 +119,7 @@ class NaiveConceptTuning:
         self.image_queue = NaiveQueue(*copy.deepcopy(tuple(method.image_queue.buffers())))
         self.concept_queue = NaiveQueue(*copy.deepcopy(tuple(method.concept_queue.buffers())))
         optim = method.config.optim
+        self.smoothing = optim.label_smoothing
         heads = [*self.query.classifier.parameters(), *self.front_door.parameters()]
         self.optimizer = torch.optim.SGD(
             [
@@ -151,8 +152,8 @@ class NaiveConceptTuning:
         image_queries, image_keys = F.normalize(query.logits, dim=1), F.normalize(key.logits, dim=1)
         logits, mean, deviation = front_door(self.front_door, query.feature_map, noise)
         terms = {
-            "cross_entropy": F.cross_entropy(query.logits, labels),
-            "front_door_cross_entropy": F.cross_entropy(logits, labels),
+            "cross_entropy": F.cross_entropy(query.logits, labels, label_smoothing=self.smoothing),
+            "front_door_cross_entropy": F.cross_entropy(logits, labels, label_smoothing=self.smoothing),
             "bottleneck_kl": (0.5 * (mean**2 + deviation**2 - 1) - deviation.log()).sum(1).mean(),
             "image_contrast": self._image_contrast(image_queries, image_keys, labels),
             "concept_contrast": self._concept_contrast(query_sets, key_sets, labels, query_concepts, draws),

@@ -177,9 +177,11 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _finish_training(path: Path, options: argparse.Namespace, work: Callable[[Any], Any]) -> int:
+    from concept_tuning.engine.allocator import keep_freed_memory
     from concept_tuning.engine.trainer import Stopped
     from concept_tuning.progress import ConsoleWatcher
 
+    keep_freed_memory()
     watcher = ConsoleWatcher(quiet=options.quiet)
     watcher.message(f"Run folder: {path}")
     try:

@@ -18,6 +18,14 @@ from concept_tuning.data.planted_drawing import (
     tinted,
 )
 
+# A stone around the place where the bird stands, in body units, and a trunk's left edge, shade and right edge,
+# at its top, above its foot and at its foot, in trunk widths.
+_STONE = np.array(
+    [(-0.4, 0.12), (-0.36, 0), (-0.2, -0.045), (0, -0.05), (0.2, -0.045), (0.36, 0), (0.42, 0.12), (0.2, 0.17),
+     (-0.2, 0.17)]
+)  # fmt: skip
+_TRUNK = np.array([(-0.8, -1.0, -1.6), (0.25, 0.25, 0.4), (0.8, 1.0, 1.6)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Perch:
@@ -91,9 +99,8 @@ def _water(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
     for _ in range(16):
         y = horizon + (1 - horizon) * rng.random() ** 0.8
         width = (0.015 + 0.05 * y) * rng.uniform(0.5, 1.5)
-        canvas.ellipse(
-            (rng.random() * side, y * side), (width * side, max(1.0, 0.004 * side)), (232, 246, 246), alpha=150
-        )
+        glint = (width * side, max(1.0, 0.004 * side))
+        canvas.ellipse((rng.random() * side, y * side), glint, (232, 246, 246), alpha=150)
     _reflection(canvas, perch)
     if perch.cover is None:
         _rock(canvas, rng, perch)
@@ -107,29 +114,14 @@ def _reflection(canvas: Canvas, perch: Perch) -> None:
 
 
 def _rock(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
-    jitter = rng.uniform(-0.03, 0.03, (9, 2))
-    rows = np.array(
-        [
-            (-0.4, 0.12),
-            (-0.36, 0.0),
-            (-0.2, -0.045),
-            (0.0, -0.05),
-            (0.2, -0.045),
-            (0.36, 0.0),
-            (0.42, 0.12),
-            (0.2, 0.17),
-            (-0.2, 0.17),
-        ]
-    )
-    jitter[2:5, 1] = 0
     base = np.array([perch.x, perch.y])
-    stone = closed_curve(rows + jitter)
+    jitter = rng.uniform(-0.03, 0.03, _STONE.shape)
+    jitter[_STONE[:, 1] < 0, 1] = 0
+    stone = closed_curve(_STONE + jitter)
     tone: Colour = mixed((122, 116, 112), (96, 104, 116), float(rng.random()))
-    canvas.ellipse(
-        (perch.x, perch.y + 0.15 * perch.unit), (0.52 * perch.unit, 0.055 * perch.unit), (226, 242, 244), alpha=120
-    )
+    canvas.ellipse(base + (0, 0.15 * perch.unit), (0.52 * perch.unit, 0.055 * perch.unit), (226, 242, 244), alpha=120)
     canvas.polygon(base + stone * perch.unit, mixed(tone, (20, 20, 30), 0.35))
-    canvas.polygon(base + (stone * [0.93, 0.72] + [0, -0.012]) * perch.unit, tone)
+    canvas.polygon(base + (stone * (0.93, 0.72) - (0, 0.012)) * perch.unit, tone)
     for _ in range(10):
         spot = base + rng.uniform((-0.32, -0.02), (0.32, 0.1)) * perch.unit
         canvas.ellipse(spot, (0.03 * perch.unit, 0.01 * perch.unit), mixed(tone, (226, 224, 214), 0.35), alpha=130)
@@ -158,31 +150,15 @@ def _trunk(canvas: Canvas, rng: np.random.Generator, x: float, *, nearness: floa
     lean = rng.uniform(-0.04, 0.04) * side
     x = x * side
     bark = mixed((112, 122, 84), (66, 48, 36), nearness)
-    canvas.polygon(
-        np.array(
-            [
-                [x - 0.8 * width + lean, 0],
-                [x + 0.8 * width + lean, 0],
-                [x + width, foot * 0.9],
-                [x + 1.6 * width, foot],
-                [x - 1.6 * width, foot],
-                [x - width, foot * 0.9],
-            ]
-        ),
-        bark,
-    )
-    canvas.polygon(
-        np.array(
-            [
-                [x + 0.25 * width + lean, 0],
-                [x + 0.8 * width + lean, 0],
-                [x + width, foot * 0.9],
-                [x + 1.5 * width, foot],
-                [x + 0.3 * width, foot],
-            ]
-        ),
-        mixed(bark, (14, 18, 14), 0.4),
-    )
+    down = np.array([0.0, 0.9 * foot, foot])
+    left, dark, right = x + width * _TRUNK + np.array([lean, 0.0, 0.0])
+    canvas.polygon(_between(left, right, down)[:, ::-1], bark)
+    canvas.polygon(_between(dark, right, down)[:, ::-1], mixed(bark, (14, 18, 14), 0.4))
+
+
+def _between(low: np.ndarray, high: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Outline, (2 P, 2), of the band between two lines given by P heights each over the same P places."""
+    return np.concatenate([np.stack([along, low], axis=1), np.stack([along, high], axis=1)[::-1]])
 
 
 def _undergrowth(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
@@ -210,12 +186,9 @@ def _log(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
     top = perch.y - 0.04 * unit + slope * (xs - perch.x) + wobble * (np.abs(xs - perch.x) > 0.3 * unit)
     bark: Colour = (104, 76, 52)
 
-    def band(low: float, high: float) -> np.ndarray:
-        return np.concatenate([np.stack([xs, top + low * thick], 1), np.stack([xs, top + high * thick], 1)[::-1]])
-
-    canvas.polygon(band(0.0, 1.0), bark)
-    canvas.polygon(band(0.6, 1.0), mixed(bark, (20, 16, 14), 0.5))
-    canvas.polygon(band(0.0, 0.16), (118, 142, 66))
+    canvas.polygon(_between(top, top + thick, xs), bark)
+    canvas.polygon(_between(top + 0.6 * thick, top + thick, xs), mixed(bark, (20, 16, 14), 0.5))
+    canvas.polygon(_between(top, top + 0.16 * thick, xs), (118, 142, 66))
     for _ in range(12):
         x = rng.random() * side
         y = float(np.interp(x, xs, top)) + rng.uniform(0.25, 0.85) * thick
@@ -223,32 +196,31 @@ def _log(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
 
 
 def _sand(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
-    size, side = canvas.size, canvas.side
+    size = canvas.size
     rows = np.linspace(0, 1, size, dtype=np.float32)[:, None]
-    across = np.linspace(0, 1, size, dtype=np.float32)[None]
     horizon = rng.uniform(0.12, 0.24)
     slow = smooth_noise(rng, size, 4, 4)
     grain = rng.random((size, size), dtype=np.float32)
     depth = np.clip((rows - horizon) / (1 - horizon), 0, 1)
-    ripples = np.sin(64 * depth**0.6 + (3 + 13 * depth) * slow + np.float32(rng.uniform(0, 6.28)))
+    ripples = np.sin(64 * depth**0.6 + (3 + 13 * depth) * slow + rng.uniform(0, 6.28))
     tone = 0.6 + 0.11 * ripples * (0.1 + depth) + 0.42 * (slow - 0.5) * depth - 0.1 * depth + 0.12 * (grain - 0.5)
-    crest = horizon + np.float32(0.0) * across
-    for layer in range(2):
-        swing = np.sin(across * np.float32(rng.uniform(4, 8)) + np.float32(rng.uniform(0, 6.28)))
-        crest = crest + 0.055 * layer - 0.045 * swing
-        below = rows - crest
-        tone = tone + np.where((below > 0) & (below < 0.16), 0.2 - 1.25 * below, 0)
-        if layer == 0:
-            haze = below < 0
-    sky = tinted(rows / horizon, ((196, 216, 228), (250, 236, 208))).resize((size, size))
+    first = rows - (horizon - _swing(rng, size))
+    second = first - (0.055 - _swing(rng, size))
+    for below in (first, second):
+        tone += np.where((below > 0) & (below < 0.16), 0.2 - 1.25 * below, 0)
     pixels = tinted(tone, ((150, 104, 58), (208, 160, 98), (236, 200, 142), (252, 232, 190)))
-    pixels.paste(sky, mask=grey(haze.astype(np.float32)))
+    haze = tinted(rows / horizon, ((196, 216, 228), (250, 236, 208))).resize((size, size))
+    pixels.paste(haze, mask=grey(first < 0))
     canvas.fill(pixels)
     _pebbles(canvas, rng, horizon)
-    reach = (0.5 * perch.unit, 0.055 * perch.unit)
-    canvas.ellipse(
-        (perch.x + rng.uniform(-0.1, 0.25) * perch.unit, perch.y + 0.005 * perch.unit), reach, (96, 62, 40), alpha=105
-    )
+    shadow = (perch.x + rng.uniform(-0.1, 0.25) * perch.unit, perch.y + 0.005 * perch.unit)
+    canvas.ellipse(shadow, (0.5 * perch.unit, 0.055 * perch.unit), (96, 62, 40), alpha=105)
+
+
+def _swing(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Rise and fall of a dune's crest over the picture's width, (size,) float32, as a share of its height."""
+    across = np.linspace(0, 1, size, dtype=np.float32)
+    return 0.045 * np.sin(across * rng.uniform(4, 8) + rng.uniform(0, 6.28))
 
 
 def _pebbles(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
@@ -271,23 +243,20 @@ def _tuft(canvas: Canvas, rng: np.random.Generator, base: np.ndarray) -> None:
 
 
 def _sky(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
-    size, side = canvas.size, canvas.side
+    size = canvas.size
     rows = np.linspace(0, 1, size, dtype=np.float32)[:, None]
-    clouds = (
-        0.55 * smooth_noise(rng, size, 4, 3)
-        + 0.3 * smooth_noise(rng, size, 9, 6)
-        + 0.15 * smooth_noise(rng, size, 22, 14)
-    )
+    clouds = 0.55 * smooth_noise(rng, size, 4, 3) + 0.3 * smooth_noise(rng, size, 9, 6)
+    clouds += 0.15 * smooth_noise(rng, size, 22, 14)
     cover = np.clip((clouds - rng.uniform(0.46, 0.56)) * 5, 0, 1)
     blue = tinted(rows, ((66, 132, 214), (120, 176, 234), (190, 220, 244))).resize((size, size))
     white = tinted(0.35 + 1.3 * (clouds - 0.45), ((206, 216, 232), (255, 253, 248)))
     blue.paste(white, mask=grey(cover * cover * (3 - 2 * cover)))
     canvas.fill(blue)
-    _branch(canvas, rng, perch, side)
+    _branch(canvas, rng, perch)
 
 
-def _branch(canvas: Canvas, rng: np.random.Generator, perch: Perch, side: int) -> None:
-    unit = perch.unit
+def _branch(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
+    unit, side = perch.unit, canvas.side
     slope = rng.uniform(-0.1, 0.1)
     start = -0.05 if rng.random() < 0.5 else 1.05
     xs = np.linspace(start * side, perch.x + (0.55 if start < 0 else -0.55) * unit, 7)
@@ -295,11 +264,8 @@ def _branch(canvas: Canvas, rng: np.random.Generator, perch: Perch, side: int) -
     half = np.linspace(0.07, 0.03, 7) * unit
     bark: Colour = (108, 80, 60)
     ys = ys + 0.02 * unit
-    canvas.polygon(np.concatenate([np.stack([xs, ys - half], 1), np.stack([xs, ys + half], 1)[::-1]]), bark)
-    canvas.polygon(
-        np.concatenate([np.stack([xs, ys + 0.25 * half], 1), np.stack([xs, ys + half], 1)[::-1]]),
-        mixed(bark, (24, 16, 16), 0.45),
-    )
+    canvas.polygon(_between(ys - half, ys + half, xs), bark)
+    canvas.polygon(_between(ys + 0.25 * half, ys + half, xs), mixed(bark, (24, 16, 16), 0.45))
     for place in range(7):
         root = np.array([xs[place], ys[place]])
         for _ in range(2):
@@ -307,9 +273,8 @@ def _branch(canvas: Canvas, rng: np.random.Generator, perch: Perch, side: int) -
             reach = rng.uniform(0.12, 0.2) * unit
             along = np.array([np.cos(turn), np.sin(turn)]) * reach
             across = np.array([-along[1], along[0]]) * 0.3
-            leaf = closed_curve(
-                np.array([root, root + 0.45 * along + across, root + along, root + 0.45 * along - across])
-            )
+            middle = root + 0.45 * along
+            leaf = closed_curve(np.array([root, middle + across, root + along, middle - across]))
             canvas.polygon(leaf, mixed((62, 118, 48), (150, 186, 74), float(rng.random())))
 
 

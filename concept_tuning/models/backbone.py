@@ -66,28 +66,18 @@ class Backbone(nn.Module):
         pretrained: Any = network.pretrained_cfg
         self.register_buffer("mean", torch.tensor(pretrained["mean"], dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(pretrained["std"], dtype=torch.float32), persistent=False)
-        with _probing(network):
-            self._layout = self._find_layout()
-            with torch.enable_grad():
-                feature_map = self._dry_run(image_size)
-        self.num_features = int(feature_map.shape[1])
-        _freeze_unused(network, feature_map)
         self._accepted = {image_size: True}
+        with _probing(network), torch.enable_grad():
+            features = self._first_run()
+            self._layout = self._find_layout(features)
+            feature_map = self._to_map(features, (image_size, image_size))
+            _freeze_unused(network, feature_map)
+        self.num_features = int(feature_map.shape[1])
         self.stride = self._find_stride(rows=feature_map.shape[2])
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the feature map (B, D, h, w) of normalised images (B, 3, H, W)."""
-        network: Any = self.network
-        features = network.forward_features(images)
-        norm = _head_norm(network)
-        if norm is not None:
-            features = norm(features)
-        if self._layout == "NCHW":
-            return features
-        if self._layout == "NHWC":
-            return features.permute(0, 3, 1, 2)
-        tokens = features[:, _prefix_tokens(network) :]
-        return tokens.transpose(1, 2).unflatten(2, self._token_grid(tokens.shape[1], images.shape[-2:]))
+        return self._to_map(self._features(images), images.shape[-2:])
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bring images (B, 3, H, W) with values in 0..255, mostly uint8, to the scale of pre-training.
@@ -120,29 +110,42 @@ class Backbone(nn.Module):
         parameter = next(self.network.parameters())
         return self(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
 
-    @torch.no_grad()
-    def _find_layout(self) -> str:
-        """Return how the network lays out its features: ``NCHW``, ``NHWC`` or ``NLC``."""
+    def _features(self, images: Tensor) -> Tensor:
+        """Compute timm's features, normalised as the head does, in timm's layout."""
         network: Any = self.network
+        features = network.forward_features(images)
+        norm = _head_norm(network)
+        return norm(features) if norm is not None and isinstance(features, Tensor) else features
+
+    def _to_map(self, features: Tensor, size: Sequence[int]) -> Tensor:
+        """Bring features of an input of ``size`` (H, W) pixels from timm's layout to (B, D, h, w)."""
+        if self._layout == "NCHW":
+            return features
+        if self._layout == "NHWC":
+            return features.permute(0, 3, 1, 2)
+        tokens = features[:, _prefix_tokens(self.network) :]
+        return tokens.transpose(1, 2).unflatten(2, self._token_grid(tokens.shape[1], size))
+
+    def _first_run(self) -> Tensor:
+        """Compute the features of an empty image; raises :class:`ConfigError` if that gives no map."""
         try:
-            features = network.forward_features(torch.zeros(1, 3, self.image_size, self.image_size))
+            features = self._features(torch.zeros(1, 3, self.image_size, self.image_size))
         except _REFUSALS as error:
-            raise ConfigError(_size_message(network, self.architecture, self.image_size, error)) from error
-        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-            found = (
-                f"a tensor of shape {tuple(features.shape)}" if isinstance(features, Tensor) else _describe(features)
-            )
-            raise ConfigError(
-                f"{self.architecture} gives no spatial feature map (B, D, h, w) but {found}, so there are no "
-                f"patches to look at. Some that work: {_SOME_THAT_WORK}."
-            )
+            raise ConfigError(_size_message(self.network, self.architecture, self.image_size, error)) from error
+        if isinstance(features, Tensor) and features.ndim in (3, 4):
+            return features
+        raise ConfigError(
+            f"{self.architecture} gives no spatial feature map (B, D, h, w) but {_describe(features)}: there are no "
+            f"patches to look at. Some that work: {_SOME_THAT_WORK}."
+        )
+
+    def _find_layout(self, features: Tensor) -> str:
+        """Return how the network lays out its features: ``NCHW``, ``NHWC`` or ``NLC``."""
         if features.ndim == 3:
-            tokens = features.shape[1] - _prefix_tokens(network)
-            self._token_grid(tokens, (self.image_size, self.image_size))
             return "NLC"
-        channels = getattr(network, "num_features", features.shape[1])
+        channels = getattr(self.network, "num_features", features.shape[1])
         last = features.shape[1] != channels and features.shape[3] == channels
-        return "NHWC" if last or str(getattr(network, "output_fmt", "")).endswith("NHWC") else "NCHW"
+        return "NHWC" if last or str(getattr(self.network, "output_fmt", "")).endswith("NHWC") else "NCHW"
 
     def _token_grid(self, tokens: int, size: Sequence[int]) -> tuple[int, int]:
         """Return rows and columns of ``tokens`` patch tokens for an input of ``size`` (H, W) pixels."""
@@ -161,8 +164,16 @@ class Backbone(nn.Module):
         return rows, columns
 
     def _find_stride(self, *, rows: int) -> int:
+        """Return the input pixels per cell, from the map's rows at ``image_size`` or at a size without a rest.
+
+        Networks round up the number of cells, so 100 px may be 4 cells of 32 px. Where two or more rows
+        divide the size into cells of a power of two, that is the stride.
+        """
+        side, rest = divmod(self.image_size, rows)
+        if rest == 0 and rows > 1 and side & (side - 1) == 0:
+            return side
         size = -(-self.image_size // _LARGEST_STRIDE) * _LARGEST_STRIDE
-        if size == self.image_size or not self.accepts(size):
+        if not self.accepts(size):
             return max(1, round(self.image_size / rows))
         with _probing(self.network), torch.no_grad():
             return size // self._dry_run(size).shape[2]

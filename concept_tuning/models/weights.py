@@ -41,8 +41,10 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder_q.", "base_encoder.", "encoder.", "model.", "network.")
 
 #: First names of what comes after the backbone or beside it: classifiers, projections, momentum copies.
-HEADS = ("fc.", "head.", "head_dist.", "classifier.", "front_door.", "projector.", "predictor.", "last_layer.")
-HEADS += ("encoder_k.", "momentum_encoder.", "queue")
+HEADS = (
+    *("fc.", "head.", "head_dist.", "classifier.", "front_door.", "projector.", "predictor.", "last_layer."),
+    *("encoder_k.", "momentum_encoder.", "queue"),
+)
 
 _FILE_KINDS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -79,7 +81,28 @@ class WeightsSource:
 
 
 #: Name, family, tag of timm's default weights, millions of parameters, features, note.
-_CATALOGUE: tuple[tuple[str, str, str, float, int, str], ...] = ()
+_CATALOGUE: tuple[tuple[str, str, str, float, int, str], ...] = (
+    ("tf_efficientnet_lite0", "EfficientNet-Lite", "in1k", 3.4, 1280, "default; fast without an accelerator"),
+    ("tf_efficientnet_lite1", "EfficientNet-Lite", "in1k", 4.1, 1280, ""),
+    ("tf_efficientnet_lite2", "EfficientNet-Lite", "in1k", 4.8, 1280, ""),
+    ("efficientnet_b0", "EfficientNet", "ra_in1k", 4.0, 1280, ""),
+    ("mobilenetv3_large_100", "MobileNetV3", "ra_in1k", 4.2, 960, "features before conv_head, which is not used"),
+    ("resnet18", "ResNet", "a1_in1k", 11.2, 512, ""),
+    ("resnet34", "ResNet", "a1_in1k", 21.3, 512, ""),
+    ("resnet50", "ResNet", "a1_in1k", 23.5, 2048, "the paper's network"),
+    ("resnext50_32x4d", "ResNeXt", "a1h_in1k", 23.0, 2048, ""),
+    ("regnety_008", "RegNet", "pycls_in1k", 5.5, 768, ""),
+    ("densenet121", "DenseNet", "ra_in1k", 7.0, 1024, ""),
+    ("convnext_atto", "ConvNeXt", "d2_in1k", 3.4, 320, "images and patches of at least 32 px"),
+    ("convnext_tiny", "ConvNeXt", "in12k_ft_in1k", 27.8, 768, "images and patches of at least 32 px"),
+    ("vit_tiny_patch16_224", "ViT", "augreg_in21k_ft_in1k", 5.5, 192, "sizes that are multiples of 16 px"),
+    ("vit_small_patch16_224", "ViT", "augreg_in21k_ft_in1k", 21.7, 384, "sizes that are multiples of 16 px"),
+    ("vit_base_patch16_224", "ViT", "augreg2_in21k_ft_in1k", 85.8, 768, "sizes that are multiples of 16 px"),
+    ("deit_tiny_patch16_224", "DeiT", "fb_in1k", 5.5, 192, "sizes that are multiples of 16 px"),
+    ("deit_small_patch16_224", "DeiT", "fb_in1k", 21.7, 384, "sizes that are multiples of 16 px"),
+    ("swin_tiny_patch4_window7_224", "Swin", "ms_in1k", 27.5, 768, "sizes that are multiples of 4 px"),
+    ("swinv2_tiny_window8_256", "Swin-v2", "ms_in1k", 27.6, 768, "sizes that are multiples of 4 px"),
+)
 
 
 def list_backbones() -> tuple[BackboneEntry, ...]:
