@@ -2,7 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install test test-all lint types bench clean
+# Everything is set up by the first command that needs it.
+.PHONY: help install quick test test-all lint types bench clean
 
 help:            ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -14,6 +15,10 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 	touch $@
 
 install: $(VENV)/.installed  ## make the virtual environment and install everything
+
+quick: install   ## fine-tune both ways on planted birds and print the results
+	$(BIN)/concept-tuning train --preset quick --method vanilla
+	$(BIN)/concept-tuning train --preset quick --method concept-tuning
 
 test: install    ## the tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow"

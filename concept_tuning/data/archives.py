@@ -216,9 +216,7 @@ class _Unpacking:
     def _check_bytes(self) -> None:
         packed, _, limit, ratio = self._limits
         if self._written > limit:
-            raise DataError(
-                f"it unpacks to more than {limit} bytes; if you trust it, raise data.max_archive_bytes."
-            )
+            raise DataError(f"it unpacks to more than {limit} bytes; if you trust it, raise data.max_archive_bytes.")
         if self._written > ratio * packed:
             raise DataError(
                 f"it unpacks to more than {ratio:g} times its own size, as archives do that are made to fill a "
@@ -228,14 +226,177 @@ class _Unpacking:
     def _claim(self, parts: tuple[str, ...], *, is_file: bool) -> None:
         """Enter a path and the folders above it; raises DataError where two cannot be told apart everywhere."""
         for depth in range(1, len(parts) + 1):
-            spelt = "/".join(parts[:depth])
-            entry = (spelt, is_file and depth == len(parts))
-            known = self._seen.setdefault(unicodedata.normalize("NFC", spelt).lower(), entry)
-            if known == entry == (spelt, True) and self._claimed_before(entry):
-                raise DataError(f"the entry {_shown(spelt)} is in it twice; {_AGAIN}")
-            if known != entry:
+            spelt, file_here = "/".join(parts[:depth]), is_file and depth == len(parts)
+            folded = unicodedata.normalize("NFC", spelt).lower()
+            if folded not in self._seen:
+                self._seen[folded] = (spelt, file_here)
+                continue
+            known, was_file = self._seen[folded]
+            if known != spelt:
                 raise DataError(
-                    f"the entries {_shown(known[0])} and {_shown(spelt)} cannot be told apart on every computer; "
+                    f"the entries {_shown(known)} and {_shown(spelt)} cannot be told apart on every computer; "
                     "rename one of them."
                 )
+            if was_file or file_here:
+                raise DataError(f"the entry {_shown(spelt)} is in it twice; {_AGAIN}")
         self.check_entries(len(self._seen))
+
+
+class _Metered:
+    """A tar stream that is read only so far between two files, however long a header claims to be."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.position = 0
+        self.tail = b""
+        self._stream = stream
+        self._end: int | None = _HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(size)
+        self.position += len(chunk)
+        self.tail = (self.tail + chunk)[-2 * tarfile.RECORDSIZE :]
+        if self._end is not None and self.position > self._end:
+            raise DataError(f"a header in it is longer than {_HEADER_BYTES} bytes; {_AGAIN}")
+        return chunk
+
+    @contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Read the data of a file."""
+        self._end = None
+        yield
+        self._end = self.position + _HEADER_BYTES
+
+
+def _extract_once(path: Path, target: Path, config: DataConfig) -> None:
+    """Unpack unless another process has done so; the caller holds the lock."""
+    if target.is_dir():
+        return
+    for leftover in target.parent.glob(f"{target.name}.part-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    extract_archive(
+        path,
+        target,
+        max_entries=config.max_archive_entries,
+        max_bytes=config.max_archive_bytes,
+        max_ratio=config.max_archive_ratio,
+    )
+
+
+def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
+    with zipfile.ZipFile(path) as archive:
+        unpacking.check_entries(len(archive.infolist()))
+        for info in archive.infolist():
+            name = _zip_name(info)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                raise DataError(_not_a_file(name, "link" if kind == stat.S_IFLNK else "special file"))
+            if name.endswith(("/", "\\")) or kind == stat.S_IFDIR:
+                unpacking.add_folder(name)
+                continue
+            if info.flag_bits & _ENCRYPTED:
+                raise DataError(f"the entry {_shown(name)} is encrypted; make the archive without a password.")
+            if info.compress_type not in _ZIP_METHODS:  # the others unpack without bounds in one step
+                raise DataError(
+                    f"the entry {_shown(name)} is compressed in an unusual way (method {info.compress_type}); "
+                    "make the archive with ordinary zip compression (deflate)."
+                )
+            with archive.open(info) as stream:
+                if unpacking.add_file(name, stream) != info.file_size:
+                    raise zipfile.BadZipFile(f"{_shown(name)} has another size than it says")
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The entry's name; names that macOS writes in UTF-8 without saying so are read as what they are."""
+    name = info.orig_filename
+    if name.isascii() or info.flag_bits & _UTF8:
+        return name
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return name
+
+
+def _unpack_tar(path: Path, opener: Any, unpacking: _Unpacking) -> None:
+    with opener(path, "rb") as stream:
+        metered = _Metered(stream)
+        with tarfile.open(fileobj=cast("IO[bytes]", metered), mode="r|", bufsize=tarfile.RECORDSIZE) as archive:
+            for count, member in enumerate(archive, start=1):
+                unpacking.check_entries(count)
+                if member.isdir():
+                    unpacking.add_folder(member.name)
+                    continue
+                if not member.isreg() or member.sparse is not None:
+                    raise DataError(_not_a_file(member.name, _tar_kind(member)))
+                data = archive.extractfile(member)
+                with metered.unlimited():
+                    unpacking.add_file(member.name, cast("IO[bytes]", data))
+            start = archive.offset - (metered.position - len(metered.tail))
+            end_mark = metered.tail[start : start + tarfile.BLOCKSIZE]
+            if end_mark != bytes(tarfile.BLOCKSIZE):  # tarfile stops in silence at a cut or damaged header
+                raise tarfile.ReadError("its end mark is lacking")
+        stream.read(_HEADER_BYTES)  # padding; the checksum behind it is compared at the end
+
+
+def _tar_kind(member: tarfile.TarInfo) -> str:
+    if member.issym() or member.islnk():
+        return "link"
+    return "file with holes" if member.isreg() else "special file"
+
+
+def _open(path: Path, target: Path, config: DataConfig) -> ImageTable:
+    """List what was unpacked; messages name the archive in place of the cache folder."""
+    try:
+        folder = _step_down(target)
+        tables = sorted(entry for entry in folder.glob("*.[cC][sS][vV]") if not is_hidden(entry.name))
+        if len(tables) == 1 and is_listing(tables[0]):
+            return csv_table(tables[0], config, allow_absolute=False)
+        return folder_table(folder, config)
+    except DataError as error:
+        raise DataError(str(error).replace(str(target), str(path))) from error
+
+
+def _step_down(folder: Path) -> Path:
+    """Go down through folders that hold nothing but one folder, unless that is a split or a class."""
+    while True:
+        below = _visible(folder)
+        inner = [entry for entry in below if entry.is_dir()]
+        if len(inner) != 1 or len(below) > 1 or inner[0].name.lower() in SPLIT_NAMES:
+            return folder
+        if not any(entry.is_dir() or entry.suffix.lower() == ".csv" for entry in _visible(inner[0])):
+            return folder
+        folder = inner[0]
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in a folder and matters: folders, pictures and CSV files."""
+    kinds = SUFFIXES | {".csv"}
+    entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
+    return [entry for entry in entries if entry.is_dir() or entry.suffix.lower() in kinds]
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn a failed write into words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DataError(
+                f"the disk is full while it is unpacked to {folder.parent}. Free some space there, or set "
+                "data.cache_dir to a folder on a larger disk."
+            ) from error
+        raise DataError(
+            f"it cannot be unpacked to {folder.parent} ({error.strerror or error}). Make that folder writable, or "
+            "set data.cache_dir to one that is."
+        ) from error
+
+
+def _not_a_file(name: str, kind: str) -> str:
+    return f"the entry {_shown(name)} is a {kind}; {_AGAIN}"
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 100 else f"{name[:100]}...")
+
+
+_AGAIN = "make the archive again, of plain files and folders alone."

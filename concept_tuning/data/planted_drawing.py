@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 Colour = tuple[int, int, int]
+Point = Sequence[float] | np.ndarray
 
 SUPERSAMPLING = 2
 SAMPLES = 6
@@ -62,7 +63,7 @@ class Canvas:
         pen, fill = self._brush(colour, alpha)
         pen.line(points.ravel().tolist(), fill=fill, width=max(1, round(width)), joint="curve")
 
-    def ellipse(self, centre: Sequence[float], radii: Sequence[float], colour: Colour, *, alpha: int = 255) -> None:
+    def ellipse(self, centre: Point, radii: Point, colour: Colour, *, alpha: int = 255) -> None:
         """Fill an upright ellipse; the map stays as it is."""
         (x, y), (rx, ry) = centre, radii
         pen, fill = self._brush(colour, alpha)
@@ -132,8 +133,8 @@ def _basis(count: int, closed: bool) -> np.ndarray:
     segments = count if closed else count - 1
     matrix = np.zeros((segments * SAMPLES + (not closed), count))
     for row in range(len(matrix)):
-        start, t = divmod(row, SAMPLES)
-        t = t / SAMPLES
+        start = row // SAMPLES
+        t = row / SAMPLES - start
         weights = (
             (-t + 2 * t**2 - t**3) / 2,
             (2 - 5 * t**2 + 3 * t**3) / 2,
@@ -187,7 +188,7 @@ def mixed(first: Colour, second: Colour, share: float) -> Colour:
 def developed(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
     """Give a picture a random brightness, warmth of light and camera noise: (h, w, 3) uint8."""
     warmth = rng.uniform(-0.05, 0.05)
-    gains = rng.uniform(0.86, 1.08) * np.array([[1 + warmth], [1.0], [1 - warmth]])
+    gains = rng.uniform(0.85, 1.05) * np.array([[1 + warmth], [1.0], [1 - warmth]])
     table = np.clip(np.arange(256) * gains + 0.5, 0, 255).astype(np.uint8)
     lit = np.asarray(picture.point(table.ravel().tolist()), dtype=np.int16)
     grain = np.rint(_normal_quantiles() * rng.uniform(1.5, 4.5)).astype(np.int16)

@@ -119,7 +119,8 @@ def _rock(canvas: Canvas, rng: np.random.Generator, perch: Perch) -> None:
     jitter[_STONE[:, 1] < 0, 1] = 0
     stone = closed_curve(_STONE + jitter)
     tone: Colour = mixed((122, 116, 112), (96, 104, 116), float(rng.random()))
-    canvas.ellipse(base + (0, 0.15 * perch.unit), (0.52 * perch.unit, 0.055 * perch.unit), (226, 242, 244), alpha=120)
+    foam = (0.52 * perch.unit, 0.055 * perch.unit)
+    canvas.ellipse((perch.x, perch.y + 0.15 * perch.unit), foam, (226, 242, 244), alpha=120)
     canvas.polygon(base + stone * perch.unit, mixed(tone, (20, 20, 30), 0.35))
     canvas.polygon(base + (stone * (0.93, 0.72) - (0, 0.012)) * perch.unit, tone)
     for _ in range(10):
@@ -282,6 +283,6 @@ _PAINTERS: tuple[Callable[[Canvas, np.random.Generator, Perch], None], ...] = (_
 _COVERS: tuple[_Cover, ...] = (
     _Cover(base=(44, 122, 152), light=(206, 234, 236), strokes=12, turns=(-0.1, 0.1), reach=0.4),
     _Cover(base=(66, 98, 44), light=(158, 186, 84), strokes=34, turns=(1.1, 2.0), reach=0.3),
-    _Cover(base=(206, 160, 100), light=(248, 220, 170), strokes=8, turns=(-0.2, 0.2), reach=0.3),
+    _Cover(base=(206, 160, 100), light=(248, 220, 170), strokes=0, turns=(0.0, 0.0), reach=0.0),
     _Cover(base=(116, 84, 54), light=(214, 178, 122), strokes=34, turns=(-0.5, 0.5), reach=0.5),
 )

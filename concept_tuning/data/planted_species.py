@@ -114,10 +114,10 @@ PAIRS: tuple[PairDesign, ...] = (
             wing=(0.98, 0.28),
         ),
         plumage=Plumage(
-            back=(236, 238, 240),
-            belly=(252, 250, 244),
-            head=(248, 248, 246),
-            cap=(226, 230, 234),
+            back=(226, 229, 233),
+            belly=(242, 241, 236),
+            head=(238, 239, 239),
+            cap=(218, 222, 227),
             wing=(140, 152, 168),
             wing_tip=(38, 40, 48),
             tail=(238, 238, 238),
@@ -244,7 +244,7 @@ PAIRS: tuple[PairDesign, ...] = (
             beak=(0.3, 0.085),
             legs=(0.16, 0.22, 0.056),
             wing=(0.8, 0.26),
-            size=1.06,
+            size=1.01,
         ),
         plumage=Plumage(
             back=(132, 150, 172),

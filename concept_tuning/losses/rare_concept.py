@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from concept_tuning.losses.contrastive import contrastive_loss
-from concept_tuning.losses.sinkhorn import solve_transport
-
-#: Most plan entries solved at once; bounds the memory of large class counts and batches.
-BLOCK_ENTRIES = 1 << 20
+from concept_tuning.losses.sinkhorn import entries_at_once, solve_transport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +138,7 @@ def _match(own: Tensor, queued: Tensor, classes: Tensor, in_use: Tensor, matchin
     pairs = concepts * concepts
     positives = classes.new_zeros(batch, 1 + size, min(matching.positive_pairs, pairs))
     negatives = classes.new_zeros(batch, (groups - 1) * size, min(matching.negative_pairs, pairs))
-    together = max(1, BLOCK_ENTRIES // (pairs * (1 + groups * size)))
+    together = entries_at_once(pairs * (1 + groups * size), own.device)
     for start in range(0, batch, together):
         block = slice(start, min(batch, start + together))
         count = len(classes[block])

@@ -16,10 +16,8 @@ from torch import Tensor
 #: Largest max|cost| / epsilon solved by scaling: kernel, scalings and their products then stay well
 #: inside the range of float64 (about e^-745 to e^709).
 SCALING_LIMIT = 300.0
-#: Most plan entries of one block of work in :func:`transport_plan`, a compromise of memory and speed.
-BLOCK_ENTRIES = 1 << 20
-#: Iterations between two looks at which problems are done; each look waits for the device.
-_LOOK_EVERY = 4
+#: Plan entries solved at once on a CPU (its second-level cache holds them) and elsewhere (bounds the memory).
+_CPU_ENTRIES, _DEVICE_ENTRIES = 1 << 17, 1 << 23
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Transport:
 
 
 class _Domain(Protocol):
-    """One way to write the two duals (P, N) and (Q, N) of N problems."""
+    """One way to write the two duals (P, N) and (Q, N) of N problems; changes are in units of epsilon."""
 
     def start(self) -> tuple[Tensor, Tensor]: ...
 
@@ -52,37 +50,37 @@ class _Domain(Protocol):
 class _Scaling:
     """Duals as scalings a, b of the kernel exp(-cost / epsilon): plan = a * kernel * b."""
 
-    def __init__(self, kernel: Tensor, epsilon: float) -> None:
+    def __init__(self, kernel: Tensor) -> None:
         self.kernel = kernel
-        self.epsilon = epsilon
         self.work = torch.empty_like(kernel)
+        self.marginals = tuple(torch.tensor(1 / size, dtype=kernel.dtype) for size in kernel.shape[:2])
 
     def start(self) -> tuple[Tensor, Tensor]:
         rows, columns, count = self.kernel.shape
         return self.kernel.new_ones(rows, count), self.kernel.new_ones(columns, count)
 
     def step(self, second: Tensor) -> tuple[Tensor, Tensor]:
-        rows, columns, _ = self.kernel.shape
-        first = torch.mul(self.kernel, second, out=self.work).sum(1).mul_(rows).reciprocal_()
-        second = torch.mul(self.kernel, first[:, None], out=self.work).sum(0).mul_(columns).reciprocal_()
+        first = torch.mul(self.kernel, second, out=self.work).sum(1)
+        torch.div(self.marginals[0], first, out=first)
+        second = torch.mul(self.kernel, first[:, None], out=self.work).sum(0)
+        torch.div(self.marginals[1], second, out=second)
         return first, second
 
     def change(self, new: Tensor, old: Tensor) -> Tensor:
-        return (new / old).log_().abs_().sum(0).mul_(self.epsilon)
+        return (new / old).log_().abs_().sum(0)
 
     def plan(self, first: Tensor, second: Tensor) -> Tensor:
         return (self.kernel * second).mul_(first[:, None])
 
     def keep(self, columns: Tensor) -> _Scaling:
-        return _Scaling(self.kernel.index_select(2, columns), self.epsilon)
+        return _Scaling(self.kernel.index_select(2, columns))
 
 
 class _Logarithms:
     """Duals divided by epsilon: plan = exp(f + g - cost / epsilon); slower, for any range of costs."""
 
-    def __init__(self, exponent: Tensor, epsilon: float) -> None:
+    def __init__(self, exponent: Tensor) -> None:
         self.exponent = exponent
-        self.epsilon = epsilon
 
     def start(self) -> tuple[Tensor, Tensor]:
         rows, columns, count = self.exponent.shape
@@ -95,13 +93,13 @@ class _Logarithms:
         return first, second
 
     def change(self, new: Tensor, old: Tensor) -> Tensor:
-        return (new - old).abs_().sum(0).mul_(self.epsilon)
+        return (new - old).abs_().sum(0)
 
     def plan(self, first: Tensor, second: Tensor) -> Tensor:
         return (self.exponent + second).add_(first[:, None]).exp_()
 
     def keep(self, columns: Tensor) -> _Logarithms:
-        return _Logarithms(self.exponent.index_select(2, columns), self.epsilon)
+        return _Logarithms(self.exponent.index_select(2, columns))
 
 
 @torch.no_grad()
@@ -132,7 +130,7 @@ def transport_plan(
     sets, rows, columns = cost.shape[-3:]
     flat = cost.reshape(-1, sets, rows, columns)
     plan = torch.empty_like(flat, dtype=_precision(cost.device), memory_format=torch.contiguous_format)
-    together = max(1, BLOCK_ENTRIES // max(1, sets * rows * columns))
+    together = entries_at_once(sets * rows * columns, cost.device)
     for start in range(0, len(flat), together):
         block = flat[start : start + together]
         entry = torch.arange(len(block), device=cost.device).repeat_interleave(sets)
@@ -176,32 +174,26 @@ def solve_transport(
     if epsilon <= 0 or max_iterations < 1:
         raise ValueError(f"epsilon must be > 0 and max_iterations >= 1, got {epsilon} and {max_iterations}.")
     domain = _domain(cost, epsilon)
-    sizes = torch.bincount(entry, minlength=entries).clamp_(min=1)
-    finished = torch.zeros(entries, dtype=torch.bool, device=cost.device)
-    iterations = torch.full((entries,), max_iterations, device=cost.device)
     first, second = domain.start()
+    threshold = torch.bincount(entry, minlength=entries).to(first.dtype) * (tolerance / epsilon)
+    iterations = torch.full((entries,), max_iterations, device=cost.device)
     plan = torch.empty_like(cost, dtype=first.dtype)
     columns = torch.arange(cost.shape[2], device=cost.device)
     for iteration in range(1, max_iterations + 1):
-        new_first, new_second = domain.step(second)
-        change = first.new_zeros(entries).index_add_(0, entry, domain.change(new_first, first)) / sizes
-        still = finished[entry]
-        first = torch.where(still, first, new_first)
-        second = torch.where(still, second, new_second)
-        stops = (change < tolerance) & ~finished
-        iterations.masked_fill_(stops, iteration)
-        finished |= stops
-        if iteration % _LOOK_EVERY and iteration < max_iterations:
+        before = first
+        first, second = domain.step(second)
+        stops = first.new_zeros(entries).index_add_(0, entry, domain.change(first, before)) < threshold
+        if not stops.any():
             continue
-        done = finished[entry]
-        share = float(done.double().mean()) if len(done) else 1.0
-        if share == 1.0:
+        iterations.masked_fill_(stops, iteration)
+        threshold.masked_fill_(stops, -1)
+        done = stops[entry]
+        gone, left = done.nonzero().squeeze(1), (~done).nonzero().squeeze(1)
+        plan.index_copy_(2, columns[gone], domain.keep(gone).plan(first[:, gone], second[:, gone]))
+        domain, columns, entry = domain.keep(left), columns[left], entry[left]
+        first, second = first[:, left], second[:, left]
+        if not len(columns):
             break
-        if share >= 0.25:  # Copying what is left costs less than carrying the finished sets along.
-            plan.index_copy_(2, columns[done], domain.plan(first, second)[..., done])
-            left = (~done).nonzero().squeeze(1)
-            domain, columns, entry = domain.keep(left), columns[left], entry[left]
-            first, second = first[:, left], second[:, left]
     plan.index_copy_(2, columns, domain.plan(first, second))
     return Transport(plan, iterations)
 
@@ -226,12 +218,18 @@ def heaviest_pairs(plan: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return chosen // plan.shape[-1], chosen % plan.shape[-1]
 
 
+def entries_at_once(size: int, device: torch.device) -> int:
+    """Return how many leading entries of ``size`` plan entries each are best solved together, at least one."""
+    limit = _CPU_ENTRIES if device.type == "cpu" else _DEVICE_ENTRIES
+    return max(1, limit // max(1, size))
+
+
 def _domain(cost: Tensor, epsilon: float) -> _Domain:
     exponent = cost.to(_precision(cost.device)).div(-epsilon)
     within = cost.numel() == 0 or bool(exponent.abs().amax() < SCALING_LIMIT)
     if within and exponent.dtype == torch.float64:
-        return _Scaling(exponent.exp_(), epsilon)
-    return _Logarithms(exponent, epsilon)
+        return _Scaling(exponent.exp_())
+    return _Logarithms(exponent)
 
 
 def _precision(device: torch.device) -> torch.dtype:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,18 +11,26 @@ from concept_tuning.config import BackboneConfig
 from concept_tuning.errors import ConfigError
 from concept_tuning.models.backbone import Backbone, build_backbone, find_architecture, last_batch_norm
 
-#: Family, whether a random network is sharp enough in eval mode, and sizes (H, W) that it should take.
+#: Family, weights, by how many cells the peak may be off (a trained network looks wide), sizes (H, W) it takes.
 FAMILIES = [
-    ("test_resnet", "random", [(128, 128), (64, 64), (128, 192)]),
-    ("tf_efficientnet_lite0", "packaged", [(224, 224), (128, 128), (160, 224)]),
-    ("test_convnext", "random", [(128, 128), (64, 64), (96, 160)]),
-    ("test_mambaout", "random", [(128, 128), (64, 64), (96, 160)]),
-    ("test_vit", "random", [(128, 128), (32, 32), (64, 96)]),
-    ("test_vit2", "random", [(128, 128), (32, 32), (64, 96)]),
-    ("deit_tiny_distilled_patch16_224", "random", [(96, 96), (32, 32), (48, 96)]),
-    ("swin_tiny_patch4_window7_224", "random", [(96, 96), (64, 64), (64, 128)]),
-    ("swinv2_tiny_window8_256", "random", [(96, 96), (64, 64), (64, 128)]),
+    ("test_resnet", "random", 0, [(128, 128), (64, 64), (128, 192)]),
+    ("tf_efficientnet_lite0", "packaged", 1, [(160, 160), (96, 96), (128, 192)]),
+    ("test_convnext", "random", 0, [(128, 128), (64, 64), (96, 160)]),
+    ("test_mambaout", "random", 0, [(128, 128), (64, 64), (96, 160)]),
+    ("test_vit", "random", 0, [(128, 128), (32, 32), (64, 96)]),
+    ("test_vit2", "random", 0, [(128, 128), (32, 32), (64, 96)]),
+    ("deit_tiny_distilled_patch16_224", "random", 0, [(96, 96), (32, 32), (48, 96)]),
+    ("swin_tiny_patch4_window7_224", "random", 0, [(96, 96), (64, 64), (64, 128)]),
+    ("swinv2_tiny_window8_256", "random", 0, [(96, 96), (64, 64), (64, 128)]),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def build(architecture: str, image_size: int = 64, weights: str = "random", seed: int = 0) -> Backbone:
@@ -30,24 +39,25 @@ def build(architecture: str, image_size: int = 64, weights: str = "random", seed
         return build_backbone(BackboneConfig(architecture=architecture, weights=weights), image_size=image_size)
 
 
-@pytest.mark.parametrize(("architecture", "weights", "sizes"), FAMILIES, ids=lambda value: str(value).split(",")[0])
+@pytest.mark.parametrize(("architecture", "weights", "slack", "sizes"), FAMILIES, ids=[row[0] for row in FAMILIES])
 @torch.no_grad()
 def test_bright_square_moves_the_peak_to_its_cell(
-    architecture: str, weights: str, sizes: list[tuple[int, int]]
+    architecture: str, weights: str, slack: int, sizes: list[tuple[int, int]]
 ) -> None:
     backbone = build(architecture, image_size=sizes[0][0], weights=weights).eval()
+    side = backbone.stride
     for height, width in sizes:
-        empty = torch.zeros(1, 3, height, width)
-        plain = backbone(empty)
-        rows, columns = plain.shape[2:]
-        assert (rows, columns) == (height // backbone.stride, width // backbone.stride)
-        assert plain.shape[1] == backbone.num_features
-        for row, column in {(0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 2)}:
-            marked = empty.clone()
-            side = backbone.stride
-            marked[:, :, row * side : (row + 1) * side, column * side : (column + 1) * side] = 3.0
-            peak = (backbone(marked) - plain).norm(dim=1).flatten().argmax().item()
-            assert divmod(peak, columns) == (row, column), (height, width)
+        rows, columns = height // side, width // side
+        cells = [(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns // 2)]
+        images = torch.zeros(1 + len(cells), 3, height, width)
+        for image, (row, column) in zip(images[1:], cells, strict=True):
+            image[:, row * side : (row + 1) * side, column * side : (column + 1) * side] = 3.0
+        feature_map = backbone(images)
+        assert feature_map.shape[1:] == (backbone.num_features, rows, columns)
+        peaks = (feature_map[1:] - feature_map[:1]).norm(dim=1).flatten(1).argmax(dim=1).tolist()
+        for peak, (row, column) in zip(peaks, cells, strict=True):
+            found = divmod(peak, columns)
+            assert max(abs(found[0] - row), abs(found[1] - column)) <= slack, (height, width, found, row, column)
 
 
 @torch.no_grad()
@@ -129,15 +139,15 @@ def test_stride_is_the_networks(architecture: str, image_size: int, stride: int)
 
 
 def test_normalise_is_mean_and_deviation_of_pre_training() -> None:
-    resnet = build("test_resnet")
+    mobile = build("mobilenetv3_small_050")
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 5)
-    got = resnet.normalise(images)
+    got = mobile.normalise(images)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     expected = [(value - m) / s for value, m, s in zip((0, 1, 0.2), mean, std, strict=True)]
     assert got.dtype == torch.float32
     assert got.shape == (2, 3, 4, 5)
     assert torch.allclose(got[1, :, 3, 4], torch.tensor(expected), atol=1e-6)
-    assert torch.equal(got, resnet.normalise(images.float()))
+    assert torch.equal(got, mobile.normalise(images.float()))
     lite = build("tf_efficientnet_lite0")
     assert torch.allclose(
         lite.normalise(torch.tensor([0, 255]).view(2, 1, 1, 1).expand(2, 3, 1, 1)).mean(1).flatten(),
