@@ -114,7 +114,7 @@ class NaiveConceptTuning:
         self.transport_dtype = transport_dtype
         self.patch_size = method.patch_size
         self.query = Encoder(method.backbone, method.classifier)
-        self.key = Encoder(method.key_encoder["backbone"], method.key_encoder["classifier"])
+        self.key = Encoder(method.key_encoder.backbone, method.key_encoder.classifier)
         self.front_door = copy.deepcopy(method.front_door)
         self.image_queue = NaiveQueue(*copy.deepcopy(tuple(method.image_queue.buffers())))
         self.concept_queue = NaiveQueue(*copy.deepcopy(tuple(method.concept_queue.buffers())))

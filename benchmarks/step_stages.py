@@ -93,7 +93,7 @@ def _instrumented(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
             stack.enter_context(mock.patch.object(owner, name, _timed(getattr(owner, name), watch, stage)))
         modules: list[tuple[nn.Module, str]] = [(method.backbone, "q")]
         if hasattr(method, "key_encoder"):
-            modules.append((method.key_encoder["backbone"], "k"))
+            modules.append((method.key_encoder.backbone, "k"))
         front_door = getattr(method, "front_door", None)
         if front_door is not None:
             modules += [

@@ -1,9 +1,9 @@
 """Planted birds: drawn pictures whose rare feature and whose shortcut are known.
 
 Bird species come in pairs that look alike but for one small part (feet, crest, beak or the tip of the tail),
-the rare feature: at most 2 % of the pixels from 96 pixels a side up. In training, a species is mostly seen in its own habitat, the shortcut: ``planted.rho``
-sets how often, ``planted.rarity`` how often the part can be seen at all. Every picture is drawn from
-(seed, split, number) alone.
+the rare feature: at most 2 % of the pixels from 96 pixels a side up. In training, a species is mostly seen in
+its own habitat, the shortcut: ``planted.rho`` sets how often, ``planted.rarity`` how often the part can be
+seen at all. Every picture is drawn from (seed, split, number) alone.
 """
 
 from __future__ import annotations

@@ -38,11 +38,14 @@ class Canvas:
         self.side = size * SUPERSAMPLING
         self.labels = Image.new("L", (self.side, self.side), BACKGROUND)
         self._pen_labels = ImageDraw.Draw(self.labels)
-        self.fill(Image.new("RGB", (size, size)))
+        self._start(Image.new("RGB", (self.side, self.side)))
 
     def fill(self, picture: Image.Image) -> None:
         """Cover the whole canvas with an RGB picture of ``size`` pixels a side."""
-        self.image = picture.resize((self.side, self.side), Image.Resampling.NEAREST)
+        self._start(picture.resize((self.side, self.side), Image.Resampling.NEAREST))
+
+    def _start(self, image: Image.Image) -> None:
+        self.image = image
         self._pen = ImageDraw.Draw(self.image)
         self._glaze = ImageDraw.Draw(self.image, "RGBA")
 

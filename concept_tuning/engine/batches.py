@@ -13,6 +13,7 @@ from concept_tuning.config import DataConfig
 from concept_tuning.data.registry import Split
 from concept_tuning.data.transforms import eval_view, image_seed, train_views
 from concept_tuning.errors import DataError
+from concept_tuning.methods.base import ViewKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class BatchPlan:
 class TrainingViews(Dataset[tuple[torch.Tensor, int]]):
     """Augmented views (V, 3, S, S) uint8 and label of a training image in a given epoch."""
 
-    def __init__(self, split: Split, kinds: tuple[str, ...], config: DataConfig, seed: int) -> None:
+    def __init__(self, split: Split, kinds: tuple[ViewKind, ...], config: DataConfig, seed: int) -> None:
         self._split = split
         self._kinds = kinds
         self._config = config
@@ -95,7 +96,14 @@ class EvaluationImages(Dataset[torch.Tensor]):
 
 
 def training_loader(
-    split: Split, kinds: tuple[str, ...], plan: BatchPlan, config: DataConfig, *, start: int, stop: int, workers: int
+    split: Split,
+    kinds: tuple[ViewKind, ...],
+    plan: BatchPlan,
+    config: DataConfig,
+    *,
+    start: int,
+    stop: int,
+    workers: int,
 ) -> DataLoader:
     """Return a loader over steps ``start`` to ``stop - 1`` of a plan."""
     return DataLoader(

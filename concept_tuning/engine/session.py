@@ -178,7 +178,8 @@ def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
         if before != data.used_fingerprint:
             raise DataError(
                 f"The pictures of {config.data.source} are not those the run {folder.path} began with "
-                f"(fingerprint {data.used_fingerprint[:12]}, then {before[:12]}). Put the old ones back or start a new run."
+                f"(fingerprint {data.used_fingerprint[:12]}, then {before[:12]}). "
+                "Put the old ones back or start a new run."
             )
     return data
 

@@ -85,8 +85,7 @@ class Trainer:
         if config.engine.channels_last:
             for name, module in method.named_modules():
                 if name == "backbone" or name.endswith(".backbone"):
-                    # nn.Module.to with a memory format is missing from torch's typed overloads of Module
-                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                    module.to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(method, config.optim)
         self.module, self.prepared = accelerator.prepare(method, self.optimizer)
         self._began = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from concept_tuning.models.backbone import Backbone
 
 LossTerms = dict[str, Tensor]
 Keep = dict[str, Tensor]
+ViewKind = Literal["strong", "mild"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Method(nn.Module, ABC):
         self.classifier = nn.Linear(backbone.num_features, num_classes)
 
     @property
-    def view_kinds(self) -> tuple[str, ...]:
+    def view_kinds(self) -> tuple[ViewKind, ...]:
         """Kinds of the augmented views a training image is needed in (``strong`` or ``mild``)."""
         return ("strong",)
 

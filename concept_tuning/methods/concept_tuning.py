@@ -18,7 +18,7 @@ from concept_tuning.config import RunConfig
 from concept_tuning.losses.bottleneck import gaussian_kl
 from concept_tuning.losses.contrastive import image_contrast
 from concept_tuning.losses.rare_concept import concept_contrast
-from concept_tuning.methods.base import Keep, LossTerms, Method, StepContext, pool
+from concept_tuning.methods.base import Keep, LossTerms, Method, StepContext, ViewKind, pool
 from concept_tuning.models.backbone import Backbone
 from concept_tuning.models.class_queue import ClassQueue
 from concept_tuning.models.front_door import FrontDoorHead
@@ -35,6 +35,20 @@ class _View:
     images: Tensor
     feature_map: Tensor
     logits: Tensor
+
+
+class Encoder(nn.Module):
+    """A backbone and the classifier on its pooled features: what the key copy is a copy of."""
+
+    def __init__(self, backbone: Backbone, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the feature map (B, D, h, w) and logits (B, C) of normalised images."""
+        feature_map = self.backbone(images)
+        return feature_map, self.classifier(pool(feature_map))
 
 
 class ConceptTuning(Method):
@@ -61,7 +75,7 @@ class ConceptTuning(Method):
                 bottleneck=parts.bottleneck,
             )
         if self.uses_keys:
-            self.key_encoder = momentum_copy(nn.ModuleDict({"backbone": self.backbone, "classifier": self.classifier}))
+            self.key_encoder = momentum_copy(self._query_encoder())
         if parts.image_weight > 0:
             self.image_queue = ClassQueue(num_classes, parts.queue_size, (num_classes,))
         if parts.concept_weight > 0:
@@ -74,7 +88,7 @@ class ConceptTuning(Method):
         return self.parts.image_weight > 0 or self.parts.concept_weight > 0
 
     @property
-    def view_kinds(self) -> tuple[str, ...]:
+    def view_kinds(self) -> tuple[ViewKind, ...]:
         """One strong view for the front door alone, two with a contrast, and two mild ones for patches."""
         if not self.uses_keys:
             return ("strong",)
@@ -126,8 +140,7 @@ class ConceptTuning(Method):
             self.image_queue.enqueue(keep["image_keys"], keep["labels"])
         if "concept_keys" in keep:
             self.concept_queue.enqueue(keep["concept_keys"], keep["labels"])
-        query = nn.ModuleDict({"backbone": self.backbone, "classifier": self.classifier})
-        update_momentum_copy(query, self.key_encoder, self.parts.encoder_momentum)
+        update_momentum_copy(self._query_encoder(), self.key_encoder, self.parts.encoder_momentum)
 
     def head_logits(self, images: Tensor) -> dict[str, Tensor]:
         """Return the logits of the classifier and, where it is on, of the front-door head."""
@@ -176,14 +189,14 @@ class ConceptTuning(Method):
         finder_weight = self.classifier.weight
         if parts.views == 4:
             finder = self._key_view(views[:, 2])
-            finder_weight = self.key_encoder["classifier"].weight
+            finder_weight = self.key_encoder.classifier.weight
             key_view = self._key_view(views[:, 3])
             query_view = finder if parts.patches == "encoder" else self._query_view(views[:, 2])
         with torch.no_grad():
             query_concepts = self._find(finder, finder_weight, labels)
-            key_concepts = self._find(key_view, self.key_encoder["classifier"].weight, labels)
+            key_concepts = self._find(key_view, self.key_encoder.classifier.weight, labels)
             key_sets = self._embed(key_view, key_concepts, self.key_encoder)
-        query_sets = self._embed(query_view, query_concepts, {"backbone": self.backbone, "classifier": self.classifier})
+        query_sets = self._embed(query_view, query_concepts, self._query_encoder())
         loss = concept_contrast(
             query_sets,
             key_sets,
@@ -217,28 +230,29 @@ class ConceptTuning(Method):
             confusing_for_score=parts.confusing_for_score,
         )
 
-    def _embed(self, view: _View, concepts: Concepts, encoder: Mapping[str, nn.Module] | nn.ModuleDict) -> Tensor:
+    def _embed(self, view: _View, concepts: Concepts, encoder: Encoder) -> Tensor:
         """Embed the concept patches of a view as unit vectors (B, P, C); part 1b.2 of the method."""
         batch, count = concepts.boxes.shape[:2]
         if self.parts.patches == "encoder":
             patches = crop_patches(view.images, concepts.boxes, self.patch_size)
             patches = patches.contiguous(memory_format=_memory_format(view.images))
-            with frozen_running_statistics(encoder["backbone"]):
-                features = pool(encoder["backbone"](patches)).reshape(batch, count, -1)
+            with frozen_running_statistics(encoder.backbone):
+                features = pool(encoder.backbone(patches)).reshape(batch, count, -1)
         else:
             features = pool_boxes(view.feature_map, concepts.boxes, image_size=view.images.shape[-1])
-        classifier = encoder["classifier"]
+        classifier = encoder.classifier
         logits = F.linear(features.float(), classifier.weight.detach().float(), classifier.bias.detach().float())
         return F.normalize(logits, dim=2)
 
+    def _query_encoder(self) -> Encoder:
+        return Encoder(self.backbone, self.classifier)
+
     def _query_view(self, images: Tensor) -> _View:
-        feature_map = self.backbone(images)
-        return _View(images, feature_map, self.classifier(pool(feature_map)))
+        return _View(images, *self._query_encoder()(images))
 
     @torch.no_grad()
     def _key_view(self, images: Tensor) -> _View:
-        feature_map = self.key_encoder["backbone"](images)
-        return _View(images, feature_map, self.key_encoder["classifier"](pool(feature_map)))
+        return _View(images, *self.key_encoder(images))
 
 
 def patch_size(backbone: Backbone, config: RunConfig) -> int:

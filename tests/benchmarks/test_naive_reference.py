@@ -29,7 +29,7 @@ def faithful(backbone: str, classes: int, *, spread: float, **overrides: object)
     settings = {"encoder_momentum": 0.9, "lr": 0.003, "queue_size": 3, **overrides}
     config = tiny_config("concept-tuning", backbone=backbone, **settings)
     method = ConceptTuning(config, build_backbone(config.backbone, image_size=config.data.image_size), classes)
-    key = method.key_encoder["classifier"]
+    key = method.key_encoder.classifier
     with torch.no_grad():
         method.classifier.weight.normal_(std=spread)
         for layer in (method.classifier, key):
@@ -88,7 +88,7 @@ def test_faithful_mode_computes_the_same_losses_over_several_steps(
     queues = reference.concept_queue.keys
     for label, keys in enumerate(queues):
         torch.testing.assert_close(method.concept_queue.of_class(label), keys, rtol=0, atol=1e-3)
-    key_encoder = method.key_encoder["backbone"]
+    key_encoder = method.key_encoder.backbone
     for ours, theirs in zip(key_encoder.parameters(), reference.key.backbone.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
     for ours, theirs in zip(method.backbone.buffers(), reference.query.backbone.buffers(), strict=True):

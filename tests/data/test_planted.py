@@ -68,7 +68,8 @@ def test_a_pair_differs_in_its_part_and_nowhere_else(pair):
         different = (first.image != second.image).any(axis=2)
         assert 0.004 < different.mean() <= 0.02
         either = first.masks[part] | second.masks[part]
-        assert not (different & ~widened(either, 1)).any()
+        # Two pixels: the mask holds pixels covered by half, and a pointed tip runs on for one that is covered less.
+        assert not (different & ~widened(either, 2)).any()
         assert 0.004 < first.masks[part].mean() < 0.02
         assert 0.004 < second.masks[part].mean() < 0.02
         contrast = np.abs(first.image.astype(int) - second.image)[different].mean()
@@ -321,7 +322,7 @@ def images_per_second(size):
     """Pictures drawn a second of processor time; the best of some rounds, as other programs take the caches."""
     table = planted_table(PlantedConfig(draw_size=size), seed=0)
     best = 0.0
-    for _ in range(5):
+    for _ in range(3):
         start = time.process_time()
         for row in range(48):
             table.read(row)
