@@ -171,8 +171,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from concept_tuning.engine.runs import RunFolder
     from concept_tuning.engine.session import resume_run
 
+    RunFolder.open(options.run)
     return _finish_training(options.run, options, lambda watcher: resume_run(options.run, watcher))
 
 
@@ -262,7 +264,7 @@ def _rich_table(title: str, rows: list[dict[str, Any]]) -> None:
 
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
     Console().print(table)

@@ -157,7 +157,7 @@ def member_parts(name: str) -> tuple[str, ...]:
     parts = tuple(part for part in text.split("/") if part not in {"", "."})
     if text.startswith("/") or any(_DRIVE.match(part) for part in parts):
         raise DataError(f"the entry {_shown(name)} has an absolute name; {_AGAIN}")
-    if any(not part.strip(". ") for part in parts):  # "..", and "... " too, which some systems read alike
+    if any(not part.strip().strip(". ") for part in parts):  # "..", and "... " too, which some systems read alike
         raise DataError(f"the entry {_shown(name)} leads out of the archive's folder; {_AGAIN}")
     if "\0" in name or (os.name == "nt" and ":" in text):
         raise DataError(f"the entry {_shown(name)} has a name that is not allowed; rename it.")

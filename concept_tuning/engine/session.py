@@ -137,7 +137,7 @@ def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watche
             weights = "random" if resumed or config.method == "scratch" else config.backbone.weights
             method = _build(config, len(data.class_names), weights=weights, report=watcher.message)
             torch.manual_seed(config.engine.seed + 1 + accelerator.process_index)
-            trainer = Trainer(config, method, data, folder, accelerator=accelerator, watcher=watcher)
+            trainer = Trainer(config, method, data, folder, accelerator=accelerator, status=status, watcher=watcher)
             watcher.message(_plan_message(trainer, data))
             trainer.run()
         if accelerator.is_main_process:

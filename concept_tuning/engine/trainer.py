@@ -63,6 +63,7 @@ class Trainer:
         folder: RunFolder,
         *,
         accelerator: Accelerator,
+        status: StatusWriter,
         watcher: Watcher,
     ) -> None:
         self.config = config
@@ -79,7 +80,7 @@ class Trainer:
         )
         epochs = config.optim.epochs * self.plan.steps_per_epoch
         self.total_steps = min(epochs, config.optim.max_steps or epochs)
-        self.status = StatusWriter(folder, active=accelerator.is_main_process)
+        self.status = status
         self.progress = Progress()
         self.method = method.to(accelerator.device)
         if config.engine.channels_last:
@@ -121,6 +122,7 @@ class Trainer:
                 self._report(terms)
                 self._evaluate_if_due()
                 if self._any(interrupted()):
+                    self._check_weights()
                     self._save()
                     raise Stopped
                 self._save_if_due()
@@ -167,13 +169,14 @@ class Trainer:
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if not bad:
-            return
-        raise TrainingError(
-            f"The loss became non-finite at step {self.progress.step + 1} ({', '.join(bad)}). Training stopped and the "
-            "last good checkpoint is intact. Try a smaller learning rate (--set lr=...), some warm-up "
-            "(--set warmup_fraction=0.1) or --set precision=no in a new run."
-        )
+        if bad:
+            raise _diverged("The loss", self.progress.step + 1, bad)
+
+    def _check_weights(self) -> None:
+        """Refuse weights that a last step made non-finite although its own loss was finite."""
+        bad = [name for name, value in self.method.state_dict().items() if not value.isfinite().all()]
+        if self._any(bool(bad)):
+            raise _diverged("The weights", self.progress.step, bad[:5])
 
     def _report(self, terms: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
@@ -198,6 +201,7 @@ class Trainer:
         epoch_end = step % (self.plan.steps_per_epoch * self.config.engine.evaluate_every) == 0
         if not (epoch_end or step == self.total_steps):
             return
+        self._check_weights()
         if self.accelerator.is_main_process:
             result = self._validate()
             self._append({"kind": "evaluation", "step": step, **_summary(result)})
@@ -230,6 +234,7 @@ class Trainer:
     def _save_if_due(self) -> None:
         due = time.monotonic() - self._saved >= self.config.engine.checkpoint_seconds
         if self._any(due) and self.progress.step < self.total_steps:
+            self._check_weights()
             self._save()
 
     def _save(self) -> None:
@@ -286,6 +291,14 @@ class Trainer:
             return value
         flag = torch.tensor([int(value)], device=self.accelerator.device)
         return bool(self.accelerator.gather(flag).max())
+
+
+def _diverged(what: str, step: int, names: list[str]) -> TrainingError:
+    return TrainingError(
+        f"{what} became non-finite at step {step} ({', '.join(names) or 'on another process'}). Training stopped and "
+        "the last good checkpoint is intact. Try a smaller learning rate (--set lr=...), some warm-up "
+        "(--set warmup_fraction=0.1) or --set precision=no in a new run."
+    )
 
 
 def _summary(result: Evaluation) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class FrontDoorHead(nn.Module):
         """
         if feature_map.ndim != 4:
             raise ValueError(f"feature_map must be (B, D, h, w), got {tuple(feature_map.shape)}.")
-        wanted = (len(feature_map), self.latent_dim)
+        wanted = (feature_map.shape[0], self.latent_dim)  # len() would fix the batch of an exported graph
         if noise is not None and noise.shape != wanted:
             raise ValueError(f"noise must be (B, L) = {wanted}, got {tuple(noise.shape)}.")
         attended = self.attend(feature_map, use_position=use_position, use_channel=use_channel)

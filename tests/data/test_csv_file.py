@@ -242,7 +242,8 @@ def test_a_list_of_pictures_is_told_from_other_tables(tmp_path):
         assert is_listing(tmp_path / "x.csv") is expected
 
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12).map(str.strip)
+# The csv module before Python 3.13 leaves a lone carriage return unquoted where lines end in a newline.
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12).map(str.strip)
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,7 @@ from concept_tuning.models.backbone import Backbone, build_backbone, find_archit
 #: Family, weights, by how many cells the peak may be off (a trained network looks wide), sizes (H, W) it takes.
 FAMILIES = [
     ("test_resnet", "random", 0, [(128, 128), (64, 64), (128, 192)]),
-    ("tf_efficientnet_lite0", "packaged", 1, [(160, 160), (96, 96), (128, 192)]),
+    ("tf_efficientnet_lite0", "packaged", 1, [(192, 192), (96, 96), (128, 192)]),
     ("test_convnext", "random", 0, [(128, 128), (64, 64), (96, 160)]),
     ("test_mambaout", "random", 0, [(128, 128), (64, 64), (96, 160)]),
     ("test_vit", "random", 0, [(128, 128), (32, 32), (64, 96)]),
