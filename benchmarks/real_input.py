@@ -43,16 +43,17 @@ CONCEPT_FIXED: Mapping[str, Any] = {}
 def trials(method: str, count: int) -> list[dict[str, Any]]:
     """Return the settings tried for a method.
 
-    The learning rates of trial i are the same for every method; Concept-Tuning's own settings are
-    drawn beside them, so that it gets no more trials than its rival.
+    The learning rates of trial i are the same for every method; Concept-Tuning's own settings vary
+    beside them, so that it gets no more trials than its rival.
     """
     rates = [dict(zip(SHARED_SPACE, pair, strict=True)) for pair in itertools.product(*SHARED_SPACE.values())]
     random.Random(7).shuffle(rates)
     if method != "concept-tuning":
         return rates[:count]
-    chance = random.Random(11)
+    # each setting walks through its own values, so that few trials see all of them
     return [
-        rate | {name: chance.choice(list(values)) for name, values in CONCEPT_SPACE.items()} for rate in rates[:count]
+        rate | {name: values[(i + shift) % len(values)] for shift, (name, values) in enumerate(CONCEPT_SPACE.items())}
+        for i, rate in enumerate(rates[:count])
     ]
 
 
