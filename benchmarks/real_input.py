@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import random
 import statistics
 import subprocess
 import sys
@@ -29,8 +28,14 @@ RESULTS = Path(__file__).parent / "results"
 FINAL_SEEDS = (1, 2, 3)
 SEARCH_SEED = 0
 
-#: The search space. Both methods get the same number of trials; four cover every pair of rates.
-SHARED_SPACE: Mapping[str, Sequence[Any]] = {"lr": (0.03, 0.1), "backbone_lr_scale": (0.3, 1.0)}
+#: Learning rates tried, the same for every method: heads at 0.03 and 0.1, the backbone near 0.03 and near 0.1.
+RATES: Sequence[Mapping[str, Any]] = (
+    {"lr": 0.03, "backbone_lr_scale": 1.0},
+    {"lr": 0.03, "backbone_lr_scale": 3.0},
+    {"lr": 0.1, "backbone_lr_scale": 0.3},
+    {"lr": 0.1, "backbone_lr_scale": 1.0},
+)
+#: Concept-Tuning's own settings vary beside the rates, so that it gets no more trials than its rival.
 CONCEPT_SPACE: Mapping[str, Sequence[Any]] = {
     "image_weight": (0.03, 0.1, 0.3),
     "concept_weight": (0.03, 0.1, 0.3),
@@ -40,28 +45,28 @@ CONCEPT_SPACE: Mapping[str, Sequence[Any]] = {
 CONCEPT_FIXED: Mapping[str, Any] = {}
 
 
-def trials(method: str, count: int) -> list[dict[str, Any]]:
-    """Return the settings tried for a method.
-
-    The learning rates of trial i are the same for every method; Concept-Tuning's own settings vary
-    beside them, so that it gets no more trials than its rival.
-    """
-    rates = [dict(zip(SHARED_SPACE, pair, strict=True)) for pair in itertools.product(*SHARED_SPACE.values())]
-    random.Random(7).shuffle(rates)
+def trials(method: str) -> list[dict[str, Any]]:
+    """Return the settings tried for a method, as many for one as for another."""
     if method != "concept-tuning":
-        return rates[:count]
+        return [dict(rates) for rates in RATES]
     # each setting walks through its own values, so that few trials see all of them
     return [
-        rate | {name: values[(i + shift) % len(values)] for shift, (name, values) in enumerate(CONCEPT_SPACE.items())}
-        for i, rate in enumerate(rates[:count])
+        {
+            **rates,
+            **{name: values[(i + shift) % len(values)] for shift, (name, values) in enumerate(CONCEPT_SPACE.items())},
+        }
+        for i, rates in enumerate(RATES)
     ]
 
 
-def run_cell(folder: Path, data: str, method: str, seed: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Train one cell unless it is done, and return its results."""
+def run_cell(folder: Path, data: str, method: str, seed: int, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Train one cell unless it is done, and return its results; None where training diverged."""
     command = [sys.executable, "-m", "concept_tuning"]
     status = folder / "status.json"
-    if not (status.is_file() and json.loads(status.read_text())["state"] == "finished"):
+    state = json.loads(status.read_text()) if status.is_file() else {"state": "new"}
+    if state["state"] == "failed" and "non-finite" in state["message"]:
+        return None
+    if state["state"] != "finished":
         if (folder / "config.json").is_file():
             command += ["resume", str(folder)]
         else:
@@ -69,7 +74,11 @@ def run_cell(folder: Path, data: str, method: str, seed: int, values: Mapping[st
             fixed = CONCEPT_FIXED if method == "concept-tuning" else {}
             command += ["--set", *(f"{key}={value}" for key, value in {**COMMON, **fixed, **values}.items())]
         print(" ".join(command[1:]), flush=True)
-        subprocess.run([*command, "--quiet"], check=True)
+        code = subprocess.run([*command, "--quiet"], check=False).returncode
+        if code and "non-finite" in json.loads(status.read_text()).get("message", ""):
+            return None
+        if code:
+            raise SystemExit(f"The cell {folder} ended with exit code {code}; start the same command again.")
     return json.loads((folder / "results.json").read_text())["splits"]
 
 
@@ -78,13 +87,21 @@ def cell_name(values: Mapping[str, Any]) -> str:
     return "_".join(f"{key}-{value}" for key, value in values.items())
 
 
-def search(root: Path, data: str, method: str, count: int) -> dict[str, Any]:
+def search(root: Path, data: str, method: str) -> dict[str, Any]:
     """Run the trials and write them down, best by validation accuracy first (then validation loss)."""
-    rows = []
-    for values in trials(method, count):
+    rows: list[dict[str, Any]] = []
+    for values in trials(method):
         splits = run_cell(root / "search" / data / method / cell_name(values), data, method, SEARCH_SEED, values)
-        rows.append({"settings": values, "val_accuracy": splits["val"]["accuracy"], "val_loss": splits["val"]["loss"]})
-    rows.sort(key=lambda row: (-row["val_accuracy"], row["val_loss"]))
+        val = splits["val"] if splits else {"accuracy": None, "loss": None}
+        rows.append(
+            {
+                "settings": values,
+                "diverged": splits is None,
+                "val_accuracy": val["accuracy"],
+                "val_loss": val["loss"],
+            }
+        )
+    rows.sort(key=lambda row: (row["diverged"], -(row["val_accuracy"] or 0), row["val_loss"]))
     record = {"data": data, "method": method, "trials": rows, "seed": SEARCH_SEED, "commit": commit()}
     write_record(f"real_input_search_{data}_{method}", record)
     return record
@@ -97,6 +114,8 @@ def final(root: Path, data: str, method: str, label: str, extra: Mapping[str, An
     for seed in FINAL_SEEDS:
         values = {**chosen, **extra}
         splits = run_cell(root / "final" / data / label / f"seed-{seed}", data, method, seed, values)
+        if splits is None:
+            raise SystemExit(f"Seed {seed} of {label} on {data} diverged; its record would not be whole.")
         rows.append({"seed": seed, "val": summary(splits["val"]), "test": summary(splits["test"])})
     record = {"data": data, "method": method, "label": label, "settings": {**chosen, **extra}, "runs": rows}
     write_record(f"real_input_final_{data}_{label}", record | {"commit": commit()})
@@ -110,6 +129,8 @@ def shortcut_map(root: Path, method: str, rhos: Sequence[float], sizes: Sequence
         values = {**chosen, "rho": rho, "images": images, "epochs": 100}
         folder = root / "map" / method / f"rho-{rho}_images-{images}_seed-{seed}"
         splits = run_cell(folder, "planted", method, seed, values)
+        if splits is None:
+            continue
         rows.append({"rho": rho, "images": images, "seed": seed, "test": summary(splits["test"])})
         write_record(
             f"real_input_map_{method}", {"method": method, "settings": chosen, "cells": rows, "commit": commit()}
@@ -168,6 +189,7 @@ def commit() -> str:
 
 def write_record(name: str, record: Mapping[str, Any]) -> None:
     """Write a record with the command that made it."""
+    RESULTS.mkdir(exist_ok=True)
     command = "python benchmarks/real_input.py " + " ".join(sys.argv[1:])
     (RESULTS / f"{name}.json").write_text(json.dumps({"command": command, "common": COMMON, **record}, indent=1) + "\n")
 
@@ -188,14 +210,13 @@ def main() -> None:
     parser.add_argument("--method", default="vanilla")
     parser.add_argument("--label", help="name of the final runs (default: the method)")
     parser.add_argument("--set", dest="extra", nargs="*", default=[], metavar="KEY=VALUE", help="for the final runs")
-    parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--rhos", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95])
+    parser.add_argument("--rhos", type=float, nargs="+", default=[0.8, 0.9, 0.93, 0.96])
     parser.add_argument("--sizes", type=int, nargs="+", default=[300, 600, 1200])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--root", type=Path, default=Path("runs/real_input"))
     options = parser.parse_args()
     if options.stage == "search":
-        search(options.root, options.data, options.method, options.trials)
+        search(options.root, options.data, options.method)
     elif options.stage == "final":
         extra = dict(item.split("=", 1) for item in options.extra)
         final(options.root, options.data, options.method, options.label or options.method, extra)

@@ -38,7 +38,7 @@ from step_stages import stage_seconds
 from torch import Tensor
 from torch.nn import functional as F
 
-from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.runs import RunFolder, StatusWriter
 from concept_tuning.engine.trainer import Trainer
 from concept_tuning.methods.base import StepContext
 from concept_tuning.methods.concept_tuning import ConceptTuning
@@ -99,14 +99,16 @@ class Step:
                 if isinstance(queue, ClassQueue):
                     _fill(queue)
         self.labels = torch.arange(case.batch_size) % case.classes
+        run_folder = RunFolder.create(folder / mode, config)
         # A step needs of the data no more than their number.
         data: Any = SimpleNamespace(splits={"train": range(case.batch_size)})
         self.trainer = Trainer(
             config,
             method.train(),
             data,
-            RunFolder.create(folder / mode, config),
+            run_folder,
             accelerator=Accelerator(cpu=case.device == "cpu"),
+            status=StatusWriter(run_folder),
             watcher=ConsoleWatcher(quiet=True),
         )
         self.device = self.trainer.accelerator.device

@@ -104,7 +104,7 @@ class PlantedConfig:
             description="Correlation of habitat with species in training: with this probability a bird is put "
             "in its species' own habitat, otherwise in any habitat alike.",
         ),
-    ] = 0.9
+    ] = 0.93
     rarity: Annotated[
         float,
         Field(
