@@ -40,8 +40,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optim.batch_size": 16,
         "data.image_size": 96,
     },
-    "quick": {"optim.epochs": 8, "optim.max_steps": 150},
-    "small": {"optim.epochs": 20, "optim.max_steps": 1000},
+    "quick": {"optim.epochs": 6, "optim.max_steps": 100, "optim.lr": 0.03, "optim.backbone_lr_scale": 1.0},
+    "small": {"optim.epochs": 20, "optim.max_steps": 1000, "optim.lr": 0.03, "optim.backbone_lr_scale": 1.0},
     "paper": {
         "data.image_size": 224,
         "optim.epochs": 100,
