@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -65,10 +66,18 @@ def frozen_running_statistics(module: nn.Module) -> Iterator[None]:
         for layer in module.modules()
         if isinstance(layer, _NormBase) and layer.training and layer.track_running_stats
     ]
+    # An instance norm in training mode updates what it has, whether it is to track or not.
+    statistics = [
+        (layer, layer.running_mean, layer.running_var) for layer in layers if isinstance(layer, _InstanceNorm)
+    ]
     for layer in layers:
         layer.track_running_stats = False
+    for layer, _, _ in statistics:
+        layer.running_mean = layer.running_var = None
     try:
         yield
     finally:
         for layer in layers:
             layer.track_running_stats = True
+        for layer, mean, variance in statistics:
+            layer.running_mean, layer.running_var = mean, variance
