@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from concept_tuning.losses.rare_concept import concept_contrast
+from concept_tuning.losses.sinkhorn import transport_plan
+
+CLASSES, SIZE, CONCEPTS, WIDTH = 4, 3, 5, 4
+LABELS = torch.tensor([2, 0])
+CONFUSING = torch.tensor([[0, 3, 1], [3, 1, 2]])
+
+
+def units(*shape: int, seed: int) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def inputs(filled: tuple[int, ...] = (3, 1, 2, 0)) -> dict[str, Tensor]:
+    return {
+        "queries": units(2, CONCEPTS, WIDTH, seed=1),
+        "keys": units(2, CONCEPTS, WIDTH, seed=2),
+        "queue": units(CLASSES, SIZE, CONCEPTS, WIDTH, seed=3),
+        "filled": torch.tensor(filled),
+        "labels": LABELS,
+        "confusing": CONFUSING,
+        "draws": torch.rand(2, 1 + SIZE, generator=torch.Generator().manual_seed(4)),
+    }
+
+
+def slow(given: dict[str, Tensor], *, temperature: float, positive_pairs: int, negative_pairs: int) -> Tensor:
+    """Part 1b, steps 3 and 4, image by image and set by set."""
+    losses = []
+    for image, label in enumerate(given["labels"].tolist()):
+        query = given["queries"][image]
+        sets = [(given["keys"][image], True, 0)]
+        for other in [label, *given["confusing"][image].tolist()]:
+            sets += [
+                (given["queue"][other, slot], other == label, 1 + slot) for slot in range(int(given["filled"][other]))
+            ]
+        cost = torch.stack([1 - query @ keys.T for keys, _, _ in sets])
+        plans = transport_plan(cost.detach())
+        positives, negatives = [], []
+        for one_cost, plan, (_, positive, column) in zip(cost, plans, sets, strict=True):
+            order = plan.flatten().argsort(descending=True)
+            if positive:
+                pick = int(given["draws"][image, column] * positive_pairs)
+                positives.append(1 - one_cost.flatten()[order[pick]])
+            else:
+                negatives.extend(1 - one_cost.flatten()[order[:negative_pairs]])
+        logs = (torch.stack(positives + negatives) / temperature).log_softmax(0)[: len(positives)]
+        losses.append(-math.log(len(positives)) - logs.mean())
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("filled", [(3, 1, 2, 0), (3, 3, 3, 3), (0, 0, 0, 0)])
+def test_value_and_gradient_equal_the_slow_loop(filled: tuple[int, ...]) -> None:
+    given = inputs(filled)
+    results = []
+    for function in (concept_contrast, slow):
+        query = given["queries"].clone().requires_grad_()
+        settings = {"temperature": 0.07, "positive_pairs": 3, "negative_pairs": 10}
+        arguments = {**given, "queries": query}
+        loss = slow(arguments, **settings) if function is slow else concept_contrast(**arguments, **settings)
+        loss.backward()
+        results.append((loss.detach(), query.grad))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_slots_that_were_never_filled_do_not_matter() -> None:
+    given = inputs((1, 1, 1, 1))
+    loss = concept_contrast(**given, temperature=0.07)
+    given["queue"][:, 1:] = 1e6
+    assert torch.equal(concept_contrast(**given, temperature=0.07), loss)
+
+
+def test_classes_that_are_not_confusing_do_not_matter() -> None:
+    given = inputs((3, 3, 3, 3))
+    given["confusing"] = CONFUSING[:, :1]
+    loss = concept_contrast(**given, temperature=0.07)
+    given["queue"][1] = units(SIZE, CONCEPTS, WIDTH, seed=9)  # class 1 is neither label nor most confusing
+    assert torch.equal(concept_contrast(**given, temperature=0.07), loss)
+
+
+def test_identical_patches_give_the_closed_form() -> None:
+    one = units(1, WIDTH, seed=5)[0]
+    sets = one.expand(1, CONCEPTS, WIDTH)
+    loss = concept_contrast(
+        sets, sets, one.expand(2, SIZE, CONCEPTS, WIDTH), torch.tensor([SIZE, SIZE]), torch.tensor([0]),
+        torch.tensor([[1]]), temperature=0.07, negative_pairs=4,
+    )  # fmt: skip
+    positives, negatives = 1 + SIZE, SIZE * 4
+    assert loss.item() == pytest.approx(math.log((positives + negatives) / positives), rel=1e-5)
+
+
+def test_two_classes_and_no_confusing_class_at_all() -> None:
+    given = inputs((3, 3, 3, 3)) | {"confusing": torch.zeros(2, 0, dtype=torch.int64)}
+    assert concept_contrast(**given, temperature=0.07).item() >= 0
+
+
+def test_draws_decide_which_of_the_heaviest_pairs_is_taken() -> None:
+    given = inputs((0, 0, 0, 3))  # positives: the own key set alone
+    losses = {
+        value: concept_contrast(**(given | {"draws": torch.full((2, 1 + SIZE), value)}), temperature=0.07).item()
+        for value in (0.0, 0.34, 0.67, 0.999)
+    }
+    assert losses[0.67] == losses[0.999]
+    assert len({losses[0.0], losses[0.34], losses[0.67]}) == 3
+
+
+def test_generator_repeats_its_draws() -> None:
+    given = {key: value for key, value in inputs().items() if key != "draws"}
+    found = [
+        concept_contrast(**given, temperature=0.07, generator=torch.Generator().manual_seed(seed)).item()
+        for seed in (0, 0, 1)
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_gradient_reaches_the_selected_concepts_alone() -> None:
+    given = inputs((1, 0, 0, 0))  # image 0: one negative set; image 1: two positives and no negative
+    query = given["queries"].clone().requires_grad_()
+    loss = concept_contrast(**(given | {"queries": query}), temperature=0.07, negative_pairs=1)
+    (gradient,) = torch.autograd.grad(loss, query)
+    touched = gradient.ne(0).any(2).sum(1)
+    assert 1 <= touched[0] <= 2
+    assert 1 <= touched[1] <= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keys": torch.zeros(2, 1, WIDTH)}, r"queries and keys must be \(B, P, E\)"),
+        ({"filled": torch.zeros(2)}, r"filled \(C,\)"),
+        ({"draws": torch.zeros(2, 1)}, r"draws \(B, 1 \+ K\)"),
+        ({"positive_pairs": 0}, "positive_pairs and negative_pairs must be >= 1, got 0"),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        concept_contrast(**(inputs() | change), temperature=0.07)  # type: ignore[arg-type]
