@@ -22,18 +22,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.settings import build_config
+
 #: What every cell shares: the packaged backbone and a budget for two processor cores.
 COMMON = {"max_steps": 144, "epochs": 8, "batch_size": 32, "image_size": 128}
 RESULTS = Path(__file__).parent / "results"
 FINAL_SEEDS = (1, 2, 3)
 SEARCH_SEED = 0
 
-#: Learning rates tried, the same for every method: heads at 0.03 and 0.1, the backbone near 0.03 and near 0.1.
+#: Learning rates tried, the same for every method: heads at 0.03 and 0.1, the backbone from 0.01 to 0.09.
 RATES: Sequence[Mapping[str, Any]] = (
+    {"lr": 0.03, "backbone_lr_scale": 0.3},
     {"lr": 0.03, "backbone_lr_scale": 1.0},
     {"lr": 0.03, "backbone_lr_scale": 3.0},
     {"lr": 0.1, "backbone_lr_scale": 0.3},
-    {"lr": 0.1, "backbone_lr_scale": 1.0},
 )
 #: Concept-Tuning's own settings vary beside the rates, so that it gets no more trials than its rival.
 CONCEPT_SPACE: Mapping[str, Sequence[Any]] = {
@@ -61,25 +64,30 @@ def trials(method: str) -> list[dict[str, Any]]:
 
 def run_cell(folder: Path, data: str, method: str, seed: int, values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Train one cell unless it is done, and return its results; None where training diverged."""
+    fixed = CONCEPT_FIXED if method == "concept-tuning" else {}
+    overrides = {**COMMON, **fixed, **values, "seed": seed}
+    wanted = build_config(data=data, method=method, overrides=[f"{key}={value}" for key, value in overrides.items()])
     command = [sys.executable, "-m", "concept_tuning"]
-    status = folder / "status.json"
-    state = json.loads(status.read_text()) if status.is_file() else {"state": "new"}
-    if state["state"] == "failed" and "non-finite" in state["message"]:
-        return None
-    if state["state"] != "finished":
-        if (folder / "config.json").is_file():
-            command += ["resume", str(folder)]
-        else:
-            command += ["train", "--data", data, "--method", method, "--seed", str(seed), "--run-dir", str(folder)]
-            fixed = CONCEPT_FIXED if method == "concept-tuning" else {}
-            command += ["--set", *(f"{key}={value}" for key, value in {**COMMON, **fixed, **values}.items())]
+    if (folder / "config.json").is_file():
+        if RunFolder.open(folder).config() != wanted:
+            raise SystemExit(f"{folder} holds a run with other settings; name another --root or remove it.")
+        command += ["resume", str(folder)]
+    else:
+        command += ["train", "--data", data, "--method", method, "--run-dir", str(folder)]
+        command += ["--set", *(f"{key}={value}" for key, value in overrides.items())]
+    if not (folder / "results.json").is_file() and not diverged(folder):
         print(" ".join(command[1:]), flush=True)
         code = subprocess.run([*command, "--quiet"], check=False).returncode
-        if code and "non-finite" in json.loads(status.read_text()).get("message", ""):
-            return None
-        if code:
+        if code and not diverged(folder):
             raise SystemExit(f"The cell {folder} ended with exit code {code}; start the same command again.")
-    return json.loads((folder / "results.json").read_text())["splits"]
+    return None if diverged(folder) else json.loads((folder / "results.json").read_text())["splits"]
+
+
+def diverged(folder: Path) -> bool:
+    """Whether a cell ended because its loss was no longer finite."""
+    status = folder / "status.json"
+    found = json.loads(status.read_text()) if status.is_file() else {}
+    return found.get("state") == "failed" and "non-finite" in found["message"]
 
 
 def cell_name(values: Mapping[str, Any]) -> str:
@@ -183,8 +191,13 @@ def spread(values: Sequence[float]) -> str:
 
 
 def commit() -> str:
-    """Return the commit the figures were made at."""
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    """Return the commit the figures were made at, marked where the code in the tree was not that of the commit."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "concept_tuning", "benchmarks/*.py")
+    return git("rev-parse", "--short", "HEAD") + (" with uncommitted changes" if changed else "")
 
 
 def write_record(name: str, record: Mapping[str, Any]) -> None:

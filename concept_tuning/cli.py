@@ -163,39 +163,34 @@ def _train(options: argparse.Namespace) -> int:
         preset=options.preset,
         overrides=overrides,
     )
-    from concept_tuning.engine.runs import default_run_dir
     from concept_tuning.engine.session import start_run
 
-    path = options.run_dir or default_run_dir(config)
-    return _finish_training(path, options, lambda watcher: start_run(config, path, watcher))
+    return _finish_training(options, lambda watcher: start_run(config, options.run_dir, watcher))
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from concept_tuning.engine.runs import RunFolder
     from concept_tuning.engine.session import resume_run
 
-    RunFolder.open(options.run)
-    return _finish_training(options.run, options, lambda watcher: resume_run(options.run, watcher))
+    return _finish_training(options, lambda watcher: resume_run(options.run, watcher))
 
 
-def _finish_training(path: Path, options: argparse.Namespace, work: Callable[[Any], Any]) -> int:
+def _finish_training(options: argparse.Namespace, work: Callable[[Any], Any]) -> int:
     from concept_tuning.engine.allocator import keep_freed_memory
     from concept_tuning.engine.trainer import Stopped
     from concept_tuning.progress import ConsoleWatcher
 
     keep_freed_memory()
     watcher = ConsoleWatcher(quiet=options.quiet)
-    watcher.message(f"Run folder: {path}")
     try:
         folder = work(watcher)
-    except (Stopped, KeyboardInterrupt):
+    except Stopped as stop:
         watcher.close()
-        print(f"Stopped; go on with: concept-tuning resume {path}", file=sys.stderr)
+        print(f"Stopped; go on with: concept-tuning resume {stop.path}", file=sys.stderr)
         return INTERRUPTED
     finally:
         watcher.close()
     if watcher.is_main:
-        results = folder.read_json("results.json")
+        results = folder.read_json("results.json", "splits", "validation_note")
         for split in ("val", "test"):
             print(_sentence(results["splits"][split], results["validation_note"]))
     return 0

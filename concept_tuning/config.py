@@ -25,6 +25,9 @@ PresetName = Literal["smoke", "quick", "small", "paper"]
 METHOD_NAMES: tuple[str, ...] = get_args(MethodName)
 PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
 
+#: By these endings a source is taken for an archive.
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
@@ -190,7 +193,10 @@ class ConceptTuningConfig:
     ] = "encoder"
     views: Annotated[
         Literal[2, 4],
-        Field(description="Augmented views of an image: 4 (faithful), or 2, the strong ones also giving the patches."),
+        Field(
+            description="Augmented views of an image: 4 (faithful), or 2, the strong ones also giving the patches; the "
+            "trained network then finds its concepts itself, which saves the momentum copy's third pass."
+        ),
     ] = 4
     queue_size: Annotated[int, Field(ge=1, le=4096, description="Keys kept for each class.")] = 40
     temperature: Annotated[float, Field(gt=0, le=10, description="Temperature of both contrasts.")] = 0.07

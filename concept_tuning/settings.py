@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from concept_tuning.config import METHOD_NAMES, PRESET_NAMES, RunConfig, validate
+from concept_tuning.config import ARCHIVE_SUFFIXES, METHOD_NAMES, PRESET_NAMES, RunConfig, validate
 from concept_tuning.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ class Setting:
     type: str
 
 
-#: Presets override only how long a run takes; ``paper`` is METHOD's training recipe.
+#: Presets set how long a run takes, and learning rates that suit so few steps; ``paper`` is the paper's recipe.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
         "planted.images": 64,
@@ -77,9 +77,53 @@ _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
         lambda c: c.method in {"scratch", "linear-probe"},
         "this method trains no pre-trained backbone",
     ),
+    (
+        r"concept_tuning\.(position_attention|channel_attention|bottleneck|aggregate|latent_dim|prediction)",
+        lambda c: not c.concept_tuning.front_door,
+        "concept_tuning.front_door is off",
+    ),
+    (
+        r"concept_tuning\.(beta|kl_deviation)",
+        lambda c: not (c.concept_tuning.front_door and c.concept_tuning.bottleneck),
+        "there is no latent bottleneck",
+    ),
+    (
+        r"concept_tuning\.aggregate",
+        lambda c: not (c.concept_tuning.position_attention and c.concept_tuning.channel_attention),
+        "it joins two attentions, and one is off",
+    ),
+    (
+        r"concept_tuning\.(patches|views|concepts|concept_channels|concept_step|confusing_\w+|patch_fraction|\w+_pairs|transport_\w+)",
+        lambda c: c.concept_tuning.concept_weight == 0,
+        "concept_tuning.concept_weight is 0",
+    ),
+    (
+        r"concept_tuning\.(queue_size|temperature|encoder_momentum)",
+        lambda c: c.concept_tuning.image_weight == 0 and c.concept_tuning.concept_weight == 0,
+        "both contrasts have weight 0",
+    ),
+    (
+        r"data\.mild_scale_min",
+        lambda c: c.method != "concept-tuning" or c.concept_tuning.views == 2 or c.concept_tuning.concept_weight == 0,
+        "only Concept-Tuning with four views takes mild crops",
+    ),
+    (
+        r"data\.max_archive_\w+",
+        lambda c: not c.data.source.lower().endswith(ARCHIVE_SUFFIXES),
+        "the data is no archive",
+    ),
+    (
+        r"data\.max_pixels",
+        lambda c: c.data.source == "planted",
+        "planted birds are drawn at planted.draw_size",
+    ),
     (r"optim\.sgd_momentum", lambda c: c.optim.optimizer != "sgd", "optim.optimizer is not sgd"),
     (r"optim\.step_(points|factor)", lambda c: c.optim.schedule != "step", "optim.schedule is not step"),
 )
+
+
+#: Names used elsewhere for a setting, for the suggestion when one is unknown.
+_OTHER_NAMES = {"learning_rate": "lr", "batch": "batch_size", "momentum": "sgd_momentum", "model": "architecture"}
 
 
 def settings() -> tuple[Setting, ...]:
@@ -160,7 +204,8 @@ def resolve_key(key: str) -> str:
     close = difflib.get_close_matches(key, full_names + bare, n=1, cutoff=0.5) or difflib.get_close_matches(
         key.rsplit(".", 1)[-1], bare, n=1, cutoff=0.5
     )
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    known = _OTHER_NAMES.get(key.rsplit(".", 1)[-1], close[0] if close else None)
+    hint = f" Did you mean {known!r}?" if known else ""
     raise ConfigError(f"Unknown setting {key!r}.{hint} `concept-tuning settings` lists them all.")
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +162,8 @@ def test_an_unexpected_error_is_a_sentence_with_the_details_in_a_file(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["vanilla", "concept-tuning"])
 def test_the_smoke_preset_is_quick(method: str, tmp_path: Path) -> None:
-    started = time.monotonic()
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     command = [sys.executable, "-m", "concept_tuning", "train", "--preset", "smoke", "--method", method]
     subprocess.run([*command, "--run-dir", str(tmp_path / "run")], check=True, capture_output=True)
-    assert time.monotonic() - started < 40
+    # processor time, which a busy machine does not stretch: 40 seconds on two cores
+    assert sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before < 80

@@ -41,7 +41,7 @@ def test_overrides_win_over_presets_and_presets_over_defaults() -> None:
     ("override", "words"),
     [
         ("rhoo=1", "Did you mean 'rho'"),
-        ("learning_rate=1", "Unknown setting 'learning_rate'"),
+        ("learning_rate=1", "Unknown setting 'learning_rate'. Did you mean 'lr'"),
         ("optim.lrr=1", "Did you mean 'optim.lr'"),
         ("lr=-1", "optim.lr"),
         ("lr=nan", "optim.lr"),
@@ -80,6 +80,17 @@ def test_unknown_choices_suggest_the_nearest(choice: dict[str, str], words: str)
     ("choice", "override"),
     [
         ({"method": "vanilla"}, "temperature=0.1"),
+        ({"method": "concept-tuning"}, "front_door=false latent_dim=8"),
+        ({"method": "concept-tuning"}, "front_door=false prediction=mean"),
+        ({"method": "concept-tuning"}, "bottleneck=false beta=1"),
+        ({"method": "concept-tuning"}, "channel_attention=false aggregate=concat"),
+        ({"method": "concept-tuning"}, "concept_weight=0 views=2"),
+        ({"method": "concept-tuning"}, "concept_weight=0 concept_channels=3"),
+        ({"method": "concept-tuning"}, "concept_weight=0 image_weight=0 queue_size=3"),
+        ({"method": "concept-tuning"}, "views=2 mild_scale_min=0.3"),
+        ({"method": "vanilla"}, "mild_scale_min=0.3"),
+        ({"data": "planted"}, "max_archive_bytes=100"),
+        ({"data": "planted"}, "max_pixels=100000"),
         ({"data": "elpv"}, "rho=0.5"),
         ({"data": "planted"}, "task=four-class"),
         ({"method": "scratch"}, "weights=timm"),
@@ -89,7 +100,21 @@ def test_unknown_choices_suggest_the_nearest(choice: dict[str, str], words: str)
 )
 def test_a_setting_that_would_do_nothing_is_refused(choice: dict[str, str], override: str) -> None:
     with pytest.raises(ConfigError, match="would do nothing"):
-        build_config(**choice, overrides=[override])
+        build_config(**choice, overrides=override.split())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["concept_weight=0", "queue_size=3"],
+        ["image_weight=0", "temperature=0.1", "views=4", "mild_scale_min=0.3"],
+        ["front_door=false", "concept_step=7"],
+        ["aggregate=concat", "latent_dim=8", "beta=0.1"],
+    ],
+)
+def test_a_setting_that_does_something_is_taken(overrides: list[str]) -> None:
+    config = build_config(method="concept-tuning", overrides=overrides)
+    assert config != build_config(method="concept-tuning")
 
 
 def test_front_door_without_any_attention_is_refused() -> None:

@@ -45,7 +45,7 @@ _OPENERS: tuple[tuple[bytes, Any], ...] = (
 _ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED, _UTF8 = 0x1 | 0x40 | 0x2000, 0x800
-_DRIVE = re.compile("[A-Za-z]:")
+_DRIVE = re.compile(r".:", re.DOTALL)  # Windows takes any character before a colon for a drive
 _DEEPEST = 64
 _CHUNK = 1 << 18
 _HEADER_BYTES = 1 << 20
@@ -96,7 +96,7 @@ def archive_table(path: Path, config: DataConfig) -> ImageTable:
         finally:
             lock.release()
     table = _open(path, target, config)
-    return replace(table, source=str(path), stamp=lambda row: f"{digest}|{table.stamp(row)}")
+    return replace(table, source=str(path), stamp=lambda row: f"{digest}|{table.keys[row]}")
 
 
 def extract_archive(path: Path, target: Path, *, max_entries: int, max_bytes: int, max_ratio: float) -> None:
@@ -380,6 +380,8 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(f"it has an entry whose name is too long for this disk; {_AGAIN}") from error
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DataError(
                 f"the disk is full while it is unpacked to {folder.parent}. Free some space there, or set "

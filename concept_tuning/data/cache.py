@@ -349,7 +349,7 @@ def _explained(root: Path, needed_bytes: Callable[[], float]) -> Iterator[None]:
                 f"The disk is full: the image cache needs about {megabytes} MB in {root}. "
                 f"Free that much there, {elsewhere} on a larger disk."
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}:
             raise DataError(
                 f"The image cache cannot be written in {root} ({error.strerror}). "
                 f"Make that folder writable, {elsewhere} that is."

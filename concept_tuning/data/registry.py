@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from concept_tuning.config import RunConfig
+from concept_tuning.config import ARCHIVE_SUFFIXES, RunConfig
 from concept_tuning.data.cache import ImageCache, open_cache
 from concept_tuning.data.splits import check_coverage, split_table, splits_from_keys
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 CSV_SUFFIXES = (".csv",)
 _NAMED = 5
 

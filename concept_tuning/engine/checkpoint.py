@@ -114,14 +114,28 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
 
 def storage_message(error: BaseException, path: Path) -> str:
     """Say in words why something could not be stored."""
-    text = str(error)
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "os error 28" in text
-    if full or "file write failed" in text or "unexpected pos" in text:
+    if is_disk_full(error):
         return (
             f"The disk is full: {path} could not be written. The last good checkpoint is intact; "
             "free some space and go on with `concept-tuning resume`."
         )
-    return f"{path} could not be written: {text}. The last good checkpoint is intact."
+    return f"{path} could not be written: {error}. The last good checkpoint is intact."
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of the system, of safetensors or of torch's writer means that the disk is full."""
+    text = str(error)
+    words = ("No space left", "os error 28", "file write failed", "unexpected pos")
+    return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or any(word in text for word in words)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process was writing in a run folder; for the process that holds the run's lock."""
+    for half_written in (*folder.glob("checkpoints/.writing-*"), *folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        if half_written.is_dir():
+            shutil.rmtree(half_written, ignore_errors=True)
+        else:
+            half_written.unlink(missing_ok=True)
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -42,6 +43,8 @@ def export_run(run: LoadedRun, format: str, out: Path) -> Path:
     if format not in FORMATS:
         raise RunError(f"Unknown format {format!r}; there are {', '.join(FORMATS)}.")
     out = Path(out)
+    if out.is_dir():
+        raise RunError(f"{out} is a folder; name a file for --out.")
     if not out.parent.is_dir():
         raise RunError(f"The folder {out.parent} does not exist; make it or name another --out.")
     metadata = {
@@ -84,4 +87,10 @@ def _export_onnx(run: LoadedRun, out: Path, metadata: dict[str, str]) -> None:
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
-    onnx.save(proto, str(out))
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        onnx.save(proto, str(temporary))
+        temporary.replace(out)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{out} could not be written ({error.strerror}); name another --out.") from error

@@ -32,8 +32,6 @@ from filelock import FileLock, Timeout
 from concept_tuning.config import RunConfig
 from concept_tuning.errors import RunError
 
-STATES = ("preparing", "training", "evaluating", "finished", "stopped", "failed")
-
 _LIBRARIES = ("concept-tuning-studio", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
 
@@ -75,7 +73,7 @@ class RunFolder:
             RunError: if the folder already holds a run or other files, or cannot be written.
         """
         folder = cls(Path(path))
-        if folder.config_file.exists():
+        if folder.config_file.exists() and not folder._clear_failed_start():
             raise RunError(
                 f"{path} already holds a run. Go on with it by `concept-tuning resume {path}`, "
                 "or name another --run-dir."
@@ -90,6 +88,18 @@ class RunFolder:
             raise RunError(f"Cannot write the run folder {path}: {error.strerror}. Name another --run-dir.") from error
         return folder
 
+    def _clear_failed_start(self) -> bool:
+        """Empty a folder whose run failed before its first checkpoint; return whether it was one."""
+        if self.status().get("state") != "failed" or self.checkpoints.exists():
+            return False
+        with self.locked():
+            for name in ("config", "split", "data", "versions", "status"):
+                (self.path / f"{name}.json").unlink(missing_ok=True)
+            for name in ("metrics.jsonl", "error.log"):
+                (self.path / name).unlink(missing_ok=True)
+        (self.path / ".lock").unlink(missing_ok=True)
+        return True
+
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """Open an existing run folder; raises :class:`RunError` if there is no run."""
@@ -100,17 +110,21 @@ class RunFolder:
 
     def config(self) -> RunConfig:
         """Return the run's settings."""
-        return RunConfig.from_dict(self.read_json("config.json"))
+        return RunConfig.from_dict(self.read_json("config.json", "method"))
 
-    def read_json(self, name: str) -> Any:
-        """Read one of the run's JSON files; raises :class:`RunError` if it is missing or damaged."""
+    def read_json(self, name: str, *keys: str) -> dict[str, Any]:
+        """Read one of the run's JSON files; raises :class:`RunError` if it is missing, damaged or lacks a key."""
         path = self.path / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RunError(f"The run folder {self.path} has no {name}; it is not whole.") from error
         except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({error}); the run folder is damaged.") from error
+        if not isinstance(found, dict) or not set(keys) <= set(found):
+            lacking = ", ".join(keys) or "an object"
+            raise RunError(f"{path} does not hold what it should ({lacking}); the run folder is damaged.")
+        return found
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file so that a reader sees the old one or the new one, never a part."""

@@ -12,19 +12,22 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 
 from concept_tuning.config import BackboneConfig, RunConfig
-from concept_tuning.data.registry import DataBundle, load_data
+from concept_tuning.data.registry import SOURCE_NAMES, DataBundle, load_data
+from concept_tuning.data.splits import splits_to_json
 from concept_tuning.data.table import SPLITS
-from concept_tuning.engine.checkpoint import list_checkpoints
+from concept_tuning.engine.checkpoint import is_disk_full, list_checkpoints, remove_leftovers, storage_message
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
-from concept_tuning.engine.runs import RunFolder, StatusWriter
+from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir
 from concept_tuning.engine.trainer import Stopped, Trainer, Watcher
 from concept_tuning.errors import DataError, RunError, StudioError, TrainingError
 from concept_tuning.methods.base import Method
 from concept_tuning.methods.registry import build_method
-from concept_tuning.models.backbone import build_backbone
+from concept_tuning.models.backbone import build_backbone, find_architecture
+from concept_tuning.models.weights import WEIGHT_SUFFIXES, find_weights
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,31 @@ class LoadedRun:
         return _open_data(self.config, self.folder, report)
 
 
-def start_run(config: RunConfig, path: Path, watcher: Watcher) -> RunFolder:
+def start_run(config: RunConfig, path: Path | None, watcher: Watcher) -> RunFolder:
     """Create a run folder and train in it to the end.
+
+    Args:
+        config: The settings; paths in them are made absolute, so that the run can be read from anywhere.
+        path: The folder to make; None: a new one with a telling name below ``runs``.
+        watcher: Told of what happens.
 
     Raises:
         StudioError: if anything is wrong with settings, data, weights or storage.
         Stopped: after an interrupt.
     """
     accelerator = _accelerator(config)
+    config = with_absolute_paths(config)
+    made: list[Any] = [None, None]  # the folder, or what went wrong, as the first process says
     if accelerator.is_main_process:
-        RunFolder.create(path, config)
-    accelerator.wait_for_everyone()
-    return _work(RunFolder.open(path), config, accelerator, watcher)
+        try:
+            made[0] = str(RunFolder.create(path or default_run_dir(config), config).path)
+        except RunError as error:
+            made[1] = str(error)
+    broadcast_object_list(made)
+    if made[1] is not None:
+        raise RunError(made[1])
+    watcher.message(f"Run folder: {made[0]}")
+    return _work(RunFolder.open(Path(made[0])), config, accelerator, watcher)
 
 
 def resume_run(path: Path, watcher: Watcher) -> RunFolder:
@@ -64,6 +80,7 @@ def resume_run(path: Path, watcher: Watcher) -> RunFolder:
         Stopped: after an interrupt.
     """
     folder = RunFolder.open(path)
+    watcher.message(f"Run folder: {path}")
     if folder.status().get("state") == "finished":
         watcher.message(f"{path} is finished already; nothing to do.")
         return folder
@@ -71,11 +88,30 @@ def resume_run(path: Path, watcher: Watcher) -> RunFolder:
     return _work(folder, config, _accelerator(config), watcher)
 
 
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Return the settings with the paths in them made absolute."""
+
+    def absolute(value: str) -> str:
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else value
+
+    source = config.data.source
+    data = dataclasses.replace(
+        config.data,
+        source=source if source in SOURCE_NAMES else absolute(source),
+        cache_dir=config.data.cache_dir and str(Path(config.data.cache_dir).expanduser().resolve()),
+    )
+    backbone = config.backbone
+    if backbone.weights.endswith(WEIGHT_SUFFIXES):
+        backbone = dataclasses.replace(backbone, weights=absolute(backbone.weights))
+    return dataclasses.replace(config, data=data, backbone=backbone)
+
+
 def load_run(path: Path) -> LoadedRun:
     """Load a run's best weights for prediction on the CPU; raises :class:`RunError` if it has none yet."""
     folder = RunFolder.open(path)
     config = folder.config()
-    info = folder.read_json("data.json")
+    info = folder.read_json("data.json", "class_names", "group_names")
     if not folder.best_weights.is_file():
         raise RunError(f"{path} has no trained weights yet; finish it by `concept-tuning resume {path}`.")
     with torch.random.fork_rng(devices=[]):
@@ -107,6 +143,11 @@ def evaluate_run(run: LoadedRun, split: str, *, data: DataBundle | None = None) 
     if split not in SPLITS:
         raise RunError(f"Unknown split {split!r}; there are {', '.join(SPLITS)}.")
     bundle = data or run.data()
+    if bundle.class_names != run.class_names:
+        raise DataError(
+            f"The classes are now {', '.join(bundle.class_names)}, and were {', '.join(run.class_names)} when the run "
+            "was trained. Put the old ones back or start a new run."
+        )
     predictions = predict_split(
         run.method,
         bundle.splits[split],
@@ -115,13 +156,18 @@ def evaluate_run(run: LoadedRun, split: str, *, data: DataBundle | None = None) 
         device=torch.device("cpu"),
         channels_last=run.config.engine.channels_last,
     )
-    return evaluate(predictions, split=split, class_names=run.class_names, group_names=run.group_names)
+    return evaluate(predictions, split=split, class_names=run.class_names, group_names=bundle.group_names)
 
 
 def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watcher: Watcher) -> RunFolder:
     status = StatusWriter(folder, active=accelerator.is_main_process)
     lock = folder.locked() if accelerator.is_main_process else contextlib.nullcontext()
     with lock, _recorded(folder, status):
+        if accelerator.is_main_process:
+            remove_leftovers(folder.path)
+        resumed = bool(list_checkpoints(folder.checkpoints))
+        weights = "random" if resumed or config.method == "scratch" else config.backbone.weights
+        find_weights(find_architecture(config.backbone.architecture), weights)  # before the long work begins
         status.update(state="preparing", message="Reading the data")
         if config.engine.threads is not None:
             torch.set_num_threads(config.engine.threads)
@@ -133,8 +179,6 @@ def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watche
             _save_data_files(folder, data)
         with torch.random.fork_rng():
             torch.manual_seed(config.engine.seed)
-            resumed = bool(list_checkpoints(folder.checkpoints))
-            weights = "random" if resumed or config.method == "scratch" else config.backbone.weights
             method = _build(config, len(data.class_names), weights=weights, report=watcher.message)
             torch.manual_seed(config.engine.seed + 1 + accelerator.process_index)
             trainer = Trainer(config, method, data, folder, accelerator=accelerator, status=status, watcher=watcher)
@@ -171,10 +215,10 @@ def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBund
 def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
     saved: dict[str, Sequence[str]] | None = None
     if (folder.path / "split.json").is_file():
-        saved = folder.read_json("split.json")
+        saved = folder.read_json("split.json", *SPLITS)
     data = load_data(config, report=report, splits=saved)
     if (folder.path / "data.json").is_file():
-        before = folder.read_json("data.json")["used_fingerprint"]
+        before = folder.read_json("data.json", "used_fingerprint")["used_fingerprint"]
         if before != data.used_fingerprint:
             raise DataError(
                 f"The pictures of {config.data.source} are not those the run {folder.path} began with "
@@ -187,7 +231,9 @@ def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
 def _save_data_files(folder: RunFolder, data: DataBundle) -> None:
     if (folder.path / "data.json").is_file():
         return
-    folder.write_json("split.json", {name: list(split.keys) for name, split in data.splits.items()})
+    folder.write_json(
+        "split.json", splits_to_json({name: split.rows for name, split in data.splits.items()}, data.table.keys)
+    )
     folder.write_json(
         "data.json",
         {
@@ -234,23 +280,38 @@ def _recorded(folder: RunFolder, status: StatusWriter) -> Iterator[None]:
     """Write how the work ended into the run's status, and turn running out of memory into words."""
     try:
         yield
-    except (Stopped, KeyboardInterrupt):
+    except (Stopped, KeyboardInterrupt) as stop:
         status.update(state="stopped", message="Stopped; resume goes on from here", force=True)
-        raise
+        raise Stopped(folder.path) from stop
     except StudioError as error:
         _record_failure(status, str(error))
         raise
-    except (MemoryError, RuntimeError) as error:
-        (folder.path / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
-        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-            message = (
-                "Out of memory. The last good checkpoint is intact. Start a new run with a smaller batch "
-                "(--set batch_size=...) or image size (--set image_size=...)."
-            )
-            _record_failure(status, message)
-            raise TrainingError(message) from error
-        _record_failure(status, f"Unexpected error, see error.log: {error}")
-        raise
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            (folder.path / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+        message = _in_words(error, folder.path)
+        _record_failure(status, message or f"Unexpected error, see error.log: {error}")
+        if message is None:
+            raise
+        raise TrainingError(message) from error
+
+
+def _in_words(error: Exception, path: Path) -> str | None:
+    """Say what went wrong and what to do, for the failures that can be foreseen."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return (
+            "Out of memory. The last good checkpoint is intact. Start a new run with a smaller batch "
+            "(--set batch_size=...) or image size (--set image_size=...)."
+        )
+    if is_disk_full(error):
+        return storage_message(error, path)
+    if "Expected more than 1 value per channel" in text:
+        return (
+            "Batch norm needs more than one value of each channel, and one small picture gives only one. "
+            "Start a new run with a larger batch (--set batch_size=...) or image size (--set image_size=...)."
+        )
+    return None
 
 
 def _record_failure(status: StatusWriter, message: str) -> None:

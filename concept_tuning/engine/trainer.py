@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -25,12 +26,16 @@ from concept_tuning.engine.checkpoint import load_last_checkpoint, save_checkpoi
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.runs import RunFolder, StatusWriter
 from concept_tuning.engine.schedule import build_optimizer, rate_factor, set_learning_rates
-from concept_tuning.errors import TrainingError
+from concept_tuning.errors import RunError, TrainingError
 from concept_tuning.methods.base import Method, StepContext
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
-    """Training was interrupted; a checkpoint holds its state."""
+    """Training was interrupted; the run folder ``path`` holds its state."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"stopped: {path}")
+        self.path = path
 
 
 class Watcher(Protocol):
@@ -112,7 +117,7 @@ class Trainer:
             stop=self.total_steps,
             workers=self.config.engine.workers,
         )
-        self.status.update(state="training", total_steps=self.total_steps, step=self.progress.step)
+        self.status.update(state="training", message="Training", total_steps=self.total_steps, step=self.progress.step)
         with _interrupts() as interrupted:
             self.method.train()
             started = time.monotonic()
@@ -124,7 +129,7 @@ class Trainer:
                 if self._any(interrupted()):
                     self._check_weights()
                     self._save()
-                    raise Stopped
+                    raise Stopped(self.folder.path)
                 self._save_if_due()
                 started = time.monotonic()
 
@@ -252,7 +257,6 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "random_states": every_rank,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
-            "processes": self.accelerator.num_processes,
         }
         save_checkpoint(self.folder.checkpoints, step=self.progress.step, weights=self.method.state_dict(), state=state)
 
@@ -276,6 +280,11 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         with self.folder.metrics_file.open("ab") as file:
+            if file.tell() < self.progress.metrics_bytes:
+                raise RunError(
+                    f"{self.folder.metrics_file} is shorter than the checkpoint says, so the run folder is damaged. "
+                    "Put the file back, or start a new run."
+                )
             file.truncate(self.progress.metrics_bytes)
 
     def _append(self, entry: Mapping[str, Any]) -> None:

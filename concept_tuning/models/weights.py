@@ -46,7 +46,7 @@ HEADS = (
     *("encoder_k.", "momentum_encoder.", "queue"),
 )
 
-_FILE_KINDS = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 #: Longest wait in seconds for a first answer of the hub, names looked up included.
@@ -134,10 +134,10 @@ def find_weights(architecture: str, choice: str) -> WeightsSource:
     if choice in {"auto", "timm"}:
         return WeightsSource(kind="timm", architecture=architecture, path=_find_timm_file(architecture))
     path = Path(choice).expanduser()
-    if not path.name.endswith(_FILE_KINDS):
+    if not path.name.endswith(WEIGHT_SUFFIXES):
         raise WeightsError(
             f"backbone.weights={choice} is neither auto, packaged, timm or random nor the path of a weights file "
-            f"({', '.join(_FILE_KINDS)})."
+            f"({', '.join(WEIGHT_SUFFIXES)})."
         )
     if not path.is_file():
         raise WeightsError(f"There is no weights file {path}. Correct backbone.weights, or set it to auto or random.")
