@@ -2,7 +2,8 @@
 
 All modes are timed in one process, in turn, round after round, so that a slow spell of the machine meets all of
 them; a ratio is the median over the rounds. A step is the trainer's own: normalisation, forward, backward,
-optimiser, momentum copy and queues, the queues full, without the loading of the data. The pictures are noise and
+optimiser, momentum copy and queues, the queues full, without the loading of the data: making four views of a
+picture instead of one is not in the ratios. The pictures are noise and
 the weights random, which cost as much as any. `reference` is the slow step of ``naive_reference.py``.
 
     python benchmarks/step_cost.py

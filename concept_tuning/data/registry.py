@@ -134,6 +134,8 @@ class DataBundle:
             picture of the source, whatever the split, the image size and the order of the rows.
         used_fingerprint: The same over the pictures in the splits alone: it stays when others are added.
         validation_note: How validation was drawn, in words.
+        copies: Pictures of the validation or test split whose decoded content is also that of a training
+            picture, as (its key, the training picture's key); what is measured on them is too good.
         table: The source itself, for full-size pictures and masks.
     """
 
@@ -145,6 +147,7 @@ class DataBundle:
     fingerprint: str
     used_fingerprint: str
     validation_note: str
+    copies: tuple[tuple[str, str], ...]
     table: ImageTable
 
 
@@ -205,6 +208,7 @@ def load_data(
         fingerprint=_fingerprint(table, cache, np.flatnonzero(cache.readable)),
         used_fingerprint=_fingerprint(table, cache, np.concatenate(list(rows.values()))),
         validation_note=table.validation_note,
+        copies=_copies(table, cache, rows),
         table=table,
     )
 
@@ -288,6 +292,12 @@ def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarra
         rows=rows,
         images=cache,
     )
+
+
+def _copies(table: ImageTable, cache: ImageCache, rows: Mapping[str, np.ndarray]) -> tuple[tuple[str, str], ...]:
+    trained = {cache.content(row): table.keys[row] for row in rows["train"]}
+    held_out = np.concatenate([rows["val"], rows["test"]])
+    return tuple((table.keys[row], trained[found]) for row in held_out if (found := cache.content(row)) in trained)
 
 
 def _fingerprint(table: ImageTable, cache: ImageCache, rows: np.ndarray) -> str:

@@ -244,6 +244,7 @@ def _save_data_files(folder: RunFolder, data: DataBundle) -> None:
             "fingerprint": data.fingerprint,
             "used_fingerprint": data.used_fingerprint,
             "validation_note": data.validation_note,
+            "copies": data.copies,
             "problems": [dataclasses.asdict(problem) for problem in data.problems],
         },
     )
@@ -260,10 +261,16 @@ def _accelerator(config: RunConfig) -> Accelerator:
 
 
 def _problem_lines(data: DataBundle, shown: int = 20) -> list[str]:
-    """Say which files were left out; data.json lists all of them."""
+    """Say what is wrong with the pictures; data.json lists all of it."""
     lines = [f"Left out {problem.key}: {problem.reason}" for problem in data.problems[:shown]]
     if len(data.problems) > shown:
         lines.append(f"... and {len(data.problems) - shown} more; all are listed in the run's data.json")
+    if data.copies:
+        copy, original = data.copies[0]
+        lines.append(
+            f"{len(data.copies)} validation or test pictures are copies of training pictures (first: {copy} "
+            f"of {original}), so accuracy will look too good; all are listed in the run's data.json"
+        )
     return lines
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import re
@@ -179,6 +180,17 @@ def test_used_fingerprint_follows_the_pictures_of_the_splits_alone(config, use):
     changed = load_data(validate({"data": {"cache_dir": config.data.cache_dir, "image_size": 16, "per_class": 2}}))
     assert changed.fingerprint != fewer.fingerprint
     assert changed.used_fingerprint == fewer.used_fingerprint
+
+
+def test_copies_of_training_pictures_in_other_splits_are_listed(config, use):
+    table = memory_table()
+    use(table)
+    bundle = load_data(config)
+    assert bundle.copies == ()
+    test, train = (int(bundle.splits[name].rows[0]) for name in ("test", "train"))
+    use(dataclasses.replace(table, read=lambda row: draw(train if row == test else row), stamp=lambda row: f"v2 {row}"))
+    saved = splits_to_json({name: split.rows for name, split in bundle.splits.items()}, table.keys)
+    assert load_data(config, splits=saved).copies == ((table.keys[test], table.keys[train]),)
 
 
 def test_progress_and_report_are_passed_on(config, use):
