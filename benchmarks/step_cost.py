@@ -86,8 +86,9 @@ class Step:
             "epochs": 10_000,
             "schedule": "constant",
         }
-        if mode != "vanilla":
-            overrides |= {"queue_size": case.queue_size, **MODES[mode]}
+        overrides |= MODES[mode]
+        if mode not in {"vanilla", "front-door"}:
+            overrides["queue_size"] = case.queue_size
         method_name = "vanilla" if mode == "vanilla" else "concept-tuning"
         config = build_config(method=method_name, backbone=case.backbone, overrides=overrides)
         with torch.random.fork_rng():

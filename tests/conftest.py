@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from concept_tuning.config import RunConfig
 from concept_tuning.settings import build_config
+
+if TYPE_CHECKING:
+    from concept_tuning.diagnostics.pictures import Pictures, Subject
 
 #: Settings that make a run small enough for a unit test; a tiny timm network with random weights.
 TINY = {
@@ -42,6 +47,10 @@ def tiny_config(method: str = "vanilla", backbone: str = "test_resnet", **overri
     }
     if method == "scratch":
         values.pop("weights")
+    if overrides.get("concept_weight") == 0:
+        values.pop("concept_channels", None)
+        if overrides.get("image_weight") == 0:
+            values.pop("queue_size", None)
     values.update(overrides)
     return build_config(method=method, backbone=backbone, overrides=values)
 
@@ -50,3 +59,24 @@ def tiny_config(method: str = "vanilla", backbone: str = "test_resnet", **overri
 def tiny() -> object:
     """Return :func:`tiny_config`."""
     return tiny_config
+
+
+@pytest.fixture(scope="session")
+def subjects(tmp_path_factory: pytest.TempPathFactory, private_cache: None) -> tuple[Subject, ...]:
+    """Return a vanilla and a Concept-Tuning run of a few steps on planted birds, with the same pictures."""
+    from concept_tuning.diagnostics.pictures import Subject
+    from concept_tuning.engine.session import load_run, start_run
+    from concept_tuning.progress import ConsoleWatcher
+
+    root = tmp_path_factory.mktemp("subjects")
+    for method in ("vanilla", "concept-tuning"):
+        start_run(tiny_config(method, device="cpu"), root / method, ConsoleWatcher(quiet=True))
+    return tuple(Subject(name=method, run=load_run(root / method)) for method in ("vanilla", "concept-tuning"))
+
+
+@pytest.fixture(scope="session")
+def pictures(subjects: tuple[Subject, ...]) -> Pictures:
+    """Return all 16 test pictures of those runs, with masks and groups."""
+    from concept_tuning.diagnostics.pictures import choose_pictures
+
+    return choose_pictures(subjects[0].run.data(), split="test", count=None)

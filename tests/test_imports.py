@@ -23,8 +23,10 @@ LAYERS = {
     "methods": 4,
     "engine": 5,
     "progress": 6,
-    "cli": 7,
-    "__main__": 8,
+    "diagnostics": 6,
+    "figures": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 #: Parts of one layer that may not import each other.
 APART = {"data", "models", "concepts", "losses"}

@@ -91,9 +91,18 @@ class Method(nn.Module, ABC):
         weights = self.term_weights
         return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
+    @property
+    def prediction_heads(self) -> tuple[str, ...]:
+        """Names of the heads whose mean probability is the prediction."""
+        return ("classifier",)
+
+    def classify(self, feature_map: Tensor) -> dict[str, Tensor]:
+        """Return (B, C) logits of each head for a feature map (B, D, h, w)."""
+        return {"classifier": self.classifier(pool(feature_map))}
+
     def head_logits(self, images: Tensor) -> dict[str, Tensor]:
         """Return (B, C) logits of each head for normalised images (B, 3, H, W)."""
-        return {"classifier": self.classifier(pool(self.backbone(images)))}
+        return self.classify(self.backbone(images))
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         """Return (B, C) probabilities of each head, and under ``prediction`` those of the fixed rule."""
@@ -101,8 +110,9 @@ class Method(nn.Module, ABC):
         return {**heads, "prediction": self.combine(heads)}
 
     def combine(self, heads: Mapping[str, Tensor]) -> Tensor:
-        """Apply the fixed prediction rule to the heads' probabilities."""
-        return heads["classifier"]
+        """Apply the fixed prediction rule to (B, C) values of each head: the mean over :attr:`prediction_heads`."""
+        first, *others = (heads[name] for name in self.prediction_heads)
+        return sum(others, start=first) / (1 + len(others))
 
     def inference_modules(self) -> dict[str, nn.Module]:
         """Return the parts that prediction needs, for export."""

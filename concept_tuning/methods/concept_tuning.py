@@ -142,22 +142,25 @@ class ConceptTuning(Method):
             self.concept_queue.enqueue(keep["concept_keys"], keep["labels"])
         update_momentum_copy(self._query_encoder(), self.key_encoder, self.parts.encoder_momentum)
 
-    def head_logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the logits of the classifier and, where it is on, of the front-door head."""
-        feature_map = self.backbone(images)
-        heads = {"classifier": self.classifier(pool(feature_map))}
-        if self.front_door is not None:
-            heads["front_door"] = self.front_door(feature_map).logits
-        return heads
+    @property
+    def prediction_heads(self) -> tuple[str, ...]:
+        """The heads that ``concept_tuning.prediction`` names, as far as they are there."""
+        if self.front_door is None or self.parts.prediction == "classifier":
+            return ("classifier",)
+        return ("front_door",) if self.parts.prediction == "front-door" else ("classifier", "front_door")
 
-    def combine(self, heads: Mapping[str, Tensor]) -> Tensor:
-        """Apply ``concept_tuning.prediction``: the mean of the heads' probabilities, or one head's."""
-        rule = self.parts.prediction
-        if rule == "front-door":
-            return heads["front_door"]
-        if rule == "classifier" or "front_door" not in heads:
-            return heads["classifier"]
-        return (heads["classifier"] + heads["front_door"]) / 2
+    def classify(
+        self, feature_map: Tensor, *, use_position: bool = True, use_channel: bool = True
+    ) -> dict[str, Tensor]:
+        """Return the logits of the classifier and, where it is on, of the front-door head.
+
+        Either attention of that head can be switched off (:meth:`FrontDoorHead.forward`).
+        """
+        heads = super().classify(feature_map)
+        if self.front_door is not None:
+            output = self.front_door(feature_map, use_position=use_position, use_channel=use_channel)
+            heads["front_door"] = output.logits
+        return heads
 
     def inference_modules(self) -> dict[str, nn.Module]:
         """Return backbone, classifier and front-door head; keys and queues serve training alone."""

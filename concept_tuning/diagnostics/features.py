@@ -1,0 +1,84 @@
+"""What a run's network makes of the pictures: feature maps, scores and probabilities, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from concept_tuning.diagnostics.pictures import Pictures, Subject
+from concept_tuning.methods.base import Method
+
+#: Pictures that go through a network at once.
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Features:
+    """A network's view of n pictures, in their order.
+
+    Attributes:
+        maps: (n, D, h, w) float32 feature maps.
+        scores: (n, C) float32, see :func:`class_scores`.
+        probabilities: (n, C) float32 of the fixed prediction rule.
+        heads: (n, C) float32 probabilities of each head.
+    """
+
+    maps: np.ndarray
+    scores: np.ndarray
+    probabilities: np.ndarray
+    heads: dict[str, np.ndarray]
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """(n, D) float32 average-pooled features."""
+        return self.maps.mean(axis=(2, 3))
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(n,) int64 predicted classes."""
+        return self.probabilities.argmax(1)
+
+
+def class_scores(method: Method, feature_map: Tensor) -> Tensor:
+    """Return (B, C) scores that explanations refer to: the mean logits of the heads that the prediction reads.
+
+    Logits and not probabilities, since those of a confident network have next to no gradient.
+    """
+    return method.combine(method.classify(feature_map))
+
+
+def class_probabilities(method: Method, feature_map: Tensor) -> Tensor:
+    """Return (B, C) probabilities of the fixed prediction rule for a feature map (B, D, h, w)."""
+    return method.combine({name: logits.softmax(1) for name, logits in method.classify(feature_map).items()})
+
+
+def network_input(method: Method, images: Tensor) -> Tensor:
+    """Return (B, 3, H, W) uint8 pictures as the network takes them: normalised, float32, channels last."""
+    return method.backbone.normalise(images).contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def compute_features(
+    subject: Subject, pictures: Pictures, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Features:
+    """Run the chosen pictures through a run's network, in evaluation mode, on the CPU."""
+    maps, scores, heads = [], [], []
+    for start in range(0, len(pictures), BATCH):
+        images = pictures.images(range(start, min(start + BATCH, len(pictures))), subject.image_size)
+        feature_map = subject.method.backbone(network_input(subject.method, images))
+        logits = subject.method.classify(feature_map)
+        maps.append(feature_map.contiguous().numpy())
+        scores.append(subject.method.combine(logits).numpy())
+        heads.append({name: values.softmax(1) for name, values in logits.items()})
+        progress(start + len(images), len(pictures))
+    joined = {name: torch.cat([part[name] for part in heads]) for name in heads[0]}
+    return Features(
+        maps=np.concatenate(maps),
+        scores=np.concatenate(scores),
+        probabilities=subject.method.combine(joined).numpy(),
+        heads={name: values.numpy() for name, values in joined.items()},
+    )

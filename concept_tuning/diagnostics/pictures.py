@@ -1,0 +1,131 @@
+"""The pictures and runs that an analysis looks at: several runs, side by side on the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from concept_tuning.data.registry import DataBundle, Split
+from concept_tuning.data.transforms import eval_view
+from concept_tuning.engine.session import LoadedRun
+from concept_tuning.errors import RunError
+from concept_tuning.methods.base import Method
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Subject:
+    """A run under analysis.
+
+    Attributes:
+        name: Name of the run in results and figures; unique among the subjects.
+        run: The loaded run; analyses leave its model as they found it.
+    """
+
+    name: str
+    run: LoadedRun
+
+    @property
+    def method(self) -> Method:
+        """The run's model, in evaluation mode."""
+        return self.run.method
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square pictures the model takes."""
+        return self.run.config.data.image_size
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pictures:
+    """Pictures of one split, chosen by a seed.
+
+    Attributes:
+        split: The whole split.
+        chosen: (n,) int64 places in the split, ascending.
+        bundle: The data they are of.
+    """
+
+    split: Split
+    chosen: np.ndarray
+    bundle: DataBundle
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64 class indices."""
+        return self.split.labels[self.chosen]
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """(n,) int64 group indices, or None where the data has no groups."""
+        return None if self.split.groups is None else self.split.groups[self.chosen]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Unique names of the pictures."""
+        return tuple(self.split.keys[i] for i in self.chosen)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the data comes with masks."""
+        return self.bundle.table.masks is not None
+
+    def image(self, i: int, size: int) -> Tensor:
+        """Return picture ``i`` as a model of that input size sees it, (3, size, size) uint8."""
+        return eval_view(self.split.image(int(self.chosen[i])), size=size)
+
+    def images(self, places: Sequence[int], size: int) -> Tensor:
+        """Return several pictures, (n, 3, size, size) uint8."""
+        return torch.stack([self.image(i, size) for i in places])
+
+    def masks(self, i: int, size: int) -> dict[str, Tensor]:
+        """Return the masks of picture ``i``, resized and cropped like the picture: name to (size, size) bool.
+
+        ``object`` is the object, ``part:<name>`` a part of it, which may be empty.
+
+        Raises:
+            RunError: if the data has no masks; see :attr:`has_masks`.
+        """
+        read = self.bundle.table.masks
+        if read is None:
+            raise RunError("These pictures have no masks.")
+        found = read(int(self.split.rows[self.chosen[i]]))
+        full = {name: torch.from_numpy(mask.astype(np.uint8) * 255).expand(3, -1, -1) for name, mask in found.items()}
+        return {name: eval_view(mask, size=size)[0] >= 128 for name, mask in full.items()}
+
+
+def choose_pictures(bundle: DataBundle, *, split: str = "test", count: int | None = 500, seed: int = 0) -> Pictures:
+    """Choose at most ``count`` pictures of a split at random, the same for the same seed; None: all of them."""
+    source = bundle.splits[split]
+    total = len(source)
+    if count is None or count >= total:
+        return Pictures(split=source, chosen=np.arange(total), bundle=bundle)
+    chosen = np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False))
+    return Pictures(split=source, chosen=chosen, bundle=bundle)
+
+
+def check_comparable(subjects: Sequence[Subject]) -> None:
+    """Refuse runs that cannot be laid side by side: other classes, other pictures, or the same name twice.
+
+    Raises:
+        RunError: naming the runs and what differs.
+    """
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):
+        raise RunError(f"Two runs have the same name ({', '.join(names)}); rename one folder.")
+    first = subjects[0]
+    for other in subjects[1:]:
+        if other.run.class_names != first.run.class_names:
+            raise RunError(f"{first.name} and {other.name} have different classes; compare runs of the same data.")
+        files = [subject.run.folder.read_json("data.json")["used_fingerprint"] for subject in (first, other)]
+        splits = [subject.run.folder.read_json("split.json")["test"] for subject in (first, other)]
+        if files[0] != files[1] and splits[0] != splits[1]:
+            raise RunError(
+                f"{first.name} and {other.name} were tested on different pictures; compare runs of one split."
+            )

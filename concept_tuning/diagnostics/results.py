@@ -1,0 +1,94 @@
+"""How results of an analysis are kept: frozen, typed, saved as JSON and read back equal."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from concept_tuning.engine.runs import write_atomically
+from concept_tuning.errors import RunError
+
+#: Configuration of every result: ``@dataclass(frozen=True, kw_only=True, config=RESULT)`` of pydantic.
+RESULT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_inf_nan="constants")
+
+#: Arrays of up to this many numbers are written as plain lists, larger ones as the base64 of their bytes.
+_PLAIN = 4096
+
+ResultT = TypeVar("ResultT")
+
+
+def _encode(array: np.ndarray) -> dict[str, Any]:
+    head = {"dtype": array.dtype.str, "shape": list(array.shape)}
+    if array.size <= _PLAIN:
+        return head | {"values": array.ravel().tolist()}
+    return head | {"base64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")}
+
+
+def _decode(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    dtype = np.dtype(value["dtype"])
+    if dtype.hasobject:
+        raise ValueError("an array of objects is not read")
+    raw = (
+        np.array(value["values"], dtype)
+        if "values" in value
+        else np.frombuffer(base64.b64decode(value["base64"]), dtype)
+    )
+    return raw.reshape(value["shape"])
+
+
+#: A numpy array as a field of a result.
+Array = Annotated[np.ndarray, BeforeValidator(_decode), PlainSerializer(_encode, when_used="json")]
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class Interval:
+    """An estimate with its interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end.
+        high: Upper end.
+        level: Confidence level of the interval, 0..1.
+        n: How many observations it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class Unavailable:
+    """An analysis that was not made, and why.
+
+    Attributes:
+        analysis: Its name.
+        reason: What it needs and is not there, as a sentence for the user.
+    """
+
+    analysis: str
+    reason: str
+
+
+def save_result(result: object, path: Path) -> None:
+    """Write a result as JSON; a reader sees the old file or the new one, never a part."""
+    write_atomically(path, TypeAdapter(type(result)).dump_json(result, indent=1).decode("utf-8") + "\n")
+
+
+def load_result(kind: type[ResultT], path: Path) -> ResultT:
+    """Read a result of a kind; raises :class:`RunError` if the file is missing, damaged or of another kind."""
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); run the diagnosis again.") from error
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is not a saved {kind.__name__}; run the diagnosis again.") from error
