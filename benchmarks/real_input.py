@@ -26,7 +26,7 @@ from concept_tuning.engine.runs import RunFolder
 from concept_tuning.settings import build_config
 
 #: What every cell shares: the packaged backbone and a budget for two processor cores.
-COMMON = {"max_steps": 144, "epochs": 8, "batch_size": 32, "image_size": 128}
+COMMON: Mapping[str, Any] = {"max_steps": 144, "epochs": 8, "batch_size": 32, "image_size": 128}
 RESULTS = Path(__file__).parent / "results"
 FINAL_SEEDS = (1, 2, 3)
 SEARCH_SEED = 0
@@ -44,8 +44,8 @@ CONCEPT_SPACE: Mapping[str, Sequence[Any]] = {
     "concept_weight": (0.03, 0.1, 0.3),
     "encoder_momentum": (0.99, 0.999),
 }
-#: Concept-Tuning runs in the mode that fits the budget; the recorded tables name it.
-CONCEPT_FIXED: Mapping[str, Any] = {}
+#: Concept-Tuning is searched in its cheapest mode, which two cores can afford; `final --set` takes another one.
+CONCEPT_FIXED: Mapping[str, Any] = {"views": 2, "patches": "feature-map"}
 
 
 def trials(method: str) -> list[dict[str, Any]]:
@@ -204,7 +204,8 @@ def write_record(name: str, record: Mapping[str, Any]) -> None:
     """Write a record with the command that made it."""
     RESULTS.mkdir(exist_ok=True)
     command = "python benchmarks/real_input.py " + " ".join(sys.argv[1:])
-    (RESULTS / f"{name}.json").write_text(json.dumps({"command": command, "common": COMMON, **record}, indent=1) + "\n")
+    fixed = COMMON if record["method"] == "vanilla" else {**COMMON, **CONCEPT_FIXED}
+    (RESULTS / f"{name}.json").write_text(json.dumps({"command": command, "common": fixed, **record}, indent=1) + "\n")
 
 
 def read_record(name: str) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from concept_tuning.config import BackboneConfig
 from concept_tuning.errors import ConfigError
-from concept_tuning.models.weights import find_weights, load_weights
+from concept_tuning.models.state import load_weights
+from concept_tuning.models.weights import find_weights
 
 #: Other names under which a network is known.
 ALIASES = {f"efficientnet-lite{number}": f"tf_efficientnet_lite{number}" for number in range(3)}

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from concept_tuning.config import DataConfig
-from concept_tuning.data import archives
-from concept_tuning.data.archives import archive_table, extract_archive, member_parts
+from concept_tuning.data import unpacking
+from concept_tuning.data.archives import archive_table
+from concept_tuning.data.unpacking import extract_archive, member_parts
 from concept_tuning.errors import DataError
 
 FILES = {"owl/1.png": b"first", "owl/deep/2.png": b"", "wren/3.png": b"third" * 1000, "read me.txt": b"hello"}
@@ -393,7 +394,7 @@ def test_a_full_or_unwritable_disk_leaves_nothing_behind(code, message, tmp_path
             raise OSError(code, "no")
 
     monkeypatch.setattr(
-        archives, "open", lambda file, mode: Full(file, "x") if "x" in mode else real(file, mode), raising=False
+        unpacking, "open", lambda file, mode: Full(file, "x") if "x" in mode else real(file, mode), raising=False
     )
     refused(make_zip(tmp_path / "x.zip", FILES), message)
 
@@ -403,7 +404,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     path = make_zip(tmp_path / "x.zip", FILES)
-    monkeypatch.setattr(archives._Unpacking, "add_file", interrupt)
+    monkeypatch.setattr(unpacking._Unpacking, "add_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         extract(path, tmp_path / "target")
     assert list(tmp_path.iterdir()) == [path]
@@ -531,7 +532,7 @@ def test_split_folders_are_kept(config, tmp_path):
 def test_an_archive_is_unpacked_once_and_found_by_its_content(config, tmp_path, monkeypatch):
     path = make_zip(tmp_path / "x.zip", BIRDS)
     first = archive_table(path, config)
-    monkeypatch.setattr(archives, "extract_archive", lambda *_, **__: pytest.fail("unpacked again"))
+    monkeypatch.setattr("concept_tuning.data.archives.extract_archive", lambda *_, **__: pytest.fail("unpacked again"))
     path = path.rename(tmp_path / "renamed.zip")
     again = archive_table(path, config)
     assert again.keys == first.keys
@@ -614,4 +615,4 @@ def test_the_settings_limits_hold_and_a_refused_archive_leaves_no_folder(config,
 def test_the_compressors_are_told_by_their_first_bytes():
     for opener, compress in ((gzip.open, gzip.compress), (bz2.open, bz2.compress), (lzma.open, lzma.compress)):
         data = compress(b"x" * 100)
-        assert next(known for mark, known in archives._OPENERS if data.startswith(mark)) is opener
+        assert next(known for mark, known in unpacking._OPENERS if data.startswith(mark)) is opener

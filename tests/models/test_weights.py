@@ -25,17 +25,8 @@ from concept_tuning.config import BackboneConfig
 from concept_tuning.errors import WeightsError
 from concept_tuning.models import weights
 from concept_tuning.models.backbone import build_backbone
-from concept_tuning.models.weights import (
-    WeightsSource,
-    find_weights,
-    list_backbones,
-    load_packaged,
-    load_state,
-    load_weights,
-    packaged_file,
-    read_state,
-    unreachable,
-)
+from concept_tuning.models.state import load_packaged, load_state, load_weights, read_state
+from concept_tuning.models.weights import WeightsSource, find_weights, list_backbones, packaged_file, unreachable
 
 PACKAGED_HERE = "tf_efficientnet_lite0"
 HUB_ID = "timm/test_resnet.r160_in1k"
