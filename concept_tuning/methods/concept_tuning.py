@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from concept_tuning.concepts import Concepts, crop_patches, default_step, find_concepts, pool_boxes
-from concept_tuning.config import RunConfig
+from concept_tuning.config import ConceptTuningConfig, RunConfig
 from concept_tuning.losses.bottleneck import gaussian_kl
 from concept_tuning.losses.contrastive import image_contrast
 from concept_tuning.losses.rare_concept import concept_contrast
@@ -219,33 +219,16 @@ class ConceptTuning(Method):
 
     def _find(self, view: _View, weight: Tensor, labels: Tensor) -> Concepts:
         """Find the concepts of a view without gradient; part 1b.1 of the method."""
-        parts = self.parts
-        return find_concepts(
-            view.feature_map.detach().float(),
-            view.logits.detach().float(),
-            labels,
-            weight.detach().float(),
-            image_size=view.images.shape[-1],
-            concepts=parts.concepts,
-            channels=parts.concept_channels,
-            step=parts.concept_step or default_step(view.feature_map.shape[1]),
-            side=parts.patch_fraction * view.images.shape[-1],
-            confusing_for_score=parts.confusing_for_score,
-        )
+        size = view.images.shape[-1]
+        return concepts_of(view.feature_map, view.logits, labels, weight, image_size=size, parts=self.parts)
 
     def _embed(self, view: _View, concepts: Concepts, encoder: Encoder) -> Tensor:
         """Embed the concept patches of a view as unit vectors (B, P, C); part 1b.2 of the method."""
-        batch, count = concepts.boxes.shape[:2]
         if self.parts.patches == "encoder":
-            patches = crop_patches(view.images, concepts.boxes, self.patch_size)
-            patches = patches.contiguous(memory_format=_memory_format(view.images))
-            with frozen_running_statistics(encoder.backbone):
-                features = pool(encoder.backbone(patches)).reshape(batch, count, -1)
+            features = patch_features(view.images, concepts.boxes, encoder.backbone, size=self.patch_size)
         else:
             features = pool_boxes(view.feature_map, concepts.boxes, image_size=view.images.shape[-1])
-        classifier = encoder.classifier
-        logits = F.linear(features.float(), classifier.weight.detach().float(), classifier.bias.detach().float())
-        return F.normalize(logits, dim=2)
+        return concept_embeddings(features, encoder.classifier)
 
     def _query_encoder(self) -> Encoder:
         return Encoder(self.backbone, self.classifier)
@@ -256,6 +239,55 @@ class ConceptTuning(Method):
     @torch.no_grad()
     def _key_view(self, images: Tensor) -> _View:
         return _View(images, *self.key_encoder(images))
+
+
+def concepts_of(
+    feature_map: Tensor, logits: Tensor, labels: Tensor, weight: Tensor, *, image_size: int, parts: ConceptTuningConfig
+) -> Concepts:
+    """Find the concepts of images with a run's settings, without gradient; part 1b.1 of the method.
+
+    Args:
+        feature_map: (B, D, h, w) of the images.
+        logits: (B, C) of the encoder's classifier.
+        labels: (B,) int64, the classes whose concepts are looked for.
+        weight: (C, D) of that classifier.
+        image_size: Side of the square images in pixels.
+        parts: Number and size of the concepts.
+    """
+    return find_concepts(
+        feature_map.detach().float(),
+        logits.detach().float(),
+        labels,
+        weight.detach().float(),
+        image_size=image_size,
+        concepts=parts.concepts,
+        channels=parts.concept_channels,
+        step=parts.concept_step or default_step(feature_map.shape[1]),
+        side=parts.patch_fraction * image_size,
+        confusing_for_score=parts.confusing_for_score,
+    )
+
+
+def patch_features(images: Tensor, boxes: Tensor, backbone: Backbone, *, size: int) -> Tensor:
+    """Return the pooled features (B, P, D) of patches run through the encoder; part 1b.2 of the method.
+
+    All patches go through in one call; batch norms in training mode leave their running statistics as they are.
+
+    Args:
+        images: (B, 3, H, W), normalised.
+        boxes: (B, P, 4) in pixels, as :class:`~concept_tuning.concepts.Concepts` has them.
+        backbone: The encoder's backbone.
+        size: Side in pixels at which patches go through, see :func:`patch_size`.
+    """
+    patches = crop_patches(images, boxes, size).contiguous(memory_format=_memory_format(images))
+    with frozen_running_statistics(backbone):
+        return pool(backbone(patches)).reshape(*boxes.shape[:2], -1)
+
+
+def concept_embeddings(features: Tensor, classifier: nn.Linear) -> Tensor:
+    """Return unit vectors (B, P, C) of patches' pooled features (B, P, D), the classifier taken as constant."""
+    logits = F.linear(features.float(), classifier.weight.detach().float(), classifier.bias.detach().float())
+    return F.normalize(logits, dim=2)
 
 
 def patch_size(backbone: Backbone, config: RunConfig) -> int:

@@ -1,0 +1,331 @@
+"""The controls that every attribution map carries: what does it show beyond a map that knows nothing?
+
+Four maps that know nothing of what the network has learnt: the same map of the network with random weights, a
+random smooth map, a bump in the middle of the picture, and the picture's edges. A map earns a badge where a
+measure is better than the control's, by a paired bootstrap interval over the pictures.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from pydantic.dataclasses import dataclass
+
+from concept_tuning.config import RunConfig
+from concept_tuning.data.planted import species_pairs
+from concept_tuning.diagnostics.attribution import CAMS, METHODS, untouched
+from concept_tuning.diagnostics.control_maps import CONTROLS, maps_with_controls, source_of
+from concept_tuning.diagnostics.features import BATCH, class_probabilities, network_input
+from concept_tuning.diagnostics.map_measures import (
+    concentration,
+    insertion_deletion,
+    is_blank,
+    outside_mass,
+    pointing_hits,
+    road,
+)
+from concept_tuning.diagnostics.pictures import Pictures, Subject
+from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
+from concept_tuning.diagnostics.sanity import check_enough, randomised_copy
+from concept_tuning.diagnostics.statistics import paired_bootstrap
+from concept_tuning.methods.base import Method
+
+OUTSIDE, CONCENTRATION, POINTING, POINTING_PART = "outside mass", "concentration", "pointing game", "pointing at part"
+ROAD, INSERTION, DELETION = "ROAD", "insertion", "deletion"
+
+#: Measures that need masks, and those that change the picture and ask the network again.
+MASK_MEASURES = (OUTSIDE, CONCENTRATION, POINTING, POINTING_PART)
+PERTURBATIONS = (ROAD, INSERTION, DELETION)
+LOWER_IS_BETTER = (OUTSIDE, DELETION)
+
+#: Fewest pictures from which an interval is computed.
+FEWEST = 10
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class MeasureValues:
+    """One measure of one kind of map or control, picture by picture.
+
+    Attributes:
+        source: Name of the map, of the control, or ``<map>, randomised weights``.
+        measure: Name of the measure.
+        values: (n,) in the order of the pictures; NaN where it was not computed or cannot be.
+        mean: Mean over the pictures that have a value; NaN where there are none.
+        n: Their number.
+        blank: Pictures left out since the map was 0 everywhere.
+    """
+
+    source: str
+    measure: str
+    values: Array
+    mean: float
+    n: int
+    blank: int
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class Badge:
+    """Whether a map beats a control on a measure.
+
+    Attributes:
+        map: Name of the map.
+        control: Name of the control.
+        measure: Name of the measure.
+        difference: Mean over the pictures of how much better the map is (above 0: better, also for measures of
+            which less is better), with its 95 % paired bootstrap interval.
+        beats: The whole interval is above 0.
+    """
+
+    map: str
+    control: str
+    measure: str
+    difference: Interval
+    beats: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class ControlledMaps:
+    """Measures of a run's maps beside those of their controls.
+
+    Caveat: there are many badges, and of 20 intervals of 95 % one is wrong in the mean.
+
+    Attributes:
+        subject: Name of the run.
+        keys: The n pictures.
+        targets: (n,) the class that the maps of each explain.
+        maps: Names of the maps.
+        controls: Names of the controls.
+        values: All measures of all of them.
+        badges: Every map against every control.
+        unavailable: What was not computed, and why.
+        tolerance: Pixels allowed in the pointing game.
+        seed: Of everything random.
+    """
+
+    subject: str
+    keys: tuple[str, ...]
+    targets: Array
+    maps: tuple[str, ...]
+    controls: tuple[str, ...]
+    values: tuple[MeasureValues, ...]
+    badges: tuple[Badge, ...]
+    unavailable: tuple[Unavailable, ...]
+    tolerance: float
+    seed: int
+
+
+def compare_with_controls(
+    subject: Subject,
+    pictures: Pictures,
+    *,
+    maps: Sequence[str] = CAMS,
+    measures: Sequence[str] = (*MASK_MEASURES, ROAD),
+    targets: np.ndarray | None = None,
+    tolerance: float = 0,
+    perturbed: int = 24,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ControlledMaps:
+    """Compute the maps of the pictures, those of the controls, their measures, and who beats whom.
+
+    Cost: class activation maps take two passes for each picture, one of them through random weights.
+    A perturbation measure takes some 7 to 18 passes for each of ``perturbed`` pictures, map and control, and
+    ROAD besides solves 6 systems of up to half as many unknowns as there are pixels.
+
+    Args:
+        subject: The run; its model is left as found.
+        pictures: The pictures, with masks or without.
+        maps: Some of :data:`concept_tuning.diagnostics.attribution.METHODS`.
+        measures: Some of :data:`MASK_MEASURES` and :data:`PERTURBATIONS`. ``pointing at part`` needs planted
+            birds: the part that tells the picture's species from its like.
+        targets: (n,) classes to explain; None: those that the network predicts, for one pass more.
+        tolerance: See :func:`pointing_hits`.
+        perturbed: On how many of the pictures, drawn by ``seed``, perturbation measures are computed.
+        seed: Of random weights, random maps, noise and resampling.
+        progress: Told of the pictures done, and of how many there are.
+
+    Raises:
+        RunError: if there are fewer than two pictures.
+    """
+    _check(maps, measures)
+    check_enough(pictures)
+    n, size = len(pictures), subject.image_size
+    wanted, unavailable = _available(subject, pictures, measures)
+    chosen = np.zeros(n, bool)
+    chosen[np.random.default_rng(seed).permutation(n)[:perturbed]] = True
+    with untouched(subject.method):
+        twin = randomised_copy(subject.method, pictures.images(range(min(n, BATCH)), size), seed=seed)
+        classes, parts = [], []
+        for start in range(0, n, BATCH):
+            places = np.arange(start, min(start + BATCH, n))
+            images = pictures.images(places.tolist(), size)
+            known = _predict(subject.method, images.numpy()).argmax(1) if targets is None else targets[places]
+            classes.append(known.astype(np.int64))
+            sources = maps_with_controls(
+                subject.method, twin, images.numpy(), classes[-1], maps=maps, seed=seed + start
+            )
+            masked = _mask_measures(sources, subject, pictures, places, wanted, tolerance)
+            changed = _perturbations(sources, subject.method, images.numpy(), classes[-1], chosen[places], wanted, seed)
+            parts.append({key: (*found, is_blank(sources[key[0]])) for key, found in {**masked, **changed}.items()})
+            progress(int(places[-1]) + 1, n)
+    values = tuple(_joined(key, [part[key] for part in parts]) for key in (parts[0] if parts else ()))
+    badges, missing = _badges(values, maps, wanted, seed)
+    return ControlledMaps(
+        subject=subject.name,
+        keys=pictures.keys,
+        targets=np.concatenate(classes) if classes else np.zeros(0, np.int64),
+        maps=tuple(maps),
+        controls=CONTROLS,
+        values=values,
+        badges=badges,
+        unavailable=(*unavailable, *missing),
+        tolerance=tolerance,
+        seed=seed,
+    )
+
+
+def telling_parts(config: RunConfig) -> tuple[str, ...] | None:
+    """Return for each class the mask of the part that tells it from its like (``part:feet``), for planted birds."""
+    if config.data.source != "planted":
+        return None
+    return tuple(f"part:{pair.part}" for pair in species_pairs(config.planted) for _ in pair.species)
+
+
+#: Values (b,) and which pictures were tried (b,), by source and measure.
+_Found = dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+
+
+def _mask_measures(
+    sources: Mapping[str, np.ndarray],
+    subject: Subject,
+    pictures: Pictures,
+    places: np.ndarray,
+    wanted: Sequence[str],
+    tolerance: float,
+) -> _Found:
+    """Return values (b,) and who was tried (b,) by source and measure."""
+    if not set(wanted) & set(MASK_MEASURES):
+        return {}
+    masks = [pictures.masks(int(place), subject.image_size) for place in places]
+    objects = np.stack([found["object"].numpy() for found in masks])
+    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        OUTSIDE: lambda maps: outside_mass(maps, objects),
+        CONCENTRATION: lambda maps: concentration(maps, objects),
+        POINTING: lambda maps: pointing_hits(maps, objects, tolerance=tolerance),
+    }
+    tried: dict[str, np.ndarray] = {name: np.asarray(objects.any(axis=(1, 2))) for name in measures}
+    telling = telling_parts(subject.run.config)
+    if POINTING_PART in wanted and telling is not None:
+        labels = pictures.labels[places]
+        shown = np.stack([found[telling[label]].numpy() for found, label in zip(masks, labels, strict=True)])
+        measures[POINTING_PART] = lambda maps: pointing_hits(maps, shown, tolerance=tolerance)
+        tried[POINTING_PART] = np.asarray(shown.any(axis=(1, 2)))
+    return {
+        (source, name): (measure(maps), tried[name])
+        for source, maps in sources.items()
+        for name, measure in measures.items()
+        if name in wanted
+    }
+
+
+def _perturbations(
+    sources: Mapping[str, np.ndarray],
+    method: Method,
+    images: np.ndarray,
+    targets: np.ndarray,
+    chosen: np.ndarray,
+    wanted: Sequence[str],
+    seed: int,
+) -> _Found:
+    """Return values (b,), NaN where not chosen, and who was tried (b,) by source and measure."""
+    found: _Found = {}
+    for source, maps in sources.items():
+        scores: dict[str, np.ndarray] = {}
+        if ROAD in wanted and chosen.any():
+            curves = road(lambda p: _predict(method, p), images[chosen], maps[chosen], targets[chosen], seed=seed)
+            scores[ROAD] = curves.road
+        if {INSERTION, DELETION} & set(wanted) and chosen.any():
+            curves = insertion_deletion(
+                lambda p: _predict(method, p), images[chosen], maps[chosen], targets[chosen], seed=seed
+            )
+            scores |= {INSERTION: curves.insertion, DELETION: curves.deletion}
+        for name in (name for name in PERTURBATIONS if name in wanted):
+            values = np.full(len(images), np.nan)
+            if name in scores:
+                values[chosen] = scores[name]
+            found[source, name] = (values, chosen)
+    return found
+
+
+@torch.inference_mode()
+def _predict(method: Method, pixels: np.ndarray) -> np.ndarray:
+    """Return probabilities (m, C) of pictures (m, 3, S, S) with values in 0..255."""
+    parts = [
+        class_probabilities(method, method.backbone(network_input(method, some)))
+        for some in torch.from_numpy(pixels).split(BATCH)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def _joined(key: tuple[str, str], parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> MeasureValues:
+    values, tried, blank = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    finite = np.isfinite(values)
+    return MeasureValues(
+        source=key[0],
+        measure=key[1],
+        values=values,
+        mean=float(values[finite].mean()) if finite.any() else float("nan"),
+        n=int(finite.sum()),
+        blank=int((blank & tried).sum()),
+    )
+
+
+def _badges(
+    values: Sequence[MeasureValues], maps: Sequence[str], measures: Sequence[str], seed: int
+) -> tuple[tuple[Badge, ...], tuple[Unavailable, ...]]:
+    """Compare every map with every control on the pictures where both have a value."""
+    by_key = {(found.source, found.measure): found.values for found in values}
+    badges, missing = [], []
+    for name, control, measure in itertools.product(maps, CONTROLS, measures):
+        ours, theirs = by_key[name, measure], by_key[source_of(control, name), measure]
+        better = theirs - ours if measure in LOWER_IS_BETTER else ours - theirs
+        better = better[np.isfinite(better)]
+        if len(better) < FEWEST:
+            reason = f"At least {FEWEST} pictures with both maps are needed; {_pictures(len(better))}."
+            missing.append(Unavailable(analysis=f"{name} against {control}: {measure}", reason=reason))
+            continue
+        interval = paired_bootstrap(better, seed, resamples=_RESAMPLES)
+        badges.append(Badge(map=name, control=control, measure=measure, difference=interval, beats=interval.low > 0))
+    return tuple(badges), tuple(missing)
+
+
+def _pictures(count: int) -> str:
+    return "there is 1" if count == 1 else f"there are {count}"
+
+
+def _available(
+    subject: Subject, pictures: Pictures, measures: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[Unavailable, ...]]:
+    """Return the measures that can be computed, and why the others cannot."""
+    missing = {}
+    for measure in measures:
+        if measure in MASK_MEASURES and not pictures.has_masks:
+            missing[measure] = "The data has no masks that say where the object is; planted birds have them."
+        elif measure == POINTING_PART and telling_parts(subject.run.config) is None:
+            missing[measure] = "Which part tells a class is known for planted birds alone."
+    return (
+        tuple(measure for measure in measures if measure not in missing),
+        tuple(Unavailable(analysis=measure, reason=reason) for measure, reason in missing.items()),
+    )
+
+
+def _check(maps: Sequence[str], measures: Sequence[str]) -> None:
+    for given, known in ((maps, METHODS), (measures, (*MASK_MEASURES, *PERTURBATIONS))):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ValueError(f"There are {', '.join(known)}; got {', '.join(unknown)}.")

@@ -1,0 +1,311 @@
+"""Does the prediction follow the object or its background? The same objects before other backgrounds.
+
+K. Xiao, L. Engstrom, A. Ilyas, A. Madry, "Noise or Signal: The Role of Image Backgrounds in Object Recognition",
+ICLR 2021 (arXiv 2006.09994): mixed-same against mixed-rand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from concept_tuning.diagnostics.editing import (
+    EDITS,
+    OTHER_CLASS,
+    SAME_CLASS,
+    background,
+    draw_donors,
+    edit_pictures,
+    has_background,
+)
+from concept_tuning.diagnostics.features import BATCH, class_probabilities, network_input
+from concept_tuning.diagnostics.pictures import Pictures, Subject, check_comparable, choose_pictures
+from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
+from concept_tuning.diagnostics.statistics import paired_bootstrap, share
+from concept_tuning.methods.base import Method
+
+#: Fewest pictures for an interval of a difference.
+_FEWEST = 2
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class EditOutcome:
+    """What a run says of pictures edited in one way.
+
+    Attributes:
+        kind: One of :data:`EDITS`.
+        predicted: (n,) int64.
+        flips: Share whose predicted class changes, with its Wilson interval.
+        accuracy: Share predicted as the object's class.
+        followed: Share predicted as the class the background was taken from, of the pictures that were not
+            before; None where the background is not another class's, or no picture is left.
+        probability_drop: Mean fall of the probability of the class predicted before, -1..1.
+    """
+
+    kind: str
+    predicted: Array
+    flips: Interval
+    accuracy: Interval
+    followed: Interval | None
+    probability_drop: float
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class RunCounterfactuals:
+    """What a run says of all edited pictures.
+
+    Attributes:
+        run: Name of the run.
+        predicted: (n,) int64, for the pictures as they are.
+        accuracy: Share of them predicted right.
+        outcomes: One for each of :data:`EDITS`, in that order.
+        flip_gap: Flip rate before other classes' backgrounds less that before the own class's; what is left of
+            the flips once the paste itself is taken off. Bootstrap interval over pictures.
+        background_gap: Accuracy before the own class's backgrounds less that before other classes', BG-Gap of
+            the paper. Not blind to pictures whose own background is unusual for their class, as the flip
+            gap is: there a model that reads backgrounds also flips before its own class's.
+    """
+
+    run: str
+    predicted: Array
+    accuracy: Interval
+    outcomes: tuple[EditOutcome, ...]
+    flip_gap: Interval
+    background_gap: Interval
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class EditedPicture:
+    """An example for the gallery.
+
+    Attributes:
+        key: Name of the picture.
+        label: Its class.
+        place: Its place among the result's n pictures.
+        donors: Names of the pictures that gave the backgrounds, for :data:`OTHER_CLASS` and :data:`SAME_CLASS`.
+        original: (H, W, 3) uint8.
+        edits: Edited pictures like it, one for each of :data:`EDITS`, in that order.
+    """
+
+    key: str
+    label: int
+    place: int
+    donors: tuple[str, str]
+    original: Array
+    edits: tuple[Array, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class Counterfactuals:
+    """Several runs on the same edited pictures.
+
+    Caveats: pasting leaves seams and filled holes are smooth, which is why other classes' backgrounds are set
+    against the own class's. Pictures that share a donor are not quite independent, so intervals are a little
+    too narrow. Backgrounds come from the donors, by default training pictures, where a shortcut is.
+
+    Attributes:
+        keys: Unique names of the n pictures that could be edited.
+        labels: (n,) int64.
+        class_names: The C class names.
+        donor_split: The split the donors are of.
+        donor_keys: Names of the donors.
+        donors: (n, 2) int64 places in ``donor_keys``, for :data:`OTHER_CLASS` and :data:`SAME_CLASS`.
+        donor_classes: (n, 2) int64 their classes.
+        left_out: Pictures without object or background, or without a donor.
+        runs: One for each run.
+        examples: Some pictures as the first run sees them.
+    """
+
+    keys: tuple[str, ...]
+    labels: Array
+    class_names: tuple[str, ...]
+    donor_split: str
+    donor_keys: tuple[str, ...]
+    donors: Array
+    donor_classes: Array
+    left_out: int
+    runs: tuple[RunCounterfactuals, ...]
+    examples: tuple[EditedPicture, ...]
+
+
+def background_counterfactuals(
+    subjects: Sequence[Subject],
+    pictures: Pictures,
+    *,
+    donors: Pictures | None = None,
+    donor_count: int = 200,
+    examples: int = 12,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Counterfactuals | Unavailable:
+    """Swap, blur and empty backgrounds and predict again, for all runs on the same edited pictures.
+
+    Args:
+        subjects: The runs.
+        pictures: The pictures to edit; they need masks.
+        donors: The pictures that give backgrounds; None: ``donor_count`` of the training split by the seed.
+            In a split where every background goes with every class alike, swaps between classes show nothing.
+        donor_count: See ``donors``.
+        examples: Edited pictures kept, from the first on.
+        seed: Of the donors drawn and of the bootstrap.
+        progress: Given the number of pictures done and of all, over runs.
+
+    Raises:
+        RunError: The runs cannot be compared.
+    """
+    check_comparable(subjects)
+    if not pictures.has_masks:
+        reason = f"{pictures.bundle.source} has no masks of the objects, so backgrounds cannot be exchanged."
+        return Unavailable(analysis="background counterfactuals", reason=reason)
+    pool = donors or choose_pictures(pictures.bundle, split="train", count=donor_count, seed=seed)
+    sources: dict[int, tuple[Tensor, Tensor]] = {}  # backgrounds and which of them are usable, by size
+    for size in dict.fromkeys(subject.image_size for subject in subjects):
+        sources[size] = _donor_backgrounds(pool, size)
+    usable = torch.stack([found for _, found in sources.values()]).all(0).numpy()
+    objects = {size: _objects(pictures, range(len(pictures)), size) for size in sources}
+    whole = torch.stack([has_background(masks) for masks in objects.values()]).all(0).numpy()
+    drawn = draw_donors(pictures.labels, pool.labels, usable, own=_own_places(pictures, pool), seed=seed)
+    kept = np.flatnonzero(whole & (drawn >= 0).all(1))
+    if len(kept) < _FEWEST:
+        reason = f"{len(kept)} of {len(pictures)} pictures have an object, a background and donors; two are needed."
+        return Unavailable(analysis="background counterfactuals", reason=reason)
+    runs: list[RunCounterfactuals] = []
+    gallery: tuple[EditedPicture, ...] = ()
+    for number, subject in enumerate(subjects):
+
+        def told(done: int, total: int, number: int = number) -> None:
+            progress(number * total + done, len(subjects) * total)
+
+        probabilities, edited = _predict_edits(
+            subject,
+            pictures,
+            kept,
+            drawn[kept],
+            objects=objects[subject.image_size],
+            backgrounds=sources[subject.image_size][0],
+            keep=0 if gallery else examples,
+            progress=told,
+        )
+        runs.append(_summary(subject.name, probabilities, pictures.labels[kept], pool.labels[drawn[kept, 0]], seed))
+        gallery = gallery or _gallery(edited, pictures, pool, kept, drawn)
+    return Counterfactuals(
+        keys=tuple(np.array(pictures.keys)[kept].tolist()),
+        labels=pictures.labels[kept],
+        class_names=subjects[0].run.class_names,
+        donor_split=pool.split.name,
+        donor_keys=pool.keys,
+        donors=drawn[kept],
+        donor_classes=pool.labels[drawn[kept]],
+        left_out=len(pictures) - len(kept),
+        runs=tuple(runs),
+        examples=gallery,
+    )
+
+
+def _own_places(pictures: Pictures, pool: Pictures) -> np.ndarray:
+    """Return (n,) the place of every picture among the donors, or -1."""
+    where = {key: place for place, key in enumerate(pool.keys)}
+    return np.array([where.get(key, -1) for key in pictures.keys], dtype=np.int64)
+
+
+def _objects(pictures: Pictures, places: Sequence[int], size: int) -> Tensor:
+    return torch.stack([pictures.masks(place, size)["object"] for place in places])
+
+
+def _donor_backgrounds(pool: Pictures, size: int) -> tuple[Tensor, Tensor]:
+    """Return the donors without their objects (m, 3, size, size) uint8, and (m,) bool whether each is usable."""
+    found = [torch.zeros(0, 3, size, size, dtype=torch.uint8)]
+    usable = [torch.zeros(0, dtype=torch.bool)]
+    for start in range(0, len(pool), BATCH):
+        places = range(start, min(start + BATCH, len(pool)))
+        objects = _objects(pool, places, size)
+        found.append(background(pool.images(places, size), objects))
+        usable.append(has_background(objects))
+    return torch.cat(found), torch.cat(usable)
+
+
+@torch.inference_mode()
+def _predict_edits(
+    subject: Subject,
+    pictures: Pictures,
+    kept: np.ndarray,
+    drawn: np.ndarray,
+    *,
+    objects: Tensor,
+    backgrounds: Tensor,
+    keep: int,
+    progress: Progress,
+) -> tuple[np.ndarray, Tensor]:
+    """Return probabilities (1 + len(EDITS), n, C), the unedited pictures first, and the first ``keep`` pictures so."""
+    size, method = subject.image_size, subject.method
+    found, edited = [], []
+    for start in range(0, len(kept), BATCH):
+        places = [int(place) for place in kept[start : start + BATCH]]
+        images = pictures.images(places, size)
+        donors = torch.from_numpy(drawn[start : start + BATCH])
+        other, same = (backgrounds[donors[:, column]] for column in range(2))
+        stack = torch.cat([images[None], edit_pictures(images, objects[places], other, same)])
+        edited.append(stack[:, : max(0, keep - start)])
+        found.append(torch.stack([_probabilities(method, part) for part in stack]))
+        progress(start + len(places), len(kept))
+    return torch.cat(found, dim=1).numpy(), torch.cat(edited, dim=1)
+
+
+def _probabilities(method: Method, images: Tensor) -> Tensor:
+    return class_probabilities(method, method.backbone(network_input(method, images))).float()
+
+
+def _summary(
+    run: str, probabilities: np.ndarray, labels: np.ndarray, donor_labels: np.ndarray, seed: int
+) -> RunCounterfactuals:
+    """Compute the rates of a run from probabilities (1 + len(EDITS), n, C), those of the pictures themselves first."""
+    predicted = probabilities.argmax(2)
+    before, after = predicted[0], dict(zip(EDITS, predicted[1:], strict=True))
+    confidence = np.take_along_axis(probabilities, before[None, :, None], 2)[..., 0]
+    candidates = before != donor_labels
+    followed = share((after[OTHER_CLASS] == donor_labels)[candidates]) if candidates.any() else None
+    outcomes = tuple(
+        EditOutcome(
+            kind=kind,
+            predicted=now,
+            flips=share(now != before),
+            accuracy=share(now == labels),
+            followed=followed if kind == OTHER_CLASS else None,
+            probability_drop=float((confidence[0] - confidence[number + 1]).mean()),
+        )
+        for number, (kind, now) in enumerate(after.items())
+    )
+    other, same = after[OTHER_CLASS], after[SAME_CLASS]
+    return RunCounterfactuals(
+        run=run,
+        predicted=before,
+        accuracy=share(before == labels),
+        outcomes=outcomes,
+        flip_gap=paired_bootstrap((other != before) * 1.0 - (same != before), seed),
+        background_gap=paired_bootstrap((same == labels) * 1.0 - (other == labels), seed),
+    )
+
+
+def _gallery(
+    edited: Tensor, pictures: Pictures, pool: Pictures, kept: np.ndarray, drawn: np.ndarray
+) -> tuple[EditedPicture, ...]:
+    """Return examples from pictures (1 + len(EDITS), m, 3, H, W), the unedited ones first."""
+    last = edited.permute(1, 0, 3, 4, 2).contiguous().numpy()
+    keys, donor_keys = pictures.keys, pool.keys
+    return tuple(
+        EditedPicture(
+            key=keys[place],
+            label=int(pictures.labels[place]),
+            place=number,
+            donors=(donor_keys[drawn[place, 0]], donor_keys[drawn[place, 1]]),
+            original=views[0],
+            edits=tuple(views[1:]),
+        )
+        for number, (place, views) in enumerate(zip(kept, last, strict=False))
+    )

@@ -1,0 +1,175 @@
+"""Accuracy by class and group: where a model that is right on average is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
+from concept_tuning.diagnostics.statistics import share
+
+#: Draws for the minimum that chance alone gives.
+_DRAWS = 2000
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class NamedRate:
+    """Accuracy of a class or of a group.
+
+    Attributes:
+        name: Its name.
+        accuracy: Share predicted right, with its Wilson interval and count.
+    """
+
+    name: str
+    accuracy: Interval
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class GroupCell:
+    """Accuracy of one class within one group.
+
+    Attributes:
+        class_name: Name of the class.
+        group: Name of the group.
+        accuracy: Share predicted right, with its Wilson interval and count.
+    """
+
+    class_name: str
+    group: str
+    accuracy: Interval
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class GroupTable:
+    """Accuracy over classes and groups, and its worst cell (Sagawa et al., arXiv 1911.08731).
+
+    Attributes:
+        class_names: The C classes.
+        group_names: The G groups.
+        right: (C, G) int64 pictures predicted right.
+        counts: (C, G) int64 pictures.
+        cells: The cells that have pictures, by class and then by group.
+        classes: Accuracy of each class that has pictures.
+        groups: Accuracy of each group that has pictures.
+        average: Accuracy over all pictures.
+        worst: The cell of smallest accuracy; the first of several.
+        gap: Average minus worst accuracy, 0..1.
+        worst_if_even: Mean of the smallest accuracy if every cell had the average one and only chance told them
+            apart.
+        p_even: Share of such draws whose smallest accuracy is at most the one found (one-sided p value).
+        caveat: How to read the worst cell, in words.
+    """
+
+    class_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    right: Array
+    counts: Array
+    cells: tuple[GroupCell, ...]
+    classes: tuple[NamedRate, ...]
+    groups: tuple[NamedRate, ...]
+    average: Interval
+    worst: GroupCell
+    gap: float
+    worst_if_even: float
+    p_even: float
+    caveat: str
+
+
+def group_table(
+    *,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    groups: np.ndarray | None,
+    class_names: Sequence[str],
+    group_names: Sequence[str],
+    level: float = 0.95,
+    seed: int = 0,
+) -> GroupTable | Unavailable:
+    """Tabulate accuracy by class and group.
+
+    Args:
+        labels: (n,) class indices.
+        predictions: (n,) predicted class indices.
+        groups: (n,) group indices, or None.
+        class_names: The C classes.
+        group_names: The G groups.
+        level: Confidence level of the Wilson intervals.
+        seed: Of the draws for ``worst_if_even``.
+
+    Returns:
+        The table; :class:`Unavailable` where there are no groups or no pictures.
+
+    Raises:
+        ValueError: The arrays are not of one length, or an index has no name.
+    """
+    if groups is None or not group_names:
+        return Unavailable(
+            analysis="accuracy by group",
+            reason="These pictures have no groups; a table with a group column, or planted birds, has them.",
+        )
+    labels, predictions, groups = np.asarray(labels), np.asarray(predictions), np.asarray(groups)
+    if not len(labels):
+        return Unavailable(analysis="accuracy by group", reason="There are no pictures.")
+    _check(labels, predictions, groups, len(class_names), len(group_names))
+    hit = predictions == labels
+    shape = (len(class_names), len(group_names))
+    place = np.ravel_multi_index((labels, groups), shape)
+    cells = tuple(
+        GroupCell(class_name=class_names[cell[0]], group=group_names[cell[1]], accuracy=share(hit[place == i], level))
+        for i, cell in enumerate(np.ndindex(shape))
+        if (place == i).any()
+    )
+    worst = min(cells, key=lambda cell: cell.accuracy.value)
+    average = share(hit, level)
+    even = _smallest_by_chance(average.value, np.array([cell.accuracy.n for cell in cells]), seed)
+    return GroupTable(
+        class_names=tuple(class_names),
+        group_names=tuple(group_names),
+        right=np.bincount(place[hit], minlength=shape[0] * shape[1]).reshape(shape),
+        counts=np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape),
+        cells=cells,
+        classes=_rates(hit, labels, class_names, level),
+        groups=_rates(hit, groups, group_names, level),
+        average=average,
+        worst=worst,
+        gap=average.value - worst.accuracy.value,
+        worst_if_even=float(even.mean()),
+        p_even=float((1 + np.count_nonzero(even <= worst.accuracy.value)) / (1 + len(even))),
+        caveat=_caveat(worst, len(cells), float(even.mean())),
+    )
+
+
+def _smallest_by_chance(accuracy: float, counts: np.ndarray, seed: int) -> np.ndarray:
+    """Return (draws,) smallest accuracies of cells of these counts that all have the same true accuracy."""
+    return (np.random.default_rng(seed).binomial(counts, accuracy, size=(_DRAWS, len(counts))) / counts).min(axis=1)
+
+
+def _rates(hit: np.ndarray, places: np.ndarray, names: Sequence[str], level: float) -> tuple[NamedRate, ...]:
+    return tuple(
+        NamedRate(name=name, accuracy=share(hit[places == i], level))
+        for i, name in enumerate(names)
+        if (places == i).any()
+    )
+
+
+def _caveat(worst: GroupCell, cells: int, even: float) -> str:
+    pictures = "1 picture" if worst.accuracy.n == 1 else f"{worst.accuracy.n} pictures"
+    if cells == 1:
+        return f"There is only one cell, of {pictures}, so it is also the average."
+    return (
+        f"The worst of {cells} cells rests on {pictures}, and the smallest of several estimates is biased low: "
+        f"if all cells were equally hard, chance alone would put it near {100 * even:.1f} %."
+    )
+
+
+def _check(labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray, classes: int, group_count: int) -> None:
+    if not labels.shape == predictions.shape == groups.shape or labels.ndim != 1:
+        raise ValueError(
+            f"labels, predictions and groups must be (n,), got {labels.shape}, {predictions.shape}, {groups.shape}"
+        )
+    for name, values, names in (("labels", labels, classes), ("groups", groups, group_count)):
+        if values.min() < 0 or values.max() >= names:
+            raise ValueError(f"{name} must be in 0..{names - 1}, got {values.min()}..{values.max()}")

@@ -1,0 +1,318 @@
+"""Do simple properties of a picture, its brightness, colours, border or size, give the class away?
+
+No group labels are needed. A property that alone predicts the class is a shortcut that a network can take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+from sklearn.model_selection import StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
+
+from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
+from concept_tuning.diagnostics.statistics import share
+
+#: A property whose score is below is flagged, as in cleanlab.
+FLAGGED = 0.3
+#: Share of the shorter side that is the border's width, and of each side that is the centre's.
+BORDER, CENTRE = 0.1, 0.5
+FOLDS = 5
+
+_CHUNK = 32
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_RGB = ("red", "green", "blue")
+#: Components of each property, in the order in which they are measured.
+COMPONENTS: dict[str, tuple[str, ...]] = {
+    "brightness": ("brightness",),
+    "contrast": ("contrast",),
+    "colourfulness": ("colourfulness",),
+    "sharpness": ("sharpness",),
+    "hue": ("red against cyan", "yellow-green against blue-violet"),
+    "mean colour": _RGB,
+    "centre colour": _RGB,
+    "border colour": _RGB,
+    "size": ("size",),
+    "aspect": ("aspect",),
+    "odd aspect": ("odd aspect",),
+}
+_OF_SIZE = ("size", "aspect", "odd aspect")
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class PropertyScore:
+    """How well one property tells the classes.
+
+    Attributes:
+        name: The property.
+        components: Names of its k numbers.
+        accuracy: Cross-validated accuracy of Gaussian naive Bayes from the property alone, with its Wilson interval.
+        baseline: Accuracy of always naming the largest class.
+        score: min(1, (1 - accuracy) / (1 - baseline)): 0 gives the class away, 1 knows nothing of it.
+        strength: 1 - score.
+        flagged: Whether the score is below :data:`FLAGGED`. Where a shortcut does not name a class but a set of
+            classes, or there are many classes, this is rarely reached: look at the accuracy too.
+        informative: Whether the whole interval of the accuracy lies above the baseline; so do those of some 1 in 40
+            useless properties.
+        class_means: (C, k) mean of each component over the pictures of each class; NaN for a class without any.
+        values: (n, k) float32 components of every picture.
+    """
+
+    name: str
+    components: tuple[str, ...]
+    accuracy: Interval
+    baseline: float
+    score: float
+    strength: float
+    flagged: bool
+    informative: bool
+    class_means: Array
+    values: Array
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class PropertyTable:
+    """Properties of n pictures against their classes.
+
+    Attributes:
+        class_names: The C classes.
+        keys: Names of the pictures.
+        labels: (n,) int64 class indices.
+        counts: (C,) int64 pictures of each class.
+        properties: Scores, the strongest first.
+        unavailable: Properties that could not be scored, and why.
+        left_out: Classes with a single picture, which cannot be cross-validated; accuracy and baseline are
+            without them.
+        caveat: How to read the scores, in words.
+    """
+
+    class_names: tuple[str, ...]
+    keys: tuple[str, ...]
+    labels: Array
+    counts: Array
+    properties: tuple[PropertyScore, ...]
+    unavailable: tuple[Unavailable, ...]
+    left_out: tuple[str, ...]
+    caveat: str = (
+        "A property that tells the classes is a shortcut only if it is none of the object's own: a red bird is red. "
+        "A border that tells more than the centre speaks for the background."
+    )
+
+
+def property_table(
+    images: np.ndarray | Iterable[np.ndarray],
+    labels: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    keys: Sequence[str],
+    sizes: np.ndarray | None = None,
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> PropertyTable | Unavailable:
+    """Measure the pictures and score each property against the class, after cleanlab's check of spurious properties.
+
+    The score is cleanlab's, with the share of the largest class as the baseline.
+
+    Args:
+        images: See :func:`measure_images`.
+        labels: (n,) class indices.
+        class_names: The C classes.
+        keys: Names of the n pictures.
+        sizes: (n, 2) heights and widths of the original files, in pixels; None: size and aspect are not scored.
+        folds: Most folds of the stratified cross-validation; fewer if a class has fewer pictures.
+        seed: Of the folds.
+
+    Returns:
+        The table; :class:`Unavailable` with fewer than two classes of at least two pictures.
+
+    Raises:
+        ValueError: Shapes do not fit.
+    """
+    labels = np.asarray(labels)
+    counts = np.bincount(labels, minlength=len(class_names))
+    if np.count_nonzero(counts >= 2) < 2:
+        return Unavailable(
+            analysis="image properties", reason="It needs at least two classes with at least two pictures each."
+        )
+    measured = measure_images(images)
+    unavailable: tuple[Unavailable, ...] = ()
+    if sizes is None:
+        reason = "It needs the sizes of the original files; the pictures given were already resized."
+        unavailable = tuple(Unavailable(analysis=name, reason=reason) for name in _OF_SIZE)
+    else:
+        measured |= measure_sizes(sizes)
+    wrong = {len(found) for found in (*measured.values(), keys)} - {len(labels)}
+    if wrong:
+        raise ValueError(f"expected {len(labels)} pictures, keys and sizes, one for each label, got {wrong.pop()}")
+    scores = [
+        score_property(name, values, labels, classes=len(class_names), folds=folds, seed=seed)
+        for name, values in measured.items()
+    ]
+    return PropertyTable(
+        class_names=tuple(class_names),
+        keys=tuple(keys),
+        labels=labels,
+        counts=counts,
+        properties=tuple(sorted(scores, key=lambda score: score.score)),
+        unavailable=unavailable,
+        left_out=tuple(name for name, count in zip(class_names, counts, strict=True) if count == 1),
+    )
+
+
+def score_property(
+    name: str, values: np.ndarray, labels: np.ndarray, *, classes: int, folds: int = FOLDS, seed: int = 0
+) -> PropertyScore:
+    """Score one property of n pictures against their classes.
+
+    Args:
+        name: One of :data:`COMPONENTS`, or another, whose components are then numbered.
+        values: (n, k).
+        labels: (n,) class indices, with at least two pictures of at least two classes.
+        classes: Number of classes.
+        folds: Most folds.
+        seed: Of the folds.
+
+    Raises:
+        ValueError: Fewer than two classes have two pictures: there is nothing to tell apart.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if np.count_nonzero(counts >= 2) < 2:
+        raise ValueError(f"two classes with two pictures each are needed, got the counts {counts.tolist()}")
+    kept = counts[labels] >= 2
+    right = _cross_validated(values[kept], labels[kept], min(folds, int(counts[counts >= 2].min())), seed)
+    accuracy = share(right)
+    baseline = float(counts.max() / kept.sum())
+    score = min(1.0, (1 - accuracy.value) / (1 - baseline))
+    sums = np.zeros((classes, values.shape[1]))
+    np.add.at(sums, labels, values)
+    return PropertyScore(
+        name=name,
+        components=COMPONENTS.get(name, tuple(f"{name} {i}" for i in range(values.shape[1]))),
+        accuracy=accuracy,
+        baseline=baseline,
+        score=score,
+        strength=1 - score,
+        flagged=score < FLAGGED,
+        informative=accuracy.low > baseline,
+        class_means=np.divide(sums, counts[:, None], out=np.full_like(sums, np.nan), where=counts[:, None] > 0),
+        values=values.astype(np.float32),
+    )
+
+
+def _cross_validated(values: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return (n,) bool, pictures that naive Bayes fitted to the other folds has right."""
+    predicted = np.empty_like(labels)
+    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(values, labels):
+        varied = np.ptp(values[train], axis=0) > 0
+        if varied.any():
+            spread = values[train].std(axis=0)[varied]
+            model = GaussianNB().fit(values[train][:, varied] / spread, labels[train])
+            predicted[test] = model.predict(values[test][:, varied] / spread)
+        else:
+            predicted[test] = np.bincount(labels[train]).argmax()
+    return predicted == labels
+
+
+def measure_images(images: np.ndarray | Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Measure pictures.
+
+    Brightness and contrast are the mean and the standard deviation of the luma (Rec. 601), 0..1; colourfulness
+    is that of Hasler and Süsstrunk (Proc. SPIE 5007, 2003) for channels of 0..255; sharpness is log10(1 + v),
+    v the variance of the luma's Laplacian (of 0..255), so it depends on the resolution; hue is the mean colour
+    in the chroma plane as cosine and sine of its angle, (0, 0) for grey; colours are mean RGB, 0..1, of the
+    whole picture, of its central half, and of its border, a tenth of the shorter side wide.
+
+    Args:
+        images: (n, 3, s, s) uint8, or an iterable of (3, h, w) uint8 of any sizes from 3 pixels.
+
+    Returns:
+        (n, k) float64 for each property of :data:`COMPONENTS` but those of the file's size.
+
+    Raises:
+        ValueError: A picture is not (3, h, w) uint8 of at least 3 x 3, or there is none.
+    """
+    found = [_measure(batch) for batch in _batches(images)]
+    if not found:
+        raise ValueError("there are no pictures to measure")
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def measure_sizes(sizes: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Return (n, 1) size (log2 of the pixels), aspect (log2 of width over height) and odd aspect.
+
+    Odd aspect is the shorter over the longer side, 0..1. ``sizes`` is (n, 2) heights and widths above 0.
+    """
+    sizes = np.asarray(sizes, np.float64)
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all():
+        raise ValueError(f"expected (n, 2) positive heights and widths, got {sizes.shape}")
+    height, width = sizes[:, :1], sizes[:, 1:]
+    odd = sizes.min(axis=1, keepdims=True) / sizes.max(axis=1, keepdims=True)
+    return {"size": np.log2(height * width), "aspect": np.log2(width / height), "odd aspect": odd}
+
+
+def _batches(images: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield (b, 3, h, w) float32 pictures of 0..255."""
+    if getattr(images, "ndim", 0) == 4:
+        whole = np.asarray(images)
+        parts: Iterable[np.ndarray] = (whole[start : start + _CHUNK] for start in range(0, len(whole), _CHUNK))
+    else:
+        parts = (np.asarray(image)[None] for image in images)
+    for part in parts:
+        if part.ndim != 4 or part.shape[1] != 3 or min(part.shape[2:]) < 3 or part.dtype != np.uint8:
+            raise ValueError(f"expected (3, h, w) uint8 pictures of at least 3 x 3, got {part.shape[1:]} {part.dtype}")
+        yield part.astype(np.float32)
+
+
+def _measure(batch: np.ndarray) -> dict[str, np.ndarray]:
+    luma = np.einsum("bchw,c->bhw", batch, _LUMA)
+    mean = batch.mean(axis=(2, 3), dtype=np.float64) / 255
+    return {
+        "brightness": luma.mean(axis=(1, 2), dtype=np.float64)[:, None] / 255,
+        "contrast": luma.std(axis=(1, 2), dtype=np.float64)[:, None] / 255,
+        "colourfulness": _colourfulness(batch)[:, None],
+        "sharpness": np.log10(1 + _laplacian(luma).var(axis=(1, 2), dtype=np.float64))[:, None],
+        "hue": _hue(mean),
+        "mean colour": mean,
+        "centre colour": _inner(batch, CENTRE),
+        "border colour": _border(batch),
+    }
+
+
+def _colourfulness(batch: np.ndarray) -> np.ndarray:
+    red, green, blue = batch[:, 0], batch[:, 1], batch[:, 2]
+    opponents = np.stack([red - green, (red + green) / 2 - blue])
+    spread = np.linalg.norm(opponents.std(axis=(2, 3), dtype=np.float64), axis=0)
+    return spread + 0.3 * np.linalg.norm(opponents.mean(axis=(2, 3), dtype=np.float64), axis=0)
+
+
+def _laplacian(luma: np.ndarray) -> np.ndarray:
+    """Return the four-neighbour Laplacian (b, h - 2, w - 2)."""
+    sides = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
+    return sides - 4 * luma[:, 1:-1, 1:-1]
+
+
+def _hue(mean: np.ndarray) -> np.ndarray:
+    """Return (b, 2) cosine and sine of the hue of (b, 3) colours of 0..1."""
+    red, green, blue = mean.T
+    chroma = np.stack([red - (green + blue) / 2, np.sqrt(3) / 2 * (green - blue)], axis=1)
+    length = np.linalg.norm(chroma, axis=1, keepdims=True)
+    return np.divide(chroma, length, out=np.zeros_like(chroma), where=length > 1e-6)
+
+
+def _inner(batch: np.ndarray, part: float) -> np.ndarray:
+    """Return (b, 3) mean colour of the central part of each side, 0..1."""
+    height, width = batch.shape[2:]
+    tall, wide = max(1, round(part * height)), max(1, round(part * width))
+    top, left = (height - tall) // 2, (width - wide) // 2
+    return batch[:, :, top : top + tall, left : left + wide].mean(axis=(2, 3), dtype=np.float64) / 255
+
+
+def _border(batch: np.ndarray) -> np.ndarray:
+    """Return (b, 3) mean colour of the ring along the edge, 0..1."""
+    height, width = batch.shape[2:]
+    ring = max(1, round(BORDER * min(height, width)))
+    inner = batch[:, :, ring:-ring, ring:-ring]
+    outside = batch.sum(axis=(2, 3), dtype=np.float64) - inner.sum(axis=(2, 3), dtype=np.float64)
+    return outside / (height * width - inner.shape[2] * inner.shape[3]) / 255

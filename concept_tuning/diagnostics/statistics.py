@@ -1,0 +1,222 @@
+"""Intervals and tests that the analyses share; deterministic for a seed, never the global random state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap, rankdata
+
+from concept_tuning.diagnostics.results import Interval
+
+#: Random draws of a bootstrap.
+RESAMPLES = 2000
+#: Numbers that a bootstrap holds at once.
+_HELD = 4_000_000
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Return the share of successes with its Wilson score interval.
+
+    Raises:
+        ValueError: ``n`` is below 1, or ``successes`` is not in 0..n: a share of nothing has no estimate.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"successes must be in 0..n and n at least 1, got {successes} of {n}")
+    found = binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
+    return Interval(
+        value=float(successes / n), low=max(0.0, float(found.low)), high=min(1.0, float(found.high)), level=level, n=n
+    )
+
+
+def share(marks: np.ndarray, level: float = 0.95) -> Interval:
+    """Return the share of True in (n,) bool with its Wilson interval; see :func:`wilson`."""
+    return wilson(int(np.count_nonzero(marks)), len(marks), level)
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Return the exact two-sided p value of McNemar's test.
+
+    Args:
+        b: Pictures that the first model alone has right.
+        c: Pictures that the second model alone has right.
+
+    Returns:
+        The binomial probability, at share 1/2, of a split of the b + c pictures at least as uneven; 1 where
+        no picture tells the models apart. The pictures are taken as drawn independently.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"counts must not be negative, got {b} and {c}")
+    return float(binomtest(int(b), int(b + c)).pvalue) if b + c else 1.0
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    seed: int = 0,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> Interval:
+    """Return a statistic of a sample with its percentile bootstrap interval.
+
+    The interval is too narrow for small samples (some ten values or fewer), and that of an extreme, such as
+    a minimum, does not cover at all.
+
+    Args:
+        values: (n,) sample, n at least 2.
+        statistic: Maps an array to numbers, along ``axis`` if it takes one (much faster), as ``np.mean`` does.
+        seed: Of the draws.
+        resamples: Number of draws with replacement.
+        level: Of the interval.
+
+    Raises:
+        ValueError: ``values`` is not one-dimensional or has fewer than two.
+    """
+    values = np.asarray(values)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"expected (n,) values with n at least 2, got {values.shape}")
+    found = bootstrap(
+        (values,),
+        statistic,
+        n_resamples=resamples,
+        batch=max(1, _HELD // len(values)),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(
+        value=float(statistic(values)), low=float(found.low), high=float(found.high), level=level, n=len(values)
+    )
+
+
+def paired_bootstrap(
+    differences: np.ndarray, seed: int = 0, *, resamples: int = RESAMPLES, level: float = 0.95
+) -> Interval:
+    """Return the mean of paired differences; its interval is over images and seeds drawn again, crossed.
+
+    Seeds and images are drawn independently and every drawn seed meets every drawn image (the pigeonhole
+    bootstrap of Owen, Annals of Applied Statistics 1(2), 2007). Of S seeds, S - 1 are drawn, which makes the
+    variance between seeds unbiased (Rao and Wu, JASA 83, 1988); drawing S would make it (S - 1)/S too small.
+    Still, percentiles of fewer than some five seeds are too narrow, and with one seed its spread is not in
+    the interval at all.
+
+    Args:
+        differences: (S, N) by seed and image, or (N,) for one seed; N at least 2.
+        seed: Of the draws.
+        resamples: Number of draws.
+        level: Of the interval.
+
+    Returns:
+        The mean with its percentile interval; its ``n`` counts the images.
+    """
+    differences = np.atleast_2d(np.asarray(differences, dtype=np.float64))
+    if differences.ndim != 2 or not differences.shape[0] or differences.shape[1] < 2:
+        raise ValueError(f"expected (seeds, images) with at least two images, got {differences.shape}")
+    seeds, images = differences.shape
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate(
+        [
+            ((seed_weights(rng, count, seeds) @ differences) * image_weights(rng, count, images)).sum(axis=1)
+            for count in portions(resamples, images)
+        ]
+    )
+    return percentile_interval(float(differences.mean()), drawn, n=images, level=level)
+
+
+def percentile_interval(value: float, drawn: np.ndarray, *, n: int, level: float = 0.95) -> Interval:
+    """Return an estimate with the percentile interval of (R,) draws of it."""
+    tail = 50 * (1 - level)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Interval(value=value, low=float(low), high=float(high), level=level, n=n)
+
+
+def image_weights(rng: np.random.Generator, resamples: int, images: int) -> np.ndarray:
+    """Return (R, N) weights of N images drawn N times with replacement; each row sums to 1."""
+    return rng.multinomial(images, np.full(images, 1 / images), size=resamples) / images
+
+
+def seed_weights(rng: np.random.Generator, resamples: int, seeds: int) -> np.ndarray:
+    """Return (R, S) weights of S seeds drawn S - 1 times with replacement (once if S is 1); each row sums to 1."""
+    draws = max(1, seeds - 1)
+    return rng.multinomial(draws, np.full(seeds, 1 / seeds), size=resamples) / draws
+
+
+def permutation_null(
+    statistic: Callable[[np.ndarray], float | np.ndarray],
+    labels: np.ndarray,
+    seed: int = 0,
+    *,
+    draws: int = 200,
+    strata: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return what a statistic comes to when labels are dealt out anew, so that they go with nothing.
+
+    Args:
+        statistic: Maps labels in the shape of ``labels`` to a number or an array of numbers.
+        labels: (n, ...) labels, or whatever is to be exchanged between the n places.
+        seed: Of the permutations.
+        draws: Number of permutations.
+        strata: (n,) strata within which alone labels are exchanged; None: between all places.
+
+    Returns:
+        (draws, ...) values of the statistic; see :func:`permutation_p`.
+    """
+    labels = np.asarray(labels)
+    blocks = np.zeros(len(labels), np.int64) if strata is None else np.asarray(strata)
+    if blocks.shape != labels.shape[:1]:
+        raise ValueError(f"strata must be ({len(labels)},), got {blocks.shape}")
+    home = np.argsort(blocks, kind="stable")
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        mixed = np.empty_like(labels)
+        mixed[home] = labels[np.lexsort((rng.random(len(labels)), blocks))]
+        values.append(statistic(mixed))
+    return np.asarray(values)
+
+
+def permutation_p(observed: float, null: np.ndarray) -> float:
+    """Return the one-sided p value (1 + draws at least as large as ``observed``) / (1 + draws); never 0."""
+    return float((1 + np.count_nonzero(np.asarray(null) >= observed)) / (1 + len(null)))
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Return the area under the ROC curve of (n,) scores; see :func:`auc_columns`."""
+    return float(auc_columns(np.asarray(scores)[:, None], positive)[0])
+
+
+def auc_columns(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Return the area under the ROC curve of each column.
+
+    It is the chance that a positive scores above a negative, ties counting half (Mann and Whitney's U over
+    the number of pairs); 0.5 says that the scores know nothing.
+
+    Args:
+        scores: (n, k), higher for the positives; no NaN.
+        positive: (n,) bool.
+
+    Returns:
+        (k,) float64 in 0..1.
+
+    Raises:
+        ValueError: The shapes do not fit, a score is NaN, or there is no positive or no negative.
+    """
+    scores, positive = np.asarray(scores), np.asarray(positive).astype(bool)
+    if scores.ndim != 2 or positive.shape != scores.shape[:1]:
+        raise ValueError(f"expected (n, k) scores and (n,) positives, got {scores.shape} and {positive.shape}")
+    if np.isnan(scores).any():
+        raise ValueError("scores must not be NaN")
+    above = int(positive.sum())
+    below = len(positive) - above
+    if not above or not below:
+        raise ValueError(f"positives and negatives are both needed, got {above} and {below}")
+    ranks = rankdata(scores, axis=0)[positive].sum(axis=0)
+    return (ranks - above * (above + 1) / 2) / (above * below)
+
+
+def portions(resamples: int, images: int) -> Iterator[int]:
+    """Yield how many resamples to make at a time so that their (count, images) weights fit in memory."""
+    step = max(1, _HELD // images)
+    for start in range(0, resamples, step):
+        yield min(step, resamples - start)

@@ -1,0 +1,295 @@
+"""Verdict between two methods: better, worse, or no difference shown, over pictures and seeds."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from concept_tuning.diagnostics.results import RESULT, Interval, Unavailable
+from concept_tuning.diagnostics.statistics import (
+    RESAMPLES,
+    image_weights,
+    percentile_interval,
+    portions,
+    seed_weights,
+)
+
+Outcome = Literal["better", "worse", "no difference shown"]
+
+#: Fewer differing pictures decide nothing: of five, an even coin puts all on one side in 6 % of the cases.
+MIN_DIFFERING = 6
+#: Fewer seeds than this are called few.
+FEW_SEEDS = 5
+#: Differences in accuracy that are rounding errors.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class Comparison:
+    """A measure of two methods on the same pictures.
+
+    Attributes:
+        measure: ``accuracy`` or ``worst-group accuracy``.
+        first: Mean of the first method over its seeds, 0..1.
+        second: Mean of the second.
+        difference: First minus second; its interval is bootstrapped over pictures and seeds.
+        differing: How many of the pictures that the measure reads are not equally often right with both methods.
+        outcome: What is shown of the first method against the second.
+        sentence: The outcome in words, with both counts.
+    """
+
+    measure: str
+    first: float
+    second: float
+    difference: Interval
+    differing: int
+    outcome: Outcome
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class Verdict:
+    """Two methods over seeds.
+
+    Attributes:
+        names: The two methods.
+        seeds: Number of runs of each.
+        seeds_paired: Whether run i of the first was drawn together with run i of the second.
+        images: Number of pictures.
+        accuracy: Over all pictures.
+        worst_group: Over the worst cell of class and group.
+        worst_cells: The cell that is worst on average over the seeds, of each method; empty without groups.
+        caveat: How to read the worst-group comparison, in words; empty without groups.
+    """
+
+    names: tuple[str, str]
+    seeds: tuple[int, int]
+    seeds_paired: bool
+    images: int
+    accuracy: Comparison
+    worst_group: Comparison | Unavailable
+    worst_cells: tuple[str, ...]
+    caveat: str
+
+
+class _Sides(NamedTuple):
+    """Correctness of both methods and how their runs are drawn."""
+
+    names: tuple[str, str]
+    first: np.ndarray
+    second: np.ndarray
+    paired: bool
+    level: float
+
+
+class _Grid(NamedTuple):
+    """(N,) places of the pictures, sorted by cell, and where in them each cell lies."""
+
+    order: np.ndarray
+    members: list[slice]
+
+
+def compare_methods(
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    names: tuple[str, str],
+    cells: np.ndarray | None = None,
+    cell_names: tuple[str, ...] = (),
+    paired: bool | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> Verdict | Unavailable:
+    """Compare two methods run with several seeds on the same pictures.
+
+    Differences are taken picture by picture and averaged over seeds; pictures and seeds are drawn again,
+    crossed (see :func:`~concept_tuning.diagnostics.statistics.paired_bootstrap`, with its caveats). A method
+    is called better or worse only if the interval leaves zero and at least :data:`MIN_DIFFERING` pictures
+    differ. The crossed bootstrap counts the noise of single predictions up to three times: it rather misses
+    a difference than invents one. Not so where seeds are few and pictures many: with 3000 pictures
+    and seeds that deviate by two points, two equal methods were told apart in 57, 22, 14 and 10 % of 200
+    simulations with 1, 2, 3 and 5 seeds.
+
+    For the worst group, a run's smallest cell accuracy is averaged over seeds, and pictures are drawn within
+    cells. Every such minimum is biased low, the more so the smaller and the more equal the cells.
+
+    Args:
+        first: (S, N) bool, which pictures each run of the first method has right.
+        second: (T, N) bool of the second; T may differ from S.
+        names: Of the two methods.
+        cells: (N,) cell of class and group of each picture, or None where there are no groups.
+        cell_names: Name of each cell.
+        paired: Whether run i of both methods belongs together (the same seed and split), which is drawn as
+            one; None: if S equals T.
+        seed: Of the draws.
+        resamples: Number of draws.
+        level: Confidence level.
+
+    Returns:
+        The verdict; :class:`Unavailable` with fewer than two pictures.
+
+    Raises:
+        ValueError: Shapes do not fit, or ``paired`` with unequal numbers of runs.
+    """
+    first, second = np.atleast_2d(np.asarray(first, np.float64)), np.atleast_2d(np.asarray(second, np.float64))
+    _check(first, second, cells, paired)
+    if first.shape[1] < 2:
+        return Unavailable(analysis="verdict", reason="It needs at least two pictures.")
+    sides = _Sides(names, first, second, len(first) == len(second) if paired is None else paired, level)
+    worst_group: Comparison | Unavailable = Unavailable(
+        analysis="worst-group verdict", reason="These pictures have no groups."
+    )
+    worst_cells: tuple[str, ...] = ()
+    caveat = ""
+    if cells is not None:
+        grid = _by_cell(np.asarray(cells))
+        worst = [grid.members[_cell_means(side.mean(0)[None], grid).argmin()] for side in (first, second)]
+        worst_group = _worst_group(sides, grid, worst, seed, resamples)
+        worst_cells = tuple(_cell_name(int(np.asarray(cells)[grid.order[member]][0]), cell_names) for member in worst)
+        caveat = _caveat(grid)
+    return Verdict(
+        names=names,
+        seeds=(len(first), len(second)),
+        seeds_paired=sides.paired,
+        images=first.shape[1],
+        accuracy=_accuracy(sides, seed, resamples),
+        worst_group=worst_group,
+        worst_cells=worst_cells,
+        caveat=caveat,
+    )
+
+
+def _accuracy(sides: _Sides, seed: int, resamples: int) -> Comparison:
+    images = sides.first.shape[1]
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate(
+        [
+            _mean_difference(sides, rng, count, image_weights(rng, count, images))
+            for count in portions(resamples, images)
+        ]
+    )
+    differing = int(np.count_nonzero(_differs(sides)))
+    ends = (float(sides.first.mean()), float(sides.second.mean()))
+    return _comparison("accuracy", sides, ends, drawn, differing)
+
+
+def _mean_difference(sides: _Sides, rng: np.random.Generator, count: int, weights: np.ndarray) -> np.ndarray:
+    """Return (count,) differences in accuracy for (count, N) weights of the images."""
+    heavy, light = _seed_draws(sides, rng, count)
+    return ((heavy @ sides.first - light @ sides.second) * weights).sum(axis=1)
+
+
+def _worst_group(sides: _Sides, grid: _Grid, worst: list[slice], seed: int, resamples: int) -> Comparison:
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for count in portions(resamples, len(grid.order)):
+        weights = [image_weights(rng, count, member.stop - member.start) for member in grid.members]
+        heavy, light = _seed_draws(sides, rng, count)
+        smallest = [_smallest(side, grid, weights) for side in (sides.first, sides.second)]
+        drawn.append((heavy * smallest[0]).sum(axis=1) - (light * smallest[1]).sum(axis=1))
+    read = np.unique(np.concatenate([grid.order[member] for member in worst]))
+    ends = [float(_cell_means(side, grid).min(axis=1).mean()) for side in (sides.first, sides.second)]
+    differing = int(np.count_nonzero(_differs(sides)[read]))
+    return _comparison("worst-group accuracy", sides, (ends[0], ends[1]), np.concatenate(drawn), differing)
+
+
+def _smallest(side: np.ndarray, grid: _Grid, weights: list[np.ndarray]) -> np.ndarray:
+    """Return (R, S) smallest cell accuracy of each run for (R, n_cell) weights of each cell's images."""
+    smallest = np.ones((len(weights[0]), len(side)))
+    for member, drawn in zip(grid.members, weights, strict=True):
+        np.minimum(smallest, drawn @ side[:, grid.order[member]].T, out=smallest)
+    return smallest
+
+
+def _comparison(
+    measure: str, sides: _Sides, ends: tuple[float, float], drawn: np.ndarray, differing: int
+) -> Comparison:
+    difference = percentile_interval(ends[0] - ends[1], drawn, n=sides.first.shape[1], level=sides.level)
+    outcome: Outcome = "no difference shown"
+    if differing >= MIN_DIFFERING and _leaves_zero(difference):
+        outcome = "better" if difference.value > 0 else "worse"
+    return Comparison(
+        measure=measure,
+        first=ends[0],
+        second=ends[1],
+        difference=difference,
+        differing=differing,
+        outcome=outcome,
+        sentence=_sentence(measure, sides, difference, outcome, differing),
+    )
+
+
+def _sentence(measure: str, sides: _Sides, difference: Interval, outcome: Outcome, differing: int) -> str:
+    first, second = sides.names
+    points = 100 * np.array([difference.value, difference.low, difference.high])
+    seeds = (len(sides.first), len(sides.second))
+    runs = f"{_count(seeds[0], 'seed')} each" if seeds[0] == seeds[1] else f"{seeds[0]} and {seeds[1]} seeds"
+    found = (
+        f"No difference shown between {first} and {second} in {measure}"
+        if outcome == "no difference shown"
+        else f"{first} is {outcome} than {second} in {measure}"
+    )
+    text = (
+        f"{found}: {points[0]:+.1f} points, {100 * difference.level:g} % interval {points[1]:+.1f} to "
+        f"{points[2]:+.1f}, over {runs}, on {_count(difference.n, 'picture')}."
+    )
+    if outcome == "no difference shown" and _leaves_zero(difference):
+        text += f" Only {_count(differing, 'picture')} differ, too few to decide."
+    if min(seeds) == 1:
+        return f"{text} With one seed the spread between seeds is unknown: another seed may turn it."
+    return f"{text} So few seeds make the interval rough." if min(seeds) < FEW_SEEDS else text
+
+
+def _leaves_zero(difference: Interval) -> bool:
+    return difference.low > _ROUNDING or difference.high < -_ROUNDING
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _seed_draws(sides: _Sides, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (count, S) and (count, T) weights of the runs, the same for both where runs are paired."""
+    heavy = seed_weights(rng, count, len(sides.first))
+    return heavy, heavy if sides.paired else seed_weights(rng, count, len(sides.second))
+
+
+def _differs(sides: _Sides) -> np.ndarray:
+    """Return (N,) bool, pictures not equally often right."""
+    return ~np.isclose(sides.first.mean(axis=0), sides.second.mean(axis=0))
+
+
+def _by_cell(cells: np.ndarray) -> _Grid:
+    order = np.argsort(cells, kind="stable")
+    starts = np.flatnonzero(np.diff(cells[order], prepend=cells.min() - 1))
+    return _Grid(order, [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(cells)], strict=True)])
+
+
+def _cell_means(side: np.ndarray, grid: _Grid) -> np.ndarray:
+    """Return (S, K) accuracy of each run in each cell that has pictures."""
+    sums = np.add.reduceat(side[:, grid.order], [member.start for member in grid.members], axis=1)
+    return sums / np.array([member.stop - member.start for member in grid.members])
+
+
+def _caveat(grid: _Grid) -> str:
+    smallest = _count(min(member.stop - member.start for member in grid.members), "picture")
+    return (
+        f"The smallest of {len(grid.members)} accuracies is biased low, most where cells are small (the smallest has "
+        f"{smallest}) and for the method whose cells are most alike, so the interval is rough."
+    )
+
+
+def _cell_name(cell: int, names: tuple[str, ...]) -> str:
+    return names[cell] if names else f"cell {cell}"
+
+
+def _check(first: np.ndarray, second: np.ndarray, cells: np.ndarray | None, paired: bool | None) -> None:
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not len(first) or not len(second):
+        raise ValueError(f"expected (S, N) and (T, N) correctness, got {first.shape} and {second.shape}")
+    if paired and len(first) != len(second):
+        raise ValueError(f"runs can be paired only if both methods have as many, got {len(first)} and {len(second)}")
+    if cells is not None and np.shape(cells) != first.shape[1:]:
+        raise ValueError(f"cells must be ({first.shape[1]},), got {np.shape(cells)}")

@@ -1,0 +1,67 @@
+"""The look that all figures share: colours, fonts, and how pictures and maps are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+#: Colours that people with any colour vision tell apart (Okabe and Ito, 2008), strongest contrast first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B8A800")
+#: Of what is good, bad and neither.
+GOOD, BAD, NEUTRAL = "#009E73", "#D55E00", "#7F7F7F"
+#: Scale of activation and attention maps, of rates 0..1, and of values around zero.
+MAP_SCALE, RATE_SCALE, SIGNED_SCALE = "Inferno", "Blues", "RdBu"
+FONT = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+Size = Literal["small", "medium", "tall"]
+_HEIGHTS: Mapping[Size, int] = {"small": 260, "medium": 380, "tall": 560}
+
+
+def run_colours(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each run, by its place among the names, the same in every figure."""
+    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+
+def finish(figure: go.Figure, *, size: Size | int = "medium", legend: bool = True) -> go.Figure:
+    """Give a figure the common look; titles are the business of the page it stands on."""
+    figure.update_layout(
+        template="plotly_white",
+        height=_HEIGHTS[size] if isinstance(size, str) else size,
+        font={"family": FONT, "size": 13},
+        margin={"l": 60, "r": 20, "t": 36, "b": 50},
+        hoverlabel={"font": {"family": FONT}},
+        showlegend=legend,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
+    )
+    return figure
+
+
+def overlay(image: np.ndarray, values: np.ndarray, *, opacity: float = 0.5) -> np.ndarray:
+    """Lay a map over a picture in the colours of :data:`MAP_SCALE`.
+
+    Args:
+        image: (s, s, 3) uint8 RGB.
+        values: (h, w), shown from its least to its greatest value, resized smoothly to the picture.
+        opacity: Of the map, 0..1.
+
+    Returns:
+        (s, s, 3) uint8.
+    """
+    from PIL import Image
+    from plotly.colors import sample_colorscale
+
+    span = float(np.ptp(values))
+    scaled = (values - values.min()) / span if span > 0 else np.zeros_like(values, dtype=float)
+    small = Image.fromarray((scaled * 255).astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.BICUBIC)
+    table = np.array(
+        [
+            [int(part) for part in colour[4:-1].split(",")]
+            for colour in sample_colorscale(MAP_SCALE, np.linspace(0, 1, 256).tolist())
+        ],
+        dtype=np.float64,
+    )
+    mixed = (1 - opacity) * image + opacity * table[np.asarray(small)]
+    return mixed.round().astype(np.uint8)

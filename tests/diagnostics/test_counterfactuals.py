@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toys import SIZE, ToyMethod, toy_pictures, toy_subject
+
+from concept_tuning.diagnostics.counterfactuals import Counterfactuals, background_counterfactuals
+from concept_tuning.diagnostics.editing import EDITS
+from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
+
+OTHER, SAME, BLURRED, REMOVED = EDITS
+#: The cells of the object, a square in the middle.
+CENTRE = torch.zeros(4, 4)
+CENTRE[1:3, 1:3] = 1
+
+
+def birds(background_of: np.ndarray, labels: np.ndarray):
+    """Pictures of a square in its class's colour channel before a background in a channel of its own."""
+    colours = np.eye(3) * 200
+    images = np.empty((len(labels), 3, SIZE, SIZE), dtype=np.uint8)
+    images[:] = colours[background_of][:, :, None, None]
+    inner = slice(SIZE // 4, 3 * SIZE // 4)
+    images[:, :, inner, inner] = colours[labels][:, :, None, None]
+    objects = np.zeros((len(labels), SIZE, SIZE), dtype=bool)
+    objects[:, inner, inner] = True
+    return images, objects
+
+
+@pytest.fixture(scope="module")
+def habitats():
+    """Sixty pictures of three classes, each before its own class's background."""
+    labels = np.arange(60) % 3
+    images, objects = birds(labels, labels)
+    return toy_pictures(images, labels, objects=objects)
+
+
+def reads(where: torch.Tensor) -> ToyMethod:
+    return ToyMethod(torch.eye(3) * 50, where)
+
+
+def outcomes(found: Counterfactuals, number: int = 0) -> dict:
+    return {one.kind: one for one in found.runs[number].outcomes}
+
+
+def test_a_model_of_backgrounds_flips_and_one_of_objects_does_not(habitats) -> None:
+    subjects = [toy_subject(reads(1 - CENTRE), name="ground"), toy_subject(reads(CENTRE), name="object")]
+    found = background_counterfactuals(subjects, habitats)
+    ground, bird = outcomes(found), outcomes(found, 1)
+    assert found.runs[0].accuracy.value == found.runs[1].accuracy.value == 1
+    assert ground[OTHER].flips.value == 1
+    assert ground[SAME].flips.value == 0
+    assert ground[BLURRED].flips.value == 0
+    assert ground[REMOVED].flips.value == 0
+    assert ground[OTHER].followed.value == 1
+    assert np.array_equal(ground[OTHER].predicted, found.donor_classes[:, 0])
+    assert found.runs[0].flip_gap.value == found.runs[0].background_gap.value == 1
+    for kind in (OTHER, SAME, BLURRED):
+        assert bird[kind].flips.value == 0
+        assert bird[kind].probability_drop == pytest.approx(0, abs=1e-6)
+    assert bird[OTHER].followed.value == 0
+    assert found.runs[1].flip_gap.value == found.runs[1].background_gap.value == 0
+    # where the object was, its own background is seen, here its class's
+    assert bird[REMOVED].flips.value == 0
+    assert found.left_out == 0
+
+
+def test_intervals_and_counts(habitats) -> None:
+    found = background_counterfactuals([toy_subject(reads(torch.ones(4, 4)))], habitats)
+    for one in found.runs[0].outcomes:
+        assert one.flips.n == one.accuracy.n == 60
+        assert one.flips.value == pytest.approx((one.predicted != found.runs[0].predicted).mean())
+        assert one.flips.low <= one.flips.value <= one.flips.high
+    gap = found.runs[0].flip_gap
+    assert gap.value == pytest.approx(outcomes(found)[OTHER].flips.value - outcomes(found)[SAME].flips.value)
+
+
+def test_unusual_backgrounds_hide_in_the_flip_gap_and_show_in_the_background_gap() -> None:
+    """Test pictures before any background, donors of the training split before their own."""
+    labels = np.arange(120) % 3
+    grounds = np.where(np.arange(120) < 60, labels, np.random.default_rng(0).integers(0, 3, 120))
+    images, objects = birds(grounds, labels)
+    pictures = toy_pictures(images, labels, objects=objects, train=np.arange(60))
+    pictures = dataclasses.replace(pictures, chosen=np.arange(60, 120))
+    found = background_counterfactuals([toy_subject(reads(1 - CENTRE))], pictures)
+    run = found.runs[0]
+    assert found.donor_split == "train"
+    assert run.background_gap.value == 1
+    assert outcomes(found)[SAME].accuracy.value == 1
+    assert outcomes(found)[SAME].flips.value > 0.4
+    assert run.flip_gap.value < 0.6
+    # a prediction that was the donor's class before has nothing to follow
+    candidates = run.predicted != found.donor_classes[:, 0]
+    assert 20 < candidates.sum() < 60
+    assert outcomes(found)[OTHER].followed.n == candidates.sum()
+
+
+def test_pictures_without_object_or_background_are_left_out() -> None:
+    labels = np.arange(12) % 2
+    images, objects = birds(labels, labels)
+    objects[3], objects[8] = False, True
+    pictures = toy_pictures(images, labels, objects=objects)
+    found = background_counterfactuals([toy_subject(ToyMethod(torch.eye(3)[:2]))], pictures)
+    assert found.left_out == 2
+    assert set(pictures.keys) - set(found.keys) == {"test/3", "test/8"}
+    assert not np.isin(found.donors, [3, 8]).any()
+    assert len(found.runs[0].predicted) == 10
+
+
+def test_examples_are_the_edited_pictures(habitats) -> None:
+    found = background_counterfactuals([toy_subject(reads(CENTRE))], habitats, examples=5)
+    assert [one.place for one in found.examples] == [0, 1, 2, 3, 4]
+    inner = slice(SIZE // 4, 3 * SIZE // 4)
+    for one in found.examples:
+        views = dict(zip(EDITS, one.edits, strict=True))
+        for kind in (OTHER, SAME, BLURRED):
+            assert np.array_equal(views[kind][inner, inner], one.original[inner, inner])
+        donor = found.donor_classes[one.place, 0]
+        assert (views[OTHER][0, 0] == np.eye(3)[donor] * 200).all()
+        assert (views[REMOVED] == one.original[0, 0]).all()
+        assert one.donors[0] == found.donor_keys[found.donors[one.place, 0]]
+    assert background_counterfactuals([toy_subject(reads(CENTRE))], habitats, examples=0).examples == ()
+
+
+def test_runs_of_different_sizes_share_the_donors(habitats) -> None:
+    """A run of half the size, in the first place of the gallery."""
+    small = toy_subject(reads(1 - CENTRE), name="small")
+    small.run.config.data.image_size = SIZE // 2
+    found = background_counterfactuals([small, toy_subject(reads(1 - CENTRE), name="large")], habitats, examples=2)
+    assert found.examples[0].original.shape == (SIZE // 2, SIZE // 2, 3)
+    assert np.array_equal(outcomes(found)[OTHER].predicted, outcomes(found, 1)[OTHER].predicted)
+    assert (outcomes(found)[OTHER].predicted == found.donor_classes[:, 0]).all()
+
+
+def test_without_masks_or_donors_it_is_said(habitats) -> None:
+    bare = toy_pictures(*[np.zeros((4, 3, SIZE, SIZE), np.uint8), np.arange(4) % 2])
+    found = background_counterfactuals([toy_subject(ToyMethod(torch.eye(3)[:2]))], bare)
+    assert isinstance(found, Unavailable)
+    assert "masks" in found.reason
+    images, objects = birds(np.zeros(4, int), np.zeros(4, int))
+    alone = toy_pictures(images, np.zeros(4, int), objects=objects)
+    found = background_counterfactuals([toy_subject(ToyMethod(torch.eye(3)[:2]))], alone)
+    assert isinstance(found, Unavailable)
+    assert "0 of 4" in found.reason
+
+
+def test_planted_birds(subjects, pictures, tmp_path) -> None:
+    method = subjects[1].method
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    told: list[tuple[int, int]] = []
+    found = background_counterfactuals(
+        subjects, pictures, examples=3, progress=lambda done, total: told.append((done, total))
+    )
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert told[-1] == (2 * len(found.keys), 2 * len(found.keys))
+    assert [run.run for run in found.runs] == ["vanilla", "concept-tuning"]
+    first = found.examples[0]
+    inside = pictures.masks(pictures.keys.index(first.key), 64)["object"].numpy()
+    for edited in first.edits[:3]:
+        assert np.array_equal(edited[inside], first.original[inside])
+        assert not np.array_equal(edited[~inside], first.original[~inside])
+    save_result(found, tmp_path / "found.json")
+    again = load_result(Counterfactuals, tmp_path / "found.json")
+    assert again.runs[0].flip_gap == found.runs[0].flip_gap
+    assert np.array_equal(again.examples[2].edits[3], found.examples[2].edits[3])
+    repeated = background_counterfactuals(subjects, pictures, examples=0)
+    assert np.array_equal(repeated.donors, found.donors)
+    assert repeated.runs[1].background_gap == found.runs[1].background_gap

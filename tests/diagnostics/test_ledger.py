@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from concept_tuning.diagnostics.ledger import Ledger, negative_transfer
+from concept_tuning.diagnostics.results import Interval, Unavailable, load_result, save_result
+from concept_tuning.diagnostics.statistics import mcnemar_exact, wilson
+
+KEYS = tuple("abcdefgh")
+
+
+def right(text: str) -> np.ndarray:
+    return np.array([mark == "1" for mark in text])
+
+
+def entered(**changes: object) -> Ledger:
+    values = {
+        "keys": KEYS,
+        "scratch": {"scratch 0": right("11110000")},
+        "tuned": {"vanilla": {"vanilla 0": right("01111110")}},
+    }
+    found = negative_transfer(**(values | changes))
+    assert isinstance(found, Ledger)
+    return found
+
+
+def test_a_pair_is_counted_by_hand(tmp_path) -> None:
+    ledger = entered()
+    [pair] = ledger.methods[0].pairs
+    assert (pair.scratch, pair.tuned) == ("scratch 0", "vanilla 0")
+    assert (pair.lost, pair.rescued) == (wilson(1, 8), wilson(3, 8))
+    assert (pair.both_right, pair.neither) == (3, 1)
+    assert pair.net.value == pytest.approx(2 / 8)
+    assert pair.p_value == mcnemar_exact(1, 3) == pytest.approx(10 / 16)
+    assert (pair.lost_keys, pair.rescued_keys) == (("a",), ("e", "f", "g"))
+    save_result(ledger, tmp_path / "ledger.json")
+    again = load_result(Ledger, tmp_path / "ledger.json")
+    assert again.methods[0].pairs == ledger.methods[0].pairs
+    assert np.array_equal(again.methods[0].lost_counts, ledger.methods[0].lost_counts)
+
+
+def test_one_scratch_run_has_no_churn_and_says_why() -> None:
+    ledger = entered()
+    for found in (ledger.churn, ledger.methods[0].beyond_churn):
+        assert isinstance(found, Unavailable)
+        assert "two or more runs from scratch" in found.reason
+
+
+def test_churn_is_the_mean_over_ordered_pairs_and_is_subtracted() -> None:
+    scratch = {"s0": right("11110000"), "s1": right("11001000"), "s2": right("11110001")}
+    pairs = [(a, b) for a in scratch for b in scratch if a != b]
+    lost = [int((scratch[a] & ~scratch[b]).sum()) for a, b in pairs]
+    assert lost == [2, 0, 1, 1, 1, 3]
+    ledger = entered(scratch=scratch)
+    assert isinstance(ledger.churn, Interval)
+    assert ledger.churn.value == pytest.approx(sum(lost) / 6 / 8)
+    method = ledger.methods[0]
+    assert method.lost.value == pytest.approx(np.mean([pair.lost.value for pair in method.pairs]))
+    assert isinstance(method.beyond_churn, Interval)
+    assert method.beyond_churn.value == pytest.approx(method.lost.value - ledger.churn.value)
+
+
+def test_another_seed_of_scratch_loses_nothing_beyond_churn() -> None:
+    """Runs of one population: what "fine-tuning" loses is churn, and the interval holds zero."""
+    rng = np.random.default_rng(0)
+    ease = rng.beta(2, 1, 800)
+    runs = [rng.random(800) < ease for _ in range(6)]
+    ledger = entered(
+        keys=tuple(str(i) for i in range(800)),
+        scratch={f"s{i}": run for i, run in enumerate(runs[:3])},
+        tuned={"again": {f"t{i}": run for i, run in enumerate(runs[3:])}},
+    )
+    method = ledger.methods[0]
+    assert method.lost.low > 0.1
+    assert isinstance(method.beyond_churn, Interval)
+    assert method.beyond_churn.low < 0 < method.beyond_churn.high
+
+
+def test_every_pair_of_every_method_is_entered_and_counted() -> None:
+    ledger = entered(
+        scratch={"s0": right("11110000"), "s1": right("10000000")},
+        tuned={
+            "vanilla": {"v0": right("01111110"), "v1": right("00000000")},
+            "tuned": {"t0": right("11111111")},
+            "none": {},
+        },
+    )
+    assert [method.method for method in ledger.methods] == ["vanilla", "tuned"]
+    vanilla, tuned = ledger.methods
+    assert {(pair.scratch, pair.tuned) for pair in vanilla.pairs} == {
+        (scratch, run) for scratch in ("s0", "s1") for run in ("v0", "v1")
+    }
+    assert vanilla.lost_counts.tolist() == [4, 1, 1, 1, 0, 0, 0, 0]
+    assert tuned.lost == wilson(0, 8)
+    assert tuned.rescued_counts.tolist() == [0, 1, 1, 1, 2, 2, 2, 2]
+    assert vanilla.net.value == pytest.approx(vanilla.rescued.value - vanilla.lost.value)
+
+
+def test_a_run_against_itself_loses_and_rescues_nothing() -> None:
+    run = right("11010000")
+    [pair] = entered(scratch={"s": run}, tuned={"same": {"s again": run}}).methods[0].pairs
+    assert (pair.lost.value, pair.rescued.value, pair.net.value, pair.p_value) == (0, 0, 0, 1)
+    assert pair.lost_keys == pair.rescued_keys == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"scratch": {}}, "from scratch"), ({"tuned": {}}, "fine-tuned"), ({"tuned": {"v": {}}}, "fine-tuned")],
+)
+def test_what_is_missing_is_said(changes, words) -> None:
+    values = {"keys": KEYS, "scratch": {"s": right("11110000")}, "tuned": {"v": {"v0": right("11110000")}}}
+    found = negative_transfer(**(values | changes))
+    assert isinstance(found, Unavailable)
+    assert words in found.reason
+
+
+def test_runs_of_other_pictures_are_refused() -> None:
+    with pytest.raises(ValueError, match="correctness of v0"):
+        entered(tuned={"v": {"v0": right("111")}})

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from concept_tuning.diagnostics.features import compute_features
+from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
+from concept_tuning.diagnostics.switches import FrontDoorSwitches, front_door_switches, switch_outcome
+
+
+@pytest.fixture
+def gammas(subjects):
+    """Set both scales for one test."""
+    head = subjects[1].method.front_door
+    parameters = (head.position.gamma, head.channel.gamma)
+    before = [parameter.detach().clone() for parameter in parameters]
+
+    def fill(position: float, channel: float) -> None:
+        for parameter, value in zip(parameters, (position, channel), strict=True):
+            parameter.data.fill_(value)
+
+    yield fill
+    for parameter, value in zip(parameters, before, strict=True):
+        parameter.data.copy_(value)
+
+
+def test_without_scale_the_switches_do_nothing(subjects, pictures, gammas) -> None:
+    gammas(0.0, 0.0)
+    found = front_door_switches(subjects[1], pictures, compute_features(subjects[1], pictures))
+    assert (found.position_gamma, found.channel_gamma) == (0, 0)
+    for outcome in found.outcomes:
+        assert outcome.flips.value == 0
+        assert outcome.agreement.value == 1
+        assert outcome.probability_shift < 1e-6
+
+
+def test_each_switch_reaches_its_own_attention(subjects, pictures, gammas) -> None:
+    gammas(3.0, 0.0)
+    found = front_door_switches(subjects[1], pictures, compute_features(subjects[1], pictures))
+    shift = {(one.reads, one.name): one.probability_shift for one in found.outcomes}
+    assert shift["front_door", "position off"] > 1e-3
+    assert shift["front_door", "channel off"] < 1e-6
+    assert shift["front_door", "both off"] == pytest.approx(shift["front_door", "position off"], rel=1e-4)
+    # the rule is the mean of two heads, and the switch moves one of them
+    assert shift["prediction", "position off"] == pytest.approx(shift["front_door", "position off"] / 2, rel=1e-3)
+
+
+def test_everything_on_is_the_prediction(subjects, pictures) -> None:
+    features = compute_features(subjects[1], pictures)
+    found = front_door_switches(subjects[1], pictures, features)
+    assert [(one.reads, one.name) for one in found.outcomes] == [
+        (reads, name)
+        for reads in ("prediction", "front_door")
+        for name in ("everything on", "position off", "channel off", "both off")
+    ]
+    assert np.array_equal(found.outcomes[0].predicted, features.predicted)
+    assert np.array_equal(found.outcomes[4].predicted, features.heads["front_door"].argmax(1))
+    assert found.rule == ("classifier", "front_door")
+
+
+def test_the_shares_of_hand_made_probabilities() -> None:
+    before = np.eye(2)[[0, 0, 1, 1, 0, 1]]
+    after = np.eye(2)[[0, 1, 1, 0, 1, 1]]
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 0, 1])
+    found = switch_outcome(
+        after,
+        before,
+        labels,
+        groups=groups,
+        class_names=("a", "b", "nobody"),
+        group_names=("g", "h"),
+        name="position off",
+        reads="prediction",
+        use_position=False,
+        use_channel=True,
+    )
+    assert found.accuracy.value == pytest.approx(3 / 6)
+    assert found.flips.value == pytest.approx(3 / 6)
+    assert (found.lost, found.won) == (2, 1)
+    assert found.p_value == pytest.approx(1.0)  # 2 against 1 of 3
+    assert found.probability_shift == pytest.approx(0.5)
+    assert [(one.name, one.accuracy.value, one.accuracy_before.value, one.flips.value) for one in found.classes] == [
+        ("a", pytest.approx(1 / 3), pytest.approx(2 / 3), pytest.approx(1 / 3)),
+        ("b", pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3)),
+    ]
+    assert {one.name: one.flips.n for one in found.cells} == {"a | g": 2, "a | h": 1, "b | g": 1, "b | h": 2}
+    assert sum(one.flips.n for one in found.groups) == 6
+
+
+def test_a_head_with_one_attention_has_one_switch(subjects, pictures) -> None:
+    head = subjects[1].method.front_door
+    features = compute_features(subjects[1], pictures)
+    position, head.position = head.position, None
+    try:
+        found = front_door_switches(subjects[1], pictures, features)
+    finally:
+        head.position = position
+    assert {one.name for one in found.outcomes} == {"everything on", "channel off"}
+    assert found.position_gamma is None
+
+
+def test_without_a_front_door_it_is_said(subjects, pictures) -> None:
+    found = front_door_switches(subjects[0], pictures, compute_features(subjects[0], pictures))
+    assert isinstance(found, Unavailable)
+    assert "no front-door head" in found.reason
+
+
+def test_nothing_is_changed_and_the_result_is_read_back_equal(subjects, pictures, tmp_path) -> None:
+    method = subjects[1].method
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    found = front_door_switches(subjects[1], pictures, compute_features(subjects[1], pictures))
+    assert all(torch.equal(value, state[name]) for name, value in method.state_dict().items())
+    save_result(found, tmp_path / "switches.json")
+    again = load_result(FrontDoorSwitches, tmp_path / "switches.json")
+    assert [one.accuracy for one in again.outcomes] == [one.accuracy for one in found.outcomes]
+    assert [one.cells for one in again.outcomes] == [one.cells for one in found.outcomes]
+    assert np.array_equal(again.outcomes[2].predicted, found.outcomes[2].predicted)

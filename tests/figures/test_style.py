@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+
+from concept_tuning.figures.style import COLOURS, finish, overlay, run_colours
+
+
+def test_runs_keep_their_colours() -> None:
+    names = [f"run-{place}" for place in range(10)]
+    colours = run_colours(names)
+    assert [colours[name] for name in names[:3]] == list(COLOURS[:3])
+    assert run_colours(names[:2]) == {name: colours[name] for name in names[:2]}
+
+
+def test_an_overlay_is_brightest_where_the_map_is_highest() -> None:
+    image = np.full((40, 40, 3), 100, np.uint8)
+    values = np.zeros((4, 4), np.float32)
+    values[3, 1] = 2
+    shown = overlay(image, values, opacity=1).astype(int).sum(2)
+    assert np.unravel_index(shown.argmax(), shown.shape)[0] >= 30
+    assert 10 <= np.unravel_index(shown.argmax(), shown.shape)[1] < 20
+    assert np.array_equal(overlay(image, values, opacity=0), image)
+
+
+def test_a_flat_map_has_one_colour() -> None:
+    shown = overlay(np.zeros((8, 8, 3), np.uint8), np.ones((2, 2)))
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 1
+
+
+def test_the_common_look() -> None:
+    figure = finish(go.Figure(), size=300, legend=False)
+    assert figure.layout.height == 300
+    assert figure.layout.showlegend is False
