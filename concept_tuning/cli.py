@@ -1,4 +1,4 @@
-"""The command line: datasets, backbones, methods, settings, train, resume, evaluate, export."""
+"""The command line: listings, train, resume, evaluate, export; what analyses runs is in :mod:`.cli_diagnose`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_tuning import __version__
+from concept_tuning.cli_diagnose import add_diagnose_commands, analysis_rows
 from concept_tuning.errors import StudioError
 
 if TYPE_CHECKING:
@@ -57,12 +58,14 @@ def _parser() -> argparse.ArgumentParser:
         ("backbones", _backbones, "list backbones, and which work offline on this machine"),
         ("methods", _methods, "list the fine-tuning methods"),
         ("settings", _settings, "list every setting with its default"),
+        ("analyses", _analyses, "list the analyses of a diagnosis, and what each needs"),
     ):
         listing = commands.add_parser(name, help=text, description=text)
         listing.add_argument("--json", action="store_true", help="print JSON")
         listing.set_defaults(command=command)
     _add_train(commands)
     _add_run_commands(commands)
+    add_diagnose_commands(commands)
     return parser
 
 
@@ -143,6 +146,11 @@ def _settings(options: argparse.Namespace) -> int:
 
     rows = [{"name": s.key, "default": s.default, "type": s.type, "help": s.help} for s in settings()]
     _print_table(options, "Settings", rows)
+    return 0
+
+
+def _analyses(options: argparse.Namespace) -> int:
+    _print_table(options, "Analyses", analysis_rows())
     return 0
 
 

@@ -25,8 +25,10 @@ LAYERS = {
     "progress": 6,
     "diagnostics": 6,
     "figures": 7,
-    "cli": 8,
-    "__main__": 9,
+    "report": 8,
+    "cli_diagnose": 9,
+    "cli": 9,
+    "__main__": 10,
 }
 #: Parts of one layer that may not import each other.
 APART = {"data", "models", "concepts", "losses"}

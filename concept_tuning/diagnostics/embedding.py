@@ -18,10 +18,10 @@ from concept_tuning.diagnostics.concept_maps import ConceptMaps
 from concept_tuning.diagnostics.features import BATCH, Features
 from concept_tuning.diagnostics.pictures import Pictures, Subject
 from concept_tuning.diagnostics.results import RESULT, Array, Unavailable
-from concept_tuning.errors import StudioError
+from concept_tuning.diagnostics.source_frequency import build_pretrained
 from concept_tuning.methods.base import pool
 from concept_tuning.methods.concept_tuning import patch_features, patch_size
-from concept_tuning.models.backbone import Backbone, build_backbone
+from concept_tuning.models.backbone import Backbone
 
 #: Most points laid out, unless told otherwise.
 MOST_POINTS = 5000
@@ -221,19 +221,6 @@ def align(points: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray
     return centred if reference is None else centred @ orthogonal_procrustes(centred, reference)[0]
 
 
-def pretrained_backbone(subject: Subject) -> Backbone | Unavailable:
-    """Build the network a run began with, in evaluation mode; Unavailable if it began at random or is not to be had."""
-    config = subject.run.config
-    analysis = f"before {subject.name}"
-    if config.method == "scratch" or config.backbone.weights == "random":
-        return Unavailable(analysis=analysis, reason=f"{subject.name} began with random weights, not pre-trained ones.")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return build_backbone(config.backbone, image_size=subject.image_size).eval()
-    except StudioError as error:
-        return Unavailable(analysis=analysis, reason=str(error))
-
-
 def _networks(subjects: Sequence[Subject], missing: list[Unavailable]) -> list[tuple[Subject, Backbone]]:
     """Return the networks to lay out: those that runs began with, each once, then the runs' own."""
     before: dict[object, tuple[Subject, Backbone]] = {}
@@ -241,7 +228,7 @@ def _networks(subjects: Sequence[Subject], missing: list[Unavailable]) -> list[t
         same = (subject.run.config.backbone, subject.image_size)
         if same in before:
             continue
-        found = pretrained_backbone(subject)
+        found = build_pretrained(subject, analysis=f"before {subject.name}")
         if isinstance(found, Unavailable):
             missing.append(found)
         else:

@@ -1,0 +1,255 @@
+"""A diagnosis: every analysis of some runs on the same pictures, written to a folder as it is made.
+
+The folder holds ``diagnosis.json`` (what was looked at, and what each analysis gave or why it gave nothing),
+``results/*.json`` (one frozen result a file) and ``timings.json``. All but the timings is the same for the same runs,
+settings and machine, up to rounding in the last digits of what goes through a network.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic.dataclasses import dataclass as result_dataclass
+
+from concept_tuning.diagnostics.catalogue import ANALYSES, BY_NAME, Analysis
+from concept_tuning.diagnostics.pictures import Subject
+from concept_tuning.diagnostics.results import RESULT, Unavailable, load_result, save_result
+from concept_tuning.diagnostics.thumbnails import Thumbnails, make_thumbnails
+from concept_tuning.diagnostics.workbench import Workbench
+from concept_tuning.engine.runs import write_atomically
+from concept_tuning.engine.session import load_run
+from concept_tuning.errors import ConfigError, RunError, StudioError
+
+Report = Callable[[str], None]
+_OVERVIEW, _RESULTS, _THUMBNAILS = "diagnosis.json", "results", "thumbnails"
+
+
+@result_dataclass(frozen=True, kw_only=True, config=RESULT)
+class RunCard:
+    """A run in a diagnosis.
+
+    Attributes:
+        name: Its name here.
+        method: How it was fine-tuned.
+        backbone: timm's name.
+        source: Its data, as the run was given them.
+        seed: Of the run.
+        validation_note: How its validation split was drawn.
+    """
+
+    name: str
+    method: str
+    backbone: str
+    source: str
+    seed: int
+    validation_note: str
+
+
+@result_dataclass(frozen=True, kw_only=True, config=RESULT)
+class Entry:
+    """What one analysis gave.
+
+    Attributes:
+        analysis: Its name.
+        run: The run it is of; None for all together.
+        file: The result's file in the folder; None where there is none.
+        reason: Why there is none; None where there is one.
+    """
+
+    analysis: str
+    run: str | None
+    file: str | None
+    reason: str | None
+
+
+@result_dataclass(frozen=True, kw_only=True, config=RESULT)
+class Overview:
+    """What a diagnosis looked at, and what it found.
+
+    Attributes:
+        runs: The runs.
+        class_names: The C classes.
+        split: The split looked at.
+        pictures: How many of its pictures.
+        total: How many there are.
+        seed: Of every random choice.
+        entries: One for each analysis, or for each analysis and run.
+    """
+
+    runs: tuple[RunCard, ...]
+    class_names: tuple[str, ...]
+    split: str
+    pictures: int
+    total: int
+    seed: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """A diagnosis read from its folder.
+
+    Attributes:
+        overview: What was looked at.
+        results: Result by analysis and run (None: all together).
+        thumbnails: The pictures that results show.
+    """
+
+    overview: Overview
+    results: dict[tuple[str, str | None], Any]
+    thumbnails: Thumbnails
+
+
+def load_subjects(runs: Sequence[Path]) -> tuple[Subject, ...]:
+    """Load runs; each is called like its folder, with the folder above where two are called alike.
+
+    Raises:
+        RunError: if one is no trained run, or is given twice.
+    """
+    paths = [Path(run).resolve() for run in runs]
+    if len(set(paths)) < len(paths):
+        raise RunError("The same run is given twice; name each once.")
+    names = [path.name for path in paths]
+    return tuple(
+        Subject(
+            name=path.name if names.count(path.name) == 1 else f"{path.parent.name}/{path.name}", run=load_run(path)
+        )
+        for path in paths
+    )
+
+
+def choose_analyses(only: Sequence[str] = ()) -> tuple[Analysis, ...]:
+    """Return the analyses of these names, or all; raises ConfigError for an unknown name."""
+    unknown = [name for name in only if name not in BY_NAME]
+    if unknown:
+        raise ConfigError(f"There is no analysis {unknown[0]!r}; there are {', '.join(BY_NAME)}.")
+    return tuple(analysis for analysis in ANALYSES if not only or analysis.name in only)
+
+
+def diagnose(bench: Workbench, out: Path, *, only: Sequence[str] = (), report: Report = lambda text: None) -> Diagnosis:
+    """Make the analyses, each written as soon as it is done.
+
+    An analysis that lacks something, or fails for a reason that can be told, is entered with that reason.
+
+    Args:
+        bench: Runs and pictures.
+        out: Folder to write; made where it is missing. An earlier diagnosis in it is replaced.
+        only: Names of the analyses to make; empty: all.
+        report: Given a line of text before each analysis.
+
+    Raises:
+        ConfigError: for an unknown analysis.
+        RunError: if the folder cannot be written.
+    """
+    analyses = choose_analyses(only)
+    results = _prepare(out)
+    entries: list[Entry] = []
+    timings: dict[str, float] = {}
+    shown: set[str] = set()
+    found: dict[tuple[str, str | None], Any] = {}
+    for analysis in analyses:
+        report(analysis.title)
+        started = time.monotonic()
+        for run, result in _make(analysis, bench):
+            entry = _write(analysis, run, result, results, place=len(entries))
+            entries.append(entry)
+            if entry.file is not None:
+                found[analysis.name, run] = result
+                shown.update(analysis.gallery(result))
+        timings[analysis.name] = round(time.monotonic() - started, 2)
+    thumbnails = make_thumbnails(bench.pictures, shown)
+    save_result(thumbnails, results / f"{_THUMBNAILS}.json")
+    overview = _overview(bench, tuple(entries))
+    save_result(overview, out / _OVERVIEW)
+    write_atomically(out / "timings.json", json.dumps(timings, indent=1) + "\n")
+    return Diagnosis(overview=overview, results=found, thumbnails=thumbnails)
+
+
+def load_diagnosis(out: Path) -> Diagnosis:
+    """Read a diagnosis from its folder; raises :class:`RunError` if it is missing or damaged."""
+    overview = load_result(Overview, out / _OVERVIEW)
+    results: dict[tuple[str, str | None], Any] = {
+        (entry.analysis, entry.run): load_result(_kind(entry), out / entry.file)
+        for entry in overview.entries
+        if entry.file is not None
+    }
+    thumbnails = load_result(Thumbnails, out / _RESULTS / f"{_THUMBNAILS}.json")
+    return Diagnosis(overview=overview, results=results, thumbnails=thumbnails)
+
+
+def _kind(entry: Entry) -> type:
+    if entry.analysis not in BY_NAME:
+        raise RunError(f"The diagnosis holds an unknown analysis {entry.analysis!r}; make it again.")
+    return BY_NAME[entry.analysis].kind
+
+
+def _make(analysis: Analysis, bench: Workbench) -> Iterator[tuple[str | None, Any]]:
+    """Yield the result for each run, or the one of all together."""
+    if analysis.compute is not None:
+        yield None, _explained(analysis, lambda: analysis.compute(bench) if analysis.compute else None)
+        return
+    for subject in bench.subjects:
+        made = analysis.compute_one
+        yield subject.name, _explained(analysis, lambda: made(bench, subject) if made else None)  # noqa: B023
+
+
+def _explained(analysis: Analysis, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except StudioError as error:
+        return Unavailable(analysis=analysis.name, reason=str(error))
+
+
+def _write(analysis: Analysis, run: str | None, result: Any, folder: Path, *, place: int) -> Entry:
+    if isinstance(result, Unavailable):
+        return Entry(analysis=analysis.name, run=run, file=None, reason=result.reason)
+    name = f"{place:02d}_{analysis.name}.json"
+    save_result(result, folder / name)
+    return Entry(analysis=analysis.name, run=run, file=f"{_RESULTS}/{name}", reason=None)
+
+
+def _prepare(out: Path) -> Path:
+    """Make the folder and empty it of an earlier diagnosis; return the folder of results.
+
+    Raises:
+        RunError: if it holds other things than a diagnosis, or cannot be written.
+    """
+    results = out / _RESULTS
+    try:
+        if out.is_dir() and any(out.iterdir()) and not (out / _OVERVIEW).is_file() and not results.is_dir():
+            raise RunError(f"{out} is not empty and holds no diagnosis; name another --out.")
+        results.mkdir(parents=True, exist_ok=True)
+        (out / _OVERVIEW).unlink(missing_ok=True)
+        for old in results.glob("*.json"):
+            old.unlink()
+    except OSError as error:
+        raise RunError(f"The folder {out} cannot be written ({error.strerror}); name another --out.") from error
+    return results
+
+
+def _overview(bench: Workbench, entries: tuple[Entry, ...]) -> Overview:
+    cards = tuple(
+        RunCard(
+            name=subject.name,
+            method=subject.run.config.method,
+            backbone=subject.run.config.backbone.architecture,
+            source=Path(subject.run.config.data.source).name,
+            seed=subject.run.config.engine.seed,
+            validation_note=bench.bundle.validation_note,
+        )
+        for subject in bench.subjects
+    )
+    return Overview(
+        runs=cards,
+        class_names=bench.bundle.class_names,
+        split=bench.split,
+        pictures=len(bench.pictures),
+        total=len(bench.bundle.splits[bench.split]),
+        seed=bench.seed,
+        entries=entries,
+    )

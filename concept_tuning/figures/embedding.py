@@ -1,0 +1,167 @@
+"""Pictures and concept patches in the plane, as several networks have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from concept_tuning.diagnostics.embedding import Embedding, Layout
+from concept_tuning.figures.labels import escape, shorten
+from concept_tuning.figures.rows import symbol_of
+from concept_tuning.figures.style import BAD, COLOURS, GOOD, NEUTRAL, finish, run_colours
+
+Colour = Literal["class", "group", "right", "run"]
+
+#: Most names in a legend, and points above which they are drawn by WebGL.
+_NAMED, _MANY = 12, 2000
+#: Pixels of a panel among others, of a panel alone, and below each.
+_PANEL, _ALONE, _FRAME = 250, 360, 36
+
+
+class _Part(NamedTuple):
+    """Points of one colour: (m,) bool."""
+
+    name: str
+    members: np.ndarray
+    colour: str
+    symbol: str
+
+
+def embedding_figure(result: Embedding, *, colour: Colour = "class", runs: Sequence[str] | None = None) -> go.Figure:
+    """Draw the points of each network in a panel of its own, or for ``run`` those of all networks in one.
+
+    Axes have no unit, and distances between far points mean nothing, so neither is shown. The customdata of a
+    point is the picture's key, or key and number of the concept (from 0) if points are concept patches. Names in
+    the legend end where they would fill the page; they are always on hover.
+
+    Args:
+        result: The layouts.
+        colour: By class, by group, by whether the run's prediction is right, or by run.
+        runs: All runs of the page, for their colours.
+
+    Raises:
+        ValueError: By group, and there are none.
+    """
+    if colour == "group" and result.groups is None:
+        raise ValueError("these points have no groups to be coloured by")
+    together = colour == "run"
+    panels = 1 if together else max(1, len(result.layouts))
+    columns = min(2, panels)
+    rows = -(-panels // columns)
+    height = rows * ((_PANEL if panels > 1 else _ALONE) + _FRAME)
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        horizontal_spacing=0.04,
+        vertical_spacing=_FRAME / height,
+    )
+    named: set[str] = set()
+    reach = 1.05 * max((float(np.abs(layout.points).max(initial=0)) for layout in result.layouts), default=0) or 1.0
+    for place, layout in enumerate(result.layouts):
+        row, column = (1, 1) if together else (place // columns + 1, place % columns + 1)
+        for part in _parts(result, layout, colour, place, runs):
+            if part.members.any():
+                figure.add_trace(_points(result, layout, part, legend=part.name not in named), row=row, col=column)
+                named.add(part.name)
+        if not together:
+            figure.update_xaxes(title_text=_title(layout), row=row, col=column)
+    finish(figure, size=height + 60, legend=len(named) <= _NAMED)
+    figure.update_layout(margin={"l": 8, "r": 8, "b": 40}, legend={"itemsizing": "constant", "tracegroupgap": 0})
+    figure.update_xaxes(**_plain(reach), title_standoff=4, title_font_size=12, constrain="domain")
+    figure.update_yaxes(**_plain(reach), constrain="domain", constraintoward="top")
+    for place in range(rows * columns):
+        row, column = place // columns + 1, place % columns + 1
+        if place >= panels:
+            figure.update_xaxes(visible=False, row=row, col=column)
+            figure.update_yaxes(visible=False, row=row, col=column)
+        else:
+            axis = "x" if place == 0 else f"x{place + 1}"
+            figure.update_yaxes(scaleanchor=axis, row=row, col=column)
+    return figure
+
+
+def _parts(result: Embedding, layout: Layout, colour: Colour, place: int, runs: Sequence[str] | None) -> list[_Part]:
+    everything = np.ones(len(layout.points), bool)
+    if colour == "run":
+        shade = _run_colours(result, runs)[layout.run] if layout.tuned else NEUTRAL
+        return [_Part(layout.name, everything, shade, symbol_of(place))]
+    if colour == "right":
+        if layout.predicted is None:
+            return [_Part("not fine-tuned", everything, NEUTRAL, "circle")]
+        right = layout.predicted == result.labels
+        return [_Part("right", right, GOOD, "circle"), _Part("wrong", ~right, BAD, "x")]
+    if colour == "group" and result.groups is not None:
+        values, names = result.groups, result.group_names
+    else:
+        values, names = result.labels, result.class_names
+    return [
+        _Part(name, values == index, COLOURS[index % len(COLOURS)], symbol_of(index // len(COLOURS)))
+        for index, name in enumerate(names)
+    ]
+
+
+def _points(result: Embedding, layout: Layout, part: _Part, *, legend: bool) -> go.Scatter | go.Scattergl:
+    places = np.flatnonzero(part.members)
+    kind = go.Scattergl if len(layout.points) > _MANY else go.Scatter
+    size = 7 if len(layout.points) <= 500 else 5
+    return kind(
+        x=layout.points[places, 0],
+        y=layout.points[places, 1],
+        mode="markers",
+        marker={"color": part.colour, "symbol": part.symbol, "size": size, "opacity": 0.7},
+        customdata=[_custom(result, int(place)) for place in places],
+        text=[_told(result, layout, int(place)) for place in places],
+        hovertemplate="%{text}<extra></extra>",
+        name=shorten(part.name, 24),
+        legendgroup=part.name,
+        showlegend=legend,
+    )
+
+
+def _custom(result: Embedding, place: int) -> str | tuple[str, int]:
+    key = result.keys[int(result.picture[place])]
+    return key if result.concept is None else (key, int(result.concept[place]))
+
+
+def _told(result: Embedding, layout: Layout, place: int) -> str:
+    lines = [
+        escape(result.keys[int(result.picture[place])]),
+        f"class {_name(result.class_names, result.labels[place])}",
+    ]
+    if result.groups is not None:
+        lines.append(f"group {_name(result.group_names, result.groups[place])}")
+    if result.concept is not None:
+        lines.append(f"concept {int(result.concept[place]) + 1}")
+    if layout.predicted is not None:
+        lines.append(f"predicted {_name(result.class_names, layout.predicted[place])}")
+    return "<br>".join([*lines, escape(layout.name)])
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return escape(names[int(index)])
+
+
+def _run_colours(result: Embedding, runs: Sequence[str] | None) -> Mapping[str, str]:
+    drawn = list(dict.fromkeys(layout.run for layout in result.layouts))
+    return run_colours(drawn) | run_colours(list(runs or drawn))
+
+
+def _title(layout: Layout) -> str:
+    return f"{shorten(layout.name, 22)}{' (PCA)' if layout.technique == 'pca' else ''}"
+
+
+def _plain(reach: float) -> dict[str, object]:
+    """Return the look of an axis without unit."""
+    return {
+        "range": [-reach, reach],
+        "showticklabels": False,
+        "showgrid": False,
+        "zeroline": False,
+        "showline": True,
+        "mirror": True,
+        "linecolor": "#CCCCCC",
+    }

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from concept_tuning.diagnostics.catalogue import ANALYSES
+from concept_tuning.diagnostics.diagnose import choose_analyses, diagnose, load_diagnosis, load_subjects
+from concept_tuning.diagnostics.workbench import SHOWN, Workbench
+from concept_tuning.errors import ConfigError, RunError
+
+NEEDS_SCRATCH, NEEDS_HEAD = {"ledger"}, {"position-attention", "channel-attention", "switches"}
+
+
+@pytest.fixture(scope="module")
+def bench(subjects) -> Workbench:
+    return Workbench(subjects=subjects, bundle=subjects[0].run.data(), count=None)
+
+
+def assert_alike(first, second) -> None:
+    """The same but for rounding: random weights and ranks amplify the last bit of a sum."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert_alike(value, second[key])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_alike(one, other)
+    elif isinstance(first, float):
+        assert first == pytest.approx(second, rel=2e-3, abs=2e-3, nan_ok=True)
+    else:
+        assert first == second
+
+
+@pytest.mark.slow
+def test_every_analysis_gives_a_result_or_says_why_not(bench, subjects, tmp_path) -> None:
+    before = [{name: value.clone() for name, value in s.method.state_dict().items()} for s in subjects]
+    made = diagnose(bench, tmp_path / "first")
+    missing = {(entry.analysis, entry.run) for entry in made.overview.entries if entry.file is None}
+    assert {(name, None) for name in NEEDS_SCRATCH} <= missing
+    assert {(name, "vanilla") for name in NEEDS_HEAD} <= missing
+    assert not {name for name, run in missing if run == "concept-tuning"} & NEEDS_HEAD
+    assert all(entry.reason for entry in made.overview.entries if entry.file is None)
+    assert {entry.analysis for entry in made.overview.entries} == {analysis.name for analysis in ANALYSES}
+    for subject, state in zip(subjects, before, strict=True):
+        assert all((value == state[name]).all() for name, value in subject.method.state_dict().items())
+    read = load_diagnosis(tmp_path / "first")
+    assert read.overview == made.overview
+    assert set(read.results) == set(made.results)
+    again = dataclasses.replace(bench, _features={}, _concepts={})
+    diagnose(again, tmp_path / "second")
+    names = sorted(str(path.relative_to(tmp_path / "first")) for path in (tmp_path / "first").rglob("*.json"))
+    assert len(names) == len(made.results) + 3
+    for name in set(names) - {"timings.json"}:
+        one, other = (json.loads((tmp_path / folder / name).read_text()) for folder in ("first", "second"))
+        assert_alike(one, other)
+
+
+def test_chosen_analyses_alone_are_made(bench, tmp_path) -> None:
+    made = diagnose(bench, tmp_path, only=["groups", "verdict"])
+    assert [(entry.analysis, entry.run) for entry in made.overview.entries] == [
+        ("groups", "vanilla"),
+        ("groups", "concept-tuning"),
+        ("verdict", None),
+    ]
+    right = bench.right(bench.subjects[0])
+    assert made.results["groups", "vanilla"].average.value == pytest.approx(right.mean())
+    (verdict,) = made.results["verdict", None].verdicts
+    assert verdict.names == ("vanilla", "concept-tuning")
+
+
+def test_an_unknown_analysis_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"no analysis 'group'; there are groups, "):
+        choose_analyses(["group"])
+
+
+def test_a_folder_of_other_things_is_left_alone(bench, tmp_path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(RunError, match="not empty"):
+        diagnose(bench, tmp_path, only=["groups"])
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_run_given_twice_is_refused(subjects) -> None:
+    path = subjects[0].run.folder.path
+    with pytest.raises(RunError, match="given twice"):
+        load_subjects([path, path / ".." / path.name])
+    assert [subject.name for subject in load_subjects([path])] == ["vanilla"]
+
+
+def test_shown_pictures_are_few_distinct_and_partly_disputed(bench) -> None:
+    right = np.stack([bench.right(subject) for subject in bench.subjects])
+    assert len(bench.shown) == len(set(bench.shown)) == SHOWN
+    disputed = np.flatnonzero(right.any(0) & ~right.all(0))
+    assert len(set(bench.shown) & set(disputed.tolist())) >= min(SHOWN // 2, len(disputed))
