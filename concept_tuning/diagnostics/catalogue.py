@@ -249,7 +249,7 @@ ANALYSES: tuple[Analysis, ...] = (
         title="Maps against their controls",
         needs="masks for all measures but ROAD",
         kind=ControlledMaps,
-        compute_one=lambda bench, run: compare_with_controls(run, bench.pictures, seed=bench.seed),
+        compute_one=lambda bench, run: compare_with_controls(run, bench.some_pictures, seed=bench.seed),
     ),
     Analysis(
         name="sanity",

@@ -158,6 +158,7 @@ def compare_with_controls(
     wanted, unavailable = _available(subject, pictures, measures)
     chosen = np.zeros(n, bool)
     chosen[np.random.default_rng(seed).permutation(n)[:perturbed]] = True
+    kept: list[Mapping[str, np.ndarray]] = []
     with untouched(subject.method):
         twin = randomised_copy(subject.method, pictures.images(range(min(n, BATCH)), size), seed=seed)
         classes, parts = [], []
@@ -170,15 +171,26 @@ def compare_with_controls(
                 subject.method, twin, images.numpy(), classes[-1], maps=maps, seed=seed + start
             )
             masked = _mask_measures(sources, subject, pictures, places, wanted, tolerance)
-            changed = _perturbations(sources, subject.method, images.numpy(), classes[-1], chosen[places], wanted, seed)
-            parts.append({key: (*found, is_blank(sources[key[0]])) for key, found in {**masked, **changed}.items()})
+            parts.append({key: (*found, is_blank(sources[key[0]])) for key, found in masked.items()})
+            kept.append({name: found[chosen[places]] for name, found in sources.items()})
             progress(int(places[-1]) + 1, n)
-    values = tuple(_joined(key, [part[key] for part in parts]) for key in (parts[0] if parts else ()))
+        explained = np.concatenate(classes)
+        changed = _perturbations(
+            {name: np.concatenate([part[name] for part in kept]) for name in kept[0]},
+            subject.method,
+            pictures.images(np.flatnonzero(chosen).tolist(), size).numpy(),
+            explained,
+            chosen,
+            wanted,
+            seed,
+        )
+    values = tuple(_joined(key, [part[key] for part in parts]) for key in parts[0])
+    values += tuple(_joined(key, [found]) for key, found in changed.items())
     badges, missing = _badges(values, maps, wanted, seed)
     return ControlledMaps(
         subject=subject.name,
         keys=pictures.keys,
-        targets=np.concatenate(classes) if classes else np.zeros(0, np.int64),
+        targets=explained,
         maps=tuple(maps),
         controls=CONTROLS,
         values=values,
@@ -241,24 +253,34 @@ def _perturbations(
     chosen: np.ndarray,
     wanted: Sequence[str],
     seed: int,
-) -> _Found:
-    """Return values (b,), NaN where not chosen, and who was tried (b,) by source and measure."""
-    found: _Found = {}
+) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return values (n,), NaN where not chosen, who was tried (n,) and whose map is blank (n,) by source and measure.
+
+    Args:
+        sources: (m, S, S) maps of the chosen pictures by source.
+        method: The run's model.
+        images: (m, 3, S, S) uint8, the chosen pictures.
+        targets: (n,) classes.
+        chosen: (n,) bool, m of them True.
+        wanted: Measures.
+        seed: Of noise and ties.
+    """
+    if not chosen.any() or not set(wanted) & set(PERTURBATIONS):
+        return {}
+    found = {}
     for source, maps in sources.items():
         scores: dict[str, np.ndarray] = {}
-        if ROAD in wanted and chosen.any():
-            curves = road(lambda p: _predict(method, p), images[chosen], maps[chosen], targets[chosen], seed=seed)
-            scores[ROAD] = curves.road
-        if {INSERTION, DELETION} & set(wanted) and chosen.any():
-            curves = insertion_deletion(
-                lambda p: _predict(method, p), images[chosen], maps[chosen], targets[chosen], seed=seed
-            )
+        if ROAD in wanted:
+            scores[ROAD] = road(lambda p: _predict(method, p), images, maps, targets[chosen], seed=seed).road
+        if {INSERTION, DELETION} & set(wanted):
+            curves = insertion_deletion(lambda p: _predict(method, p), images, maps, targets[chosen], seed=seed)
             scores |= {INSERTION: curves.insertion, DELETION: curves.deletion}
+        blank = np.zeros(len(chosen), bool)
+        blank[chosen] = is_blank(maps)
         for name in (name for name in PERTURBATIONS if name in wanted):
-            values = np.full(len(images), np.nan)
-            if name in scores:
-                values[chosen] = scores[name]
-            found[source, name] = (values, chosen)
+            values = np.full(len(chosen), np.nan)
+            values[chosen] = scores[name]
+            found[source, name] = (values, chosen, blank)
     return found
 
 

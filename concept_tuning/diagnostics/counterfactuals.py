@@ -175,24 +175,27 @@ def background_counterfactuals(
     if len(kept) < _FEWEST:
         reason = f"{len(kept)} of {len(pictures)} pictures have an object, a background and donors; two are needed."
         return Unavailable(analysis="background counterfactuals", reason=reason)
-    runs: list[RunCounterfactuals] = []
+    runs: dict[str, RunCounterfactuals] = {}
     gallery: tuple[EditedPicture, ...] = ()
-    for number, subject in enumerate(subjects):
+    for size, (backgrounds, _) in sources.items():
+        alike = [subject for subject in subjects if subject.image_size == size]
 
-        def told(done: int, total: int, number: int = number) -> None:
-            progress(number * total + done, len(subjects) * total)
+        def told(done: int, total: int, before: int = len(runs), count: int = len(alike)) -> None:
+            progress(before * total + done * count, len(subjects) * total)
 
-        probabilities, edited = _predict_edits(
-            subject,
+        found, edited = _predict_edits(
+            alike,
             pictures,
             kept,
             drawn[kept],
-            objects=objects[subject.image_size],
-            backgrounds=sources[subject.image_size][0],
+            objects=objects[size],
+            backgrounds=backgrounds,
             keep=0 if gallery else examples,
             progress=told,
         )
-        runs.append(_summary(subject.name, probabilities, pictures.labels[kept], pool.labels[drawn[kept, 0]], seed))
+        for subject, probabilities in zip(alike, found, strict=True):
+            donor_labels = pool.labels[drawn[kept, 0]]
+            runs[subject.name] = _summary(subject.name, probabilities, pictures.labels[kept], donor_labels, seed)
         gallery = gallery or _gallery(edited, pictures, pool, kept, drawn)
     return Counterfactuals(
         keys=tuple(np.array(pictures.keys)[kept].tolist()),
@@ -203,7 +206,7 @@ def background_counterfactuals(
         donors=drawn[kept],
         donor_classes=pool.labels[drawn[kept]],
         left_out=len(pictures) - len(kept),
-        runs=tuple(runs),
+        runs=tuple(runs[subject.name] for subject in subjects),
         examples=gallery,
     )
 
@@ -232,7 +235,7 @@ def _donor_backgrounds(pool: Pictures, size: int) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def _predict_edits(
-    subject: Subject,
+    subjects: Sequence[Subject],
     pictures: Pictures,
     kept: np.ndarray,
     drawn: np.ndarray,
@@ -241,10 +244,13 @@ def _predict_edits(
     backgrounds: Tensor,
     keep: int,
     progress: Progress,
-) -> tuple[np.ndarray, Tensor]:
-    """Return probabilities (1 + len(EDITS), n, C), the unedited pictures first, and the first ``keep`` pictures so."""
-    size, method = subject.image_size, subject.method
-    found, edited = [], []
+) -> tuple[list[np.ndarray], Tensor]:
+    """Return for each of the runs, all of one picture size, the probabilities (1 + len(EDITS), n, C), the unedited
+    pictures first, and the first ``keep`` pictures so.
+    """
+    size = subjects[0].image_size
+    found: list[list[Tensor]] = [[] for _ in subjects]
+    edited = []
     for start in range(0, len(kept), BATCH):
         places = [int(place) for place in kept[start : start + BATCH]]
         images = pictures.images(places, size)
@@ -252,9 +258,10 @@ def _predict_edits(
         other, same = (backgrounds[donors[:, column]] for column in range(2))
         stack = torch.cat([images[None], edit_pictures(images, objects[places], other, same)])
         edited.append(stack[:, : max(0, keep - start)])
-        found.append(torch.stack([_probabilities(method, part) for part in stack]))
+        for subject, parts in zip(subjects, found, strict=True):
+            parts.append(torch.stack([_probabilities(subject.method, part) for part in stack]))
         progress(start + len(places), len(kept))
-    return torch.cat(found, dim=1).numpy(), torch.cat(edited, dim=1)
+    return [torch.cat(parts, dim=1).numpy() for parts in found], torch.cat(edited, dim=1)
 
 
 def _probabilities(method: Method, images: Tensor) -> Tensor:

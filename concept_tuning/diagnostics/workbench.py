@@ -16,8 +16,8 @@ from concept_tuning.diagnostics.pictures import Pictures, Subject, check_compara
 
 #: Pictures shown one by one, with all their maps.
 SHOWN = 8
-#: Pictures on which analyses that need many passes for each are made.
-FEW = 24
+#: Pictures on which analyses are made that need several passes for each, and those that need very many.
+SOME, FEW = 200, 24
 
 
 @dataclass(eq=False, kw_only=True)
@@ -95,10 +95,18 @@ class Workbench:
         return self.subset(self.shown)
 
     @cached_property
+    def some_pictures(self) -> Pictures:
+        """At most :data:`SOME` of the pictures, drawn at random."""
+        return self._drawn(SOME)
+
+    @cached_property
     def few_pictures(self) -> Pictures:
-        """A random few of the pictures, for what is dear."""
+        """At most :data:`FEW` of the pictures, drawn at random."""
+        return self._drawn(FEW)
+
+    def _drawn(self, count: int) -> Pictures:
         total = len(self.pictures)
-        chosen = np.random.default_rng(self.seed).choice(total, size=min(FEW, total), replace=False)
+        chosen = np.random.default_rng(self.seed).choice(total, size=min(count, total), replace=False)
         return self.subset(sorted(chosen.tolist()))
 
     def subset(self, places: Sequence[int]) -> Pictures:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from concept_tuning.diagnostics.predictions import Predictions
-from concept_tuning.figures.labels import escape, shorten
+from concept_tuning.figures.labels import escape, shorten, wrap
 from concept_tuning.figures.style import RATE_SCALE, finish
 
 #: Most classes whose cells hold a count, and whose names all stand beside the matrix.
@@ -86,7 +86,8 @@ def _matrix(result: Predictions) -> go.Heatmap:
 def _name_axes(figure: go.Figure, result: Predictions, row: int, column: int) -> None:
     classes = len(result.class_names)
     named = list(range(0, classes, max(1, -(-classes // _NAMED))))
-    ticks = [shorten(result.class_names[place], 14) for place in named]
+    few = classes <= _NARROW
+    ticks = [wrap(result.class_names[place]) if few else shorten(result.class_names[place], 14) for place in named]
     figure.update_xaxes(
         row=row,
         col=column,
@@ -94,7 +95,7 @@ def _name_axes(figure: go.Figure, result: Predictions, row: int, column: int) ->
         title_standoff=4,
         tickvals=named,
         ticktext=ticks,
-        tickangle=-45,
+        tickangle=0 if few else -45,
         tickfont_size=11,
         showgrid=False,
         zeroline=False,

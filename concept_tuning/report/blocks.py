@@ -157,6 +157,12 @@ def percent_interval(interval: Interval) -> str:
     return f"{percent(interval.value)} [{low}, {high}], n = {interval.n}"
 
 
+def of_all(interval: Interval, what: str) -> str:
+    """Return a share with its count and interval as part of a sentence: 79.4 % of 500 pictures [75.6, 82.7]."""
+    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (interval.low, interval.high))
+    return f"{percent(interval.value)} of {interval.n} {what} [{low}, {high}]"
+
+
 def points(interval: Interval) -> str:
     """Return a difference of shares with its interval, in percentage points."""
     value, low, high = (f"{100 * x:+.1f}".replace("-", "−") for x in (interval.value, interval.low, interval.high))

@@ -202,7 +202,8 @@ def layout(analysis: str) -> Callable[[Source], list[Block]]:
         shown = f"{len(found.labels)} of {found.total}" if len(found.labels) < found.total else f"all {found.total}"
         what = "concept patches" if found.kind == "concepts" else "pictures"
         by_group: list[Colour] = [] if found.groups is None else ["group"]
-        colours: list[Colour] = ["class", *by_group, "right"]
+        # Patches are many, and each colouring holds them all once more.
+        colours: list[Colour] = ["class"] if found.kind == "concepts" else ["class", *by_group, "right"]
         charts: list[Block] = [
             Chart(
                 figure=embedding_figure(found, colour=colour, runs=source.runs),
@@ -213,6 +214,7 @@ def layout(analysis: str) -> Callable[[Source], list[Block]]:
             for colour in colours
         ]
         missing = [Note(text=f"{one.analysis}: {one.reason}") for one in found.missing]
-        return [charts[0], Fold(title="Coloured otherwise", blocks=charts[1:]), *missing]
+        others = [Fold(title="Coloured otherwise", blocks=charts[1:])] if charts[1:] else []
+        return [charts[0], *others, *missing]
 
     return blocks

@@ -15,7 +15,7 @@ from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.slices import SliceTable
 from concept_tuning.diagnostics.verdict import Comparison, Verdict
 from concept_tuning.figures.labels import number
-from concept_tuning.report.blocks import Finding, Source, percent, percent_interval, points
+from concept_tuning.report.blocks import Finding, Source, of_all, percent, points
 from concept_tuning.report.looking import badge_counts
 
 #: A worst cell, or errors gathered in a slice, are told as more than chance below this p value.
@@ -33,7 +33,7 @@ def _accuracy(source: Source) -> Iterator[Finding]:
     found: dict[str, Predictions] = source.each("predictions")
     for run, result in found.items():
         yield Finding(
-            text=f"{run} has {percent_interval(result.accuracy)} pictures right (95 % interval).",
+            text=f"{run} has {of_all(result.accuracy, 'pictures')} right.",
             tone="neutral",
             chapter="predictions",
         )
@@ -57,8 +57,8 @@ def _worst_group(source: Source) -> Iterator[Finding]:
         )
         yield Finding(
             text=f"{run} is worst at {table.worst.class_name} | {table.worst.group}: "
-            f"{percent_interval(table.worst.accuracy)}, {100 * table.gap:.1f} points below its average, {chance} "
-            f"(p = {number(table.p_even, 2)}).",
+            f"{of_all(table.worst.accuracy, 'pictures')} right, {100 * table.gap:.1f} points below its average, "
+            f"{chance} (p = {number(table.p_even, 2)}).",
             tone="bad" if sure else "neutral",
             chapter="groups",
         )
@@ -106,7 +106,8 @@ def _rare(source: Source) -> Iterator[Finding]:
         point = rarity.threshold
         yield Finding(
             text=f"{point.rare} of {len(result.concepts)} {result.view} are rare: among the {point.low} that "
-            f"pre-training saw least, they tell classes apart (chance alone: {number(point.expected_by_chance, 2)}).",
+            f"pre-training saw least, they tell classes apart "
+            f"(by chance at most some {number(point.expected_by_chance, 2)}).",
             tone="neutral",
             chapter="rare-features",
         )
@@ -138,8 +139,8 @@ def _properties(source: Source) -> Iterator[Finding]:
     for one in [] if found is None else found.properties[:1]:
         if one.informative:
             yield Finding(
-                text=f"{one.name.capitalize()} alone tells the class of {percent_interval(one.accuracy)} training "
-                f"pictures (naming the largest class: {percent(one.baseline)}).",
+                text=f"{one.name.capitalize()} alone tells the class of {of_all(one.accuracy, 'training pictures')} "
+                f"(naming the largest class: {percent(one.baseline)}).",
                 tone="bad" if one.flagged else "neutral",
                 chapter="properties",
             )
@@ -177,7 +178,8 @@ def _slices(source: Source) -> Iterator[Finding]:
             gather = table.p_value < _SURE
             worst = table.slices[0]
             told = (
-                f"gather in pictures that look alike; the worst such slice has {percent_interval(worst.accuracy)} right"
+                f"gather in pictures that look alike: of the worst such {worst.accuracy.n} "
+                f"{percent(worst.accuracy.value)} are right"
                 if gather
                 else "are not shown to gather in pictures that look alike"
             )

@@ -65,7 +65,8 @@ def controls(source: Source) -> list[Block]:
             Chart(
                 figure=measure_figure(result),
                 heading=run,
-                caption="Means over the pictures. Where a control lies at or beyond the map, the map shows nothing "
+                caption=f"Means over {len(result.keys)} pictures (ROAD: fewer). Where a control lies at or beyond the "
+                "map, the map shows nothing "
                 "that a map which knows nothing would not show. Outside mass: less is better; all else: more.",
             ),
             Fold(

@@ -56,7 +56,7 @@ def _rarity(source: Source, result: RareFeatures, rarity: Rarity) -> list[Block]
     blocks: list[Block] = [
         Chart(
             figure=sweep_figure(rarity),
-            caption="How many concepts are rare if more or fewer count as seldom seen, and how many chance would give.",
+            caption="How many concepts are rare if more or fewer count as seldom seen, and the most that chance gives.",
         )
     ]
     if len(order):

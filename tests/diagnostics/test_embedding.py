@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
 from sklearn.decomposition import PCA
-from toys import ToyMethod, toy_subject
+from toys import ToyMethod
 
 from concept_tuning.diagnostics import embedding as module
 from concept_tuning.diagnostics.concept_maps import find_concept_maps
@@ -18,12 +16,10 @@ from concept_tuning.diagnostics.embedding import (
     embed_concepts,
     embed_pictures,
     lay_out,
-    pretrained_backbone,
 )
-from concept_tuning.diagnostics.features import compute_features, network_input
-from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
+from concept_tuning.diagnostics.features import compute_features
+from concept_tuning.diagnostics.results import load_result, save_result
 from concept_tuning.methods.base import pool
-from concept_tuning.models.backbone import build_backbone
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +109,7 @@ def test_pictures_of_all_runs(subjects, pictures, features, tmp_path) -> None:
 
 def test_the_network_before_is_laid_out_once_for_runs_that_share_it(subjects, pictures, features, monkeypatch) -> None:
     before = ToyMethod(torch.eye(3)).backbone
-    monkeypatch.setattr(module, "pretrained_backbone", lambda subject: before)
+    monkeypatch.setattr(module, "build_pretrained", lambda subject, *, analysis: before)
     found = embed_pictures(subjects, pictures, features)
     assert [(one.name, one.tuned) for one in found.layouts] == [
         ("before vanilla", False),
@@ -156,25 +152,3 @@ def test_fewer_points_are_drawn_and_the_number_is_said(subjects, pictures, featu
     assert (patches.total, len(patches.labels), len(patches.keys)) == (144, 18, 2)
     with pytest.raises(ValueError, match="all the pictures"):
         embed_concepts(subjects[:1], pictures, features, dataclasses.replace(concepts, keys=("x",)))
-
-
-@torch.no_grad()
-def test_the_pretrained_network_is_what_the_run_began_with(pictures) -> None:
-    config = tiny_config(backbone="tf_efficientnet_lite0", weights="auto")
-    subject = SimpleNamespace(name="run", image_size=64, run=SimpleNamespace(config=config))
-    state = torch.get_rng_state()
-    found = pretrained_backbone(subject)
-    assert torch.equal(state, torch.get_rng_state())
-    assert not found.training
-    fresh = build_backbone(config.backbone, image_size=64).eval()
-    images = network_input(SimpleNamespace(backbone=fresh), pictures.images([0], 64))
-    assert torch.equal(found(images), fresh(images))
-
-
-def test_a_run_without_pretraining_has_no_before() -> None:
-    subject = toy_subject(ToyMethod(torch.eye(3)), config=tiny_config("scratch"))
-    assert isinstance(pretrained_backbone(subject), Unavailable)
-    config = tiny_config(weights="no/such/file.safetensors")
-    missing = pretrained_backbone(SimpleNamespace(name="run", image_size=64, run=SimpleNamespace(config=config)))
-    assert isinstance(missing, Unavailable)
-    assert "file.safetensors" in missing.reason

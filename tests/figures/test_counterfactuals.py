@@ -15,7 +15,8 @@ KEYS = ("a.png", "b.png", "c.png", "d.png")
 LABELS = np.array([0, 0, 1, 1])
 #: Predictions of the pictures as they are, and of each kind of edit.
 BEFORE = np.array([0, 0, 1, 0])
-AFTER = {kind: np.array(row) for kind, row in zip(EDITS, ([1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 0]))}
+ROWS = ([1, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 0])
+AFTER = {kind: np.array(row) for kind, row in zip(EDITS, ROWS, strict=True)}
 VIEWS = np.random.default_rng(0).integers(0, 255, (5, 6, 6, 3)).astype(np.uint8)
 
 
