@@ -33,6 +33,10 @@ from concept_tuning.diagnostics.transport_links import TransportLinks, transport
 from concept_tuning.diagnostics.verdict import Verdict, compare_methods
 from concept_tuning.diagnostics.workbench import Workbench
 
+#: Pictures on which ROAD is measured, which solves 6 linear systems for each map and control.
+_PERTURBED = 16
+#: Concept patches laid out, each of which goes through every network.
+_PATCHES = 2500
 #: Gallery pictures of one concept, slice or list that are kept as thumbnails.
 _GALLERY = 8
 
@@ -249,7 +253,9 @@ ANALYSES: tuple[Analysis, ...] = (
         title="Maps against their controls",
         needs="masks for all measures but ROAD",
         kind=ControlledMaps,
-        compute_one=lambda bench, run: compare_with_controls(run, bench.some_pictures, seed=bench.seed),
+        compute_one=lambda bench, run: compare_with_controls(
+            run, bench.some_pictures, perturbed=_PERTURBED, seed=bench.seed
+        ),
     ),
     Analysis(
         name="sanity",
@@ -304,7 +310,9 @@ ANALYSES: tuple[Analysis, ...] = (
         title="Other backgrounds",
         needs="masks",
         kind=Counterfactuals,
-        compute=lambda bench: background_counterfactuals(bench.subjects, bench.pictures, seed=bench.seed),
+        compute=lambda bench: background_counterfactuals(
+            bench.subjects, bench.pictures, examples=_GALLERY, seed=bench.seed
+        ),
     ),
     Analysis(
         name="switches",
@@ -339,7 +347,12 @@ ANALYSES: tuple[Analysis, ...] = (
         title="Map of the concept patches",
         kind=Embedding,
         compute=lambda bench: embed_concepts(
-            bench.subjects, bench.pictures, bench.all_features, bench.concepts(bench.subjects[0]), seed=bench.seed
+            bench.subjects,
+            bench.pictures,
+            bench.all_features,
+            bench.concepts(bench.subjects[0]),
+            most=_PATCHES,
+            seed=bench.seed,
         ),
     ),
 )

@@ -26,6 +26,8 @@ from concept_tuning.engine.session import load_run
 from concept_tuning.errors import ConfigError, RunError, StudioError
 
 Report = Callable[[str], None]
+#: Thumbnails kept, of all that there are; more where results show more.
+_KEPT = 1000
 _OVERVIEW, _RESULTS, _THUMBNAILS = "diagnosis.json", "results", "thumbnails"
 
 
@@ -162,7 +164,7 @@ def diagnose(bench: Workbench, out: Path, *, only: Sequence[str] = (), report: R
                 found[analysis.name, run] = result
                 shown.update(analysis.gallery(result))
         timings[analysis.name] = round(time.monotonic() - started, 2)
-    thumbnails = make_thumbnails(bench.pictures, shown)
+    thumbnails = make_thumbnails(bench.pictures, _some_of(bench.pictures.keys, shown))
     save_result(thumbnails, results / f"{_THUMBNAILS}.json")
     overview = _overview(bench, tuple(entries))
     save_result(overview, out / _OVERVIEW)
@@ -180,6 +182,12 @@ def load_diagnosis(out: Path) -> Diagnosis:
     }
     thumbnails = load_result(Thumbnails, out / _RESULTS / f"{_THUMBNAILS}.json")
     return Diagnosis(overview=overview, results=results, thumbnails=thumbnails)
+
+
+def _some_of(keys: Sequence[str], shown: set[str]) -> set[str]:
+    """Return the names that results show, and others until there are :data:`_KEPT`."""
+    others = [key for key in keys if key not in shown]
+    return shown | set(others[: max(0, _KEPT - len(shown))])
 
 
 def _kind(entry: Entry) -> type:

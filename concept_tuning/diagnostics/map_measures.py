@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
+from scipy.linalg import solveh_banded
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from scipy.sparse.linalg import splu
 
 #: Probabilities (m, C) of pictures (m, 3, S, S) float32 with values in 0..255.
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -238,20 +237,21 @@ def impute(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
     number[1:-1, 1:-1][removed] = np.arange(count)
     values = np.pad(image.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
     row, column = (place + 1 for place in np.nonzero(removed))
-    diagonal, known = np.zeros(count), np.zeros((count, len(image)))
-    rows, columns, weights = [np.arange(count)], [np.arange(count)], [diagonal]
+    own, diagonal, known = np.arange(count), np.zeros(count), np.zeros((count, len(image)))
+    below: list[tuple[np.ndarray, np.ndarray, float]] = []
     for down, right, weight in _NEIGHBOURS:
         beside = (row + down, column + right)
         diagonal += weight * inside[beside]
-        unknown = number[beside] >= 0
-        known += weight * (values[:, *beside] * ~unknown).T
-        rows.append(np.flatnonzero(unknown))
-        columns.append(number[beside][unknown])
-        weights.append(np.full(int(unknown.sum()), -weight))
-    system = sparse.csc_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))))
-    # Symmetric and diagonally dominant, so no pivoting is needed.
-    factors = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    filled[:, removed] = factors.solve(known).T
+        other = number[beside]
+        known += weight * (values[:, *beside] * (other < 0)).T
+        later = other > own
+        below.append((other[later] - own[later], own[later], -weight))
+    # Symmetric and positive definite; pixels in reading order lie within a row of their neighbours, so it is banded.
+    bands = np.zeros((1 + max(int(step.max(initial=0)) for step, _, _ in below), count))
+    bands[0] = diagonal
+    for step, place, weight in below:
+        bands[step, place] = weight
+    filled[:, removed] = solveh_banded(bands, known, lower=True, overwrite_ab=True, overwrite_b=True).T
     return filled
 
 

@@ -8,6 +8,7 @@ the lowest and that information is beyond what shuffled labels give.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ def measure_rare_features(
             RunConcepts(
                 name=name,
                 auc=auc[name],
-                presence=presence_test(values, labels, settings),
+                presence=presence_test(values, labels, replace(settings, permutations=settings.network_permutations)),
                 contrast=infonce_bounds(tuned[name].scores, labels, seed=settings.seed) if name in tuned else (),
             )
             for name, values in networks.items()

@@ -46,6 +46,7 @@ class RareFeatureSettings:
 
     Attributes:
         permutations: Shufflings of the labels.
+        network_permutations: The same for each network's own feature map, where no concept is chosen by them.
         band_level: Probability 0..1 below the band of the null.
         rare_share: Share of the concepts, those with the lowest source frequency, that count as seldom seen.
         level_count: Levels tried for each concept under every shuffling, see :func:`presence_test`.
@@ -59,6 +60,7 @@ class RareFeatureSettings:
     """
 
     permutations: int = 300
+    network_permutations: int = 60
     band_level: float = 0.95
     rare_share: float = 0.1
     level_count: int = 24

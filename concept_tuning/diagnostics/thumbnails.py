@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import io
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from PIL import Image
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.pictures import Pictures
@@ -12,6 +15,8 @@ from concept_tuning.diagnostics.results import RESULT, Array
 
 #: Side of a thumbnail, in pixels.
 SIDE = 112
+#: Of the files, 0..100; above 100 they are lossless.
+QUALITY, LOSSLESS = 88, 101
 
 
 @dataclass(frozen=True, kw_only=True, config=RESULT)
@@ -20,12 +25,12 @@ class Thumbnails:
 
     Attributes:
         keys: Their m unique names.
-        images: (m, s, s, 3) uint8 RGB.
+        files: Each as a WebP file in base64.
         labels: (m,) int64 class indices.
     """
 
     keys: tuple[str, ...]
-    images: Array
+    files: tuple[str, ...]
     labels: Array
 
     def __contains__(self, key: str) -> bool:
@@ -33,25 +38,42 @@ class Thumbnails:
 
     def image(self, key: str) -> np.ndarray:
         """Return the picture of that name, (s, s, 3) uint8; raises KeyError if it is not among them."""
+        return np.asarray(Image.open(io.BytesIO(self.file(key))).convert("RGB"))
+
+    def file(self, key: str) -> bytes:
+        """Return the picture of that name as a WebP file; raises KeyError if it is not among them."""
         try:
-            return self.images[self.keys.index(key)]
+            return base64.b64decode(self.files[self.keys.index(key)])
         except ValueError:
             raise KeyError(key) from None
 
 
-def make_thumbnails(pictures: Pictures, keys: Iterable[str], *, side: int = SIDE) -> Thumbnails:
+def pack_thumbnails(
+    keys: Sequence[str], images: np.ndarray, labels: np.ndarray, *, quality: int = QUALITY
+) -> Thumbnails:
+    """Return thumbnails of (m, s, s, 3) uint8 pictures."""
+    return Thumbnails(keys=tuple(keys), files=tuple(_file(image, quality) for image in images), labels=labels)
+
+
+def make_thumbnails(pictures: Pictures, keys: Iterable[str], *, side: int = SIDE, quality: int = QUALITY) -> Thumbnails:
     """Make thumbnails of the named pictures, in the pictures' order, each once; unknown names are left out.
 
     Args:
         pictures: The pictures of the analysis.
         keys: Names of the wanted ones.
         side: Side in pixels.
+        quality: Of the files.
     """
     wanted = set(keys)
     places = [place for place, key in enumerate(pictures.keys) if key in wanted]
-    images = np.zeros((0, side, side, 3), np.uint8)
-    if places:
-        images = pictures.images(places, side).permute(0, 2, 3, 1).contiguous().numpy()
+    files = (_file(pictures.image(place, side).permute(1, 2, 0).contiguous().numpy(), quality) for place in places)
     return Thumbnails(
-        keys=tuple(pictures.keys[place] for place in places), images=images, labels=pictures.labels[places]
+        keys=tuple(pictures.keys[place] for place in places), files=tuple(files), labels=pictures.labels[places]
     )
+
+
+def _file(image: np.ndarray, quality: int) -> str:
+    file = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.save(file, format="WEBP", quality=min(quality, 100), lossless=quality >= LOSSLESS, exact=True)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -6,7 +6,7 @@ import pytest
 from concept_tuning.diagnostics.concept_effects import ConceptEffect, ConceptEffects, MaskShares
 from concept_tuning.diagnostics.results import Interval, Unavailable
 from concept_tuning.diagnostics.statistics import share
-from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.diagnostics.thumbnails import LOSSLESS, pack_thumbnails
 from concept_tuning.figures.concept_effects import concept_gallery, occurrence_figure, suspicion_figure
 
 KEYS = ("a.png", "b.png", "c.png", "d.png")
@@ -91,7 +91,7 @@ def test_the_matrix_has_classes_down_and_concepts_across() -> None:
 
 
 def test_the_gallery_has_the_patches_on_its_pictures() -> None:
-    thumbnails = Thumbnails(keys=KEYS, images=np.zeros((4, 8, 8, 3), np.uint8), labels=LABELS)
+    thumbnails = pack_thumbnails(KEYS, np.zeros((4, 8, 8, 3), np.uint8), LABELS, quality=LOSSLESS)
     figure = concept_gallery(effects(FIRST, LAST), 1, thumbnails)
     points = next(trace for trace in figure.data if trace.name == "pictures")
     assert list(points.customdata) == ["c.png", "a.png"]

@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.diagnostics.thumbnails import LOSSLESS, pack_thumbnails
 from concept_tuning.figures.galleries import Entry, class_name, gallery
 from concept_tuning.figures.tiles import Box
 from tests.figures.examples import picture
 
 KEYS = ("a.png", "b.png", "c.png")
-THUMBNAILS = Thumbnails(
-    keys=KEYS,
-    images=np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8),
-    labels=np.array([1, 0, 1]),
-)
+IMAGES = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8)
+THUMBNAILS = pack_thumbnails(KEYS, IMAGES, np.array([1, 0, 1]), quality=LOSSLESS)
 
 
 def entries(*keys: str) -> list[Entry]:

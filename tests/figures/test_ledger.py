@@ -5,14 +5,14 @@ import pytest
 
 from concept_tuning.diagnostics.ledger import Ledger, negative_transfer
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.diagnostics.thumbnails import LOSSLESS, pack_thumbnails
 from concept_tuning.figures.ledger import ledger_gallery, shares_figure, transfer_figure
 
 KEYS = tuple(f"{place}.png" for place in range(10))
 SCRATCH = {"s0": np.arange(10) < 6, "s1": np.arange(10) < 7}
 #: Loses pictures 0 (both pairs) and 6 (one pair), and rescues 8 and 9.
 TUNED = {"vanilla": {"v0": np.isin(np.arange(10), (1, 2, 3, 4, 5, 8, 9))}, "ours": {"o0": np.ones(10, bool)}}
-THUMBNAILS = Thumbnails(keys=KEYS, images=np.zeros((10, 4, 4, 3), np.uint8), labels=np.arange(10) % 2)
+THUMBNAILS = pack_thumbnails(KEYS, np.zeros((10, 4, 4, 3), np.uint8), np.arange(10) % 2, quality=LOSSLESS)
 
 
 def ledger(scratch: dict[str, np.ndarray] = SCRATCH, tuned: dict[str, dict[str, np.ndarray]] = TUNED) -> Ledger:

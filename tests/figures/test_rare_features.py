@@ -7,7 +7,7 @@ import pytest
 
 from concept_tuning.diagnostics.rare_results import Rarity
 from concept_tuning.diagnostics.source_frequency import SourceFrequency
-from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.diagnostics.thumbnails import LOSSLESS, pack_thumbnails
 from concept_tuning.figures.rare_features import gallery_figure, rarity_figure, sweep_figure
 from figures.examples import BAND, FREQUENCY, INFORMATION, MISSING, image, picture, rare_features
 
@@ -75,7 +75,7 @@ def test_the_sweep_counts_rare_concepts_beside_chance() -> None:
 
 
 def test_the_gallery_shows_the_strongest_pictures_with_their_patches() -> None:
-    kept = Thumbnails(keys=("a", "b"), images=np.stack([image(0), image(1)]), labels=np.array([0, 1]))
+    kept = pack_thumbnails(("a", "b"), np.stack([image(0), image(1)]), np.array([0, 1]), quality=LOSSLESS)
     figure = gallery_figure(rare_features(), kept, concepts=[2, 0])
     points = next(trace for trace in figure.data if trace.name == "pictures")
     assert list(points.customdata) == ["a", "b", "c", "a", "b"] * 2
@@ -94,7 +94,7 @@ def test_the_gallery_shows_the_strongest_pictures_with_their_patches() -> None:
 
 
 def test_groups_name_their_channels() -> None:
-    kept = Thumbnails(keys=(), images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.zeros(0, np.int64))
+    kept = pack_thumbnails((), np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64))
     members = tuple(tuple(range(10)) for _ in range(5))
     figure = gallery_figure(rare_features(view="groups", members=members), kept, concepts=[1])
     assert any("channels 0, 1, 2, 3, 4, 5, …" in note.text for note in figure.layout.annotations)

@@ -5,7 +5,7 @@ import pytest
 
 from concept_tuning.diagnostics.results import Interval
 from concept_tuning.diagnostics.slices import Slice, SliceTable
-from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.diagnostics.thumbnails import LOSSLESS, pack_thumbnails
 from concept_tuning.figures.slices import slice_figure, slice_gallery
 from concept_tuning.figures.style import BAD, COLOURS
 
@@ -58,7 +58,7 @@ def test_only_the_first_slices_are_drawn_and_the_others_counted() -> None:
 
 def test_the_gallery_is_of_the_slice_in_its_order() -> None:
     keys = ("a.png", "b.png", "c.png")
-    thumbnails = Thumbnails(keys=keys, images=np.zeros((3, 4, 4, 3), np.uint8), labels=np.array([0, 1, 0]))
+    thumbnails = pack_thumbnails(keys, np.zeros((3, 4, 4, 3), np.uint8), np.array([0, 1, 0]), quality=LOSSLESS)
     figure = slice_gallery(table(LOW, WIDE), 0, thumbnails, class_names=("owl", "tern"))
     assert list(figure.data[-1].customdata) == ["c.png", "a.png"]
     assert [note.text for note in figure.layout.annotations] == ["owl", "owl"]

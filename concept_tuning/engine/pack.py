@@ -1,0 +1,58 @@
+"""A small copy of a finished run, to be handed on: what is needed to look at it, with weights in half precision."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from concept_tuning.data.table import SPLITS
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.session import evaluate_run, load_run
+from concept_tuning.errors import RunError
+
+#: Files that are copied as they are.
+COPIED = ("config.json", "data.json", "split.json", "metrics.jsonl")
+
+
+def pack_run(run: Path, out: Path) -> RunFolder:
+    """Copy a finished run without checkpoints and predictions, and measure the copy.
+
+    Matrices and kernels are stored in half precision; biases, batch norms and their statistics, which are small and
+    may be out of its range, as they are. Results are those of the copy.
+
+    Args:
+        run: Folder of a finished run.
+        out: Folder to make; must not exist.
+
+    Raises:
+        RunError: if the run is not finished, or the folder exists or cannot be written.
+    """
+    source, target = RunFolder.open(run), RunFolder(Path(out))
+    if source.status().get("state") != "finished":
+        raise RunError(f"{run} is not finished; finish it by `concept-tuning resume {run}`.")
+    if target.path.exists():
+        raise RunError(f"{out} exists; remove it or name another folder.")
+    try:
+        target.best_weights.parent.mkdir(parents=True)
+        for name in COPIED:
+            shutil.copyfile(source.path / name, target.path / name)
+        weights = load_file(source.best_weights)
+        save_file(
+            {
+                name: value.half() if value.dtype == torch.float32 and value.ndim > 1 else value
+                for name, value in weights.items()
+            },
+            target.best_weights,
+        )
+        status = {key: source.status()[key] for key in ("state", "message", "step", "total_steps")}
+        target.write_json("status.json", status)
+        loaded = load_run(target.path)
+        data = loaded.data()
+        splits = {name: evaluate_run(loaded, name, data=data).to_dict() for name in SPLITS}
+        target.write_json("results.json", {"validation_note": data.validation_note, "splits": splits})
+    except OSError as error:
+        raise RunError(f"The folder {out} cannot be written ({error.strerror}).") from error
+    return target

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from concept_tuning.engine.evaluation import predict_split
+from concept_tuning.engine.pack import pack_run
+from concept_tuning.engine.session import load_run
+from concept_tuning.errors import RunError
+
+
+def test_a_packed_run_predicts_as_the_run_does(subjects, tmp_path) -> None:
+    run = subjects[1].run
+    packed = pack_run(run.folder.path, tmp_path / "packed")
+    before, after = load_file(run.folder.best_weights), load_file(packed.best_weights)
+    assert before.keys() == after.keys()
+    assert {value.dtype for value in after.values() if value.ndim > 1 and value.is_floating_point()} == {torch.float16}
+    assert all(torch.equal(value, after[name]) for name, value in before.items() if value.ndim < 2)
+    assert packed.best_weights.stat().st_size < 0.7 * run.folder.best_weights.stat().st_size
+    split = run.data().splits["test"]
+    found = [
+        predict_split(loaded.method, split, image_size=64, batch_size=8, device=torch.device("cpu")).probabilities
+        for loaded in (run, load_run(packed.path))
+    ]
+    np.testing.assert_allclose(found[0]["prediction"], found[1]["prediction"], atol=5e-3)
+    results = json.loads((packed.path / "results.json").read_text())
+    hits = found[1]["prediction"].argmax(1) == split.labels
+    assert results["splits"]["test"]["accuracy"] == pytest.approx(hits.mean())
+    assert "pid" not in packed.status()
+
+
+def test_what_cannot_be_packed_is_said(subjects, tmp_path) -> None:
+    path = subjects[0].run.folder.path
+    with pytest.raises(RunError, match="exists"):
+        pack_run(path, tmp_path)
+    with pytest.raises(RunError, match="not a run folder"):
+        pack_run(tmp_path, tmp_path / "out")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "config.json").write_text((path / "config.json").read_text())
+    with pytest.raises(RunError, match="not finished"):
+        pack_run(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
