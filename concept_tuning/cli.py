@@ -99,6 +99,10 @@ def _add_run_commands(commands: Any) -> None:
     resume.add_argument("run", type=Path)
     resume.add_argument("--quiet", action="store_true", help="no progress bar")
     resume.set_defaults(command=_resume)
+    work = commands.add_parser("work", description="Wait in the queue of a root folder, then go on with a run of it.")
+    work.add_argument("run", type=Path)
+    work.add_argument("--root", type=Path, required=True, help="folder of the runs, whose queue it is")
+    work.set_defaults(command=_work, quiet=False)
     evaluate = commands.add_parser(
         "evaluate", help="measure a trained run", description="Measure a run's best epoch on a split."
     )
@@ -180,6 +184,13 @@ def _resume(options: argparse.Namespace) -> int:
     from concept_tuning.engine.session import resume_run
 
     return _finish_training(options, lambda watcher: resume_run(options.run, watcher))
+
+
+def _work(options: argparse.Namespace) -> int:
+    from concept_tuning.engine.turns import turn
+
+    with turn(options.run, options.root):
+        return _resume(options)
 
 
 def _finish_training(options: argparse.Namespace, work: Callable[[Any], Any]) -> int:

@@ -79,7 +79,7 @@ class Workbench:
 
     @cached_property
     def shown(self) -> tuple[int, ...]:
-        """Places of the pictures shown one by one, ascending: those the runs disagree on first, then wrong ones."""
+        """Places of the pictures shown one by one: those the runs disagree on first, then wrong ones, then any."""
         right = np.stack([self.right(subject) for subject in self.subjects])
         disagree = right.any(0) & ~right.all(0)
         order = np.lexsort((np.random.default_rng(self.seed).permutation(right.shape[1]), right.all(0), ~disagree))
@@ -87,12 +87,7 @@ class Workbench:
         chosen = list(order[:half])
         rest = np.random.default_rng(self.seed + 1).permutation(right.shape[1])
         chosen += [place for place in rest if place not in chosen][: SHOWN - half]
-        return tuple(sorted(int(place) for place in chosen))
-
-    @property
-    def shown_pictures(self) -> Pictures:
-        """The pictures shown one by one."""
-        return self.subset(self.shown)
+        return tuple(int(place) for place in chosen)
 
     @cached_property
     def some_pictures(self) -> Pictures:

@@ -61,7 +61,6 @@ def controls(source: Source) -> list[Block]:
     blocks: list[Block] = []
     for run, result in source.each("controls").items():
         blocks += [
-            _badges(run, result),
             Chart(
                 figure=measure_figure(result),
                 heading=run,
@@ -69,6 +68,7 @@ def controls(source: Source) -> list[Block]:
                 "map, the map shows nothing "
                 "that a map which knows nothing would not show. Outside mass: less is better; all else: more.",
             ),
+            _badges(run, result),
             Fold(
                 title=f"Which control each map of {run} beats",
                 blocks=[

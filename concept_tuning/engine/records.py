@@ -1,0 +1,298 @@
+"""What is known of the runs below a root folder, read from their files alone, so that every watcher sees the same.
+
+Nothing here writes and nothing imports torch. A status that speaks of work is believed only while the
+process that wrote it lives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.errors import RunError, StudioError
+
+#: Where runs are kept unless another root is named.
+ROOT = Path("runs")
+#: States of a run that a living process waits with or works on; all others are at rest.
+WORKING_STATES = ("queued", "preparing", "training", "evaluating")
+#: Written by whoever asks a run to stop; holds the process id that was asked.
+STOP_REQUEST = "stop-requested"
+_END_STATES = ("finished", "stopped", "failed")
+_MARKS = ("config.json", "status.json", "metrics.jsonl")
+_NAME = re.compile(r"[\w.-]{1,100}")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as it stood at the moment of reading.
+
+    Attributes:
+        name: Path of the run below ``root`` with forward slashes: ``x`` or ``demo/x``.
+        root: Absolute path of the root folder.
+        path: Absolute path of the run folder.
+        state: ``queued``, ``preparing``, ``training``, ``evaluating``, ``finished``, ``stopped``, ``failed``,
+            ``interrupted`` (its process is gone without a word) or ``broken`` (its files cannot be read).
+        message: What it is doing, what went wrong, or why it is broken.
+        method: Fine-tuning method; empty if broken, as the next two.
+        backbone: Name of the architecture.
+        source: Where the pictures come from.
+        seed: Seed of the run; None if broken.
+        step: Optimiser steps done; 0 where the status does not tell.
+        total_steps: Optimiser steps in all; None before training.
+        seconds_left: Estimate, in seconds, while it trains; otherwise None.
+        images_per_second: Speed of training, in images a second, as last measured.
+        updated: When the status was last written; None if never.
+        submitted: When it entered the queue, in seconds since 1970; None unless queued.
+        stopping: Whether it works and has been asked to stop.
+        results: Content of ``results.json`` if finished, otherwise None.
+    """
+
+    name: str
+    root: Path
+    path: Path
+    state: str
+    message: str = ""
+    method: str = ""
+    backbone: str = ""
+    source: str = ""
+    seed: int | None = None
+    step: int = 0
+    total_steps: int | None = None
+    seconds_left: float | None = None
+    images_per_second: float | None = None
+    updated: datetime | None = None
+    submitted: float | None = None
+    stopping: bool = False
+    results: Mapping[str, Any] | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share of the optimiser steps that are done, 0 to 1."""
+        if self.state == "finished":
+            return 1.0
+        return min(max(self.step / self.total_steps, 0.0), 1.0) if self.total_steps else 0.0
+
+    @property
+    def working(self) -> bool:
+        """Whether a living process waits with the run or works on it."""
+        return self.state in WORKING_STATES
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The curves of a run so far, column by column.
+
+    Attributes:
+        steps: ``step``, ``epoch``, ``loss`` and each loss term, one value an optimiser step.
+        evaluations: ``step``, ``accuracy``, ``loss``, ``worst_group_accuracy`` and the others, one value an
+            evaluation on validation; measures of single heads as ``heads.NAME.MEASURE``.
+
+    The columns of one table are equally long; a row that lacks a value has None in its place.
+    """
+
+    steps: Mapping[str, Sequence[Any]]
+    evaluations: Mapping[str, Sequence[Any]]
+
+
+def list_runs(root: Path = ROOT) -> list[RunRecord]:
+    """Return the runs in a root folder and in the folders of it, one level deep, by name.
+
+    Hidden folders and folders that hold no run are passed over. A root that does not exist holds none.
+
+    Raises:
+        RunError: if the root cannot be listed.
+    """
+    root = Path(root).resolve()
+    records = (_read(root, path) for path in _run_folders(root))
+    return sorted((record for record in records if record is not None), key=lambda record: record.name)
+
+
+def read_run(name: str, root: Path = ROOT) -> RunRecord:
+    """Return the run of a name below a root, one of those :func:`list_runs` returns.
+
+    The name may come from outside, such as an address: it is looked up, never made a path of.
+
+    Raises:
+        RunError: if there is no such run.
+    """
+    root = Path(root).resolve()
+    path = next((path for path in _run_folders(root) if path.relative_to(root).as_posix() == name), None)
+    record = None if path is None else _read(root, path)
+    if record is None:
+        raise RunError(f"There is no run {name!r} in {root} any more; it was deleted, renamed or never there.")
+    return record
+
+
+def read_metrics(run: RunRecord) -> Metrics:
+    """Return the curves of a run so far; empty ones before the first step.
+
+    A last line that is still being written is left out.
+
+    Raises:
+        RunError: if the file cannot be read, or another line than the last is damaged.
+    """
+    file = RunFolder(run.path).metrics_file
+    try:
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        text = ""
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}.") from error
+    rows: dict[str, list[dict[str, Any]]] = {"step": [], "evaluation": []}
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            rows[row.pop("kind")].append(_flat(row))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"Line {number} of {file} is damaged; the curves cannot be drawn.") from error
+    return Metrics(_columns(rows["step"]), _columns(rows["evaluation"]))
+
+
+def check_name(name: str) -> str:
+    """Return a name if a run may bear it.
+
+    Raises:
+        RunError: unless it is 1 to 100 letters, digits, dashes, underscores and dots, with no dot at either end.
+    """
+    if not _NAME.fullmatch(name) or name.startswith(".") or name.endswith("."):
+        raise RunError(
+            f"{name!r} cannot be the name of a run; use up to 100 letters, digits, dashes, underscores and dots, "
+            "with no dot at the beginning or the end."
+        )
+    return name
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, be it whole or broken."""
+    return any((path / mark).is_file() for mark in _MARKS)
+
+
+def working_process(status: Mapping[str, Any]) -> psutil.Process | None:
+    """Return the living process that wrote a status of work, or None if it is gone or the run is at rest.
+
+    A process id given to another process since is told by its time of birth: it is later than the status. The
+    status tells whole seconds, so an id that is reused within a second of the last status is taken for the old one.
+    """
+    if status.get("state") not in WORKING_STATES:
+        return None
+    try:
+        process = psutil.Process(int(status["pid"]))
+        written = datetime.fromisoformat(status["updated"]).timestamp()
+        return process if process.create_time() <= written + 1 and is_alive(process) else None
+    except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; a dead one that its parent has not asked after does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop_requested(folder: RunFolder, pid: Any) -> bool:
+    """Whether the process of this id, which works on the run, has been asked to stop."""
+    try:
+        return (folder.path / STOP_REQUEST).read_text(encoding="utf-8").strip() == str(pid)
+    except OSError:
+        return False
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    for path in _folders(root):
+        if is_run(path):
+            yield path
+        else:
+            yield from (inner for inner in _folders(path, required=False) if is_run(inner))
+
+
+def _folders(path: Path, *, required: bool = True) -> list[Path]:
+    try:
+        return [inner for inner in path.iterdir() if not inner.name.startswith(".") and inner.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        if not required:
+            return []
+        raise RunError(f"The runs in {path} cannot be listed: {error.strerror}.") from error
+
+
+def _read(root: Path, path: Path) -> RunRecord | None:
+    """Read one run folder; None if it vanished meanwhile."""
+    name = path.relative_to(root).as_posix()
+    try:
+        return _read_whole(name, root, path)
+    except (StudioError, TypeError, ValueError, OverflowError, RecursionError, OSError) as error:
+        if not path.is_dir():
+            return None
+        reason = str(error) if isinstance(error, StudioError) else f"Its status.json is damaged ({error})."
+        return RunRecord(name, root, path, "broken", reason)
+
+
+def _read_whole(name: str, root: Path, path: Path) -> RunRecord:
+    folder = RunFolder(path)
+    config = folder.config()
+    status, state, message = _status(folder)
+    updated = status.get("updated")
+    working = state in WORKING_STATES
+    return RunRecord(
+        name=name,
+        root=root,
+        path=path,
+        state=state,
+        message=message,
+        method=config.method,
+        backbone=config.backbone.architecture,
+        source=config.data.source,
+        seed=config.engine.seed,
+        step=int(status.get("step", 0)),
+        total_steps=int(status["total_steps"]) if "total_steps" in status else None,
+        seconds_left=_number(status.get("seconds_left")) if state == "training" else None,
+        images_per_second=_number(status.get("images_per_second")),
+        updated=None if updated is None else datetime.fromisoformat(updated),
+        submitted=_number(status.get("submitted")) if state == "queued" else None,
+        stopping=working and stop_requested(folder, status.get("pid")),
+        results=folder.read_json("results.json", "splits") if state == "finished" else None,
+    )
+
+
+def _status(folder: RunFolder) -> tuple[dict[str, Any], str, str]:
+    """Return a run's status, its honest state and the message to it."""
+    status = folder.status()
+    if status.get("state") in WORKING_STATES and working_process(status) is None:
+        status = folder.status()  # its last words may have come between the reading and the asking
+    state = status.get("state")
+    if state is None:
+        return status, "interrupted", "It has not begun; resume begins it."
+    if state in WORKING_STATES and working_process(status) is None:
+        return status, "interrupted", f"Its process ended while {state}; resume goes on from the last checkpoint."
+    if state not in (*WORKING_STATES, *_END_STATES):
+        raise RunError(f"{folder.path / 'status.json'} tells an unknown state, {state!r}; the run folder is damaged.")
+    return status, state, str(status.get("message", ""))
+
+
+def _number(value: Any) -> float | None:
+    number = None if value is None else float(value)
+    return None if number is None or not math.isfinite(number) else number
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}

@@ -1,0 +1,366 @@
+"""Runs in processes of their own: the queue, stop, kill and resume, two watchers, delete and rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from concept_tuning.config import RunConfig
+from concept_tuning.engine.checkpoint import list_checkpoints
+from concept_tuning.engine.jobs import LOG, delete, rename, request_stop, resume, start, stop
+from concept_tuning.engine.records import RunRecord, list_runs, read_metrics, read_run
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.session import start_run
+from concept_tuning.engine.turns import controlled, write_status
+from concept_tuning.errors import RunError
+from concept_tuning.progress import ConsoleWatcher
+
+#: A job that trains nothing: it notes when its turn begins and ends, which it does when there is a file `go`.
+JOB = """
+import sys, time
+from pathlib import Path
+from concept_tuning.engine.turns import turn
+path, root = Path(sys.argv[1]), Path(sys.argv[2])
+def note(word):
+    with (root / "notes").open("a") as file:
+        file.write(f"{word} {path.name}\\n")
+with turn(path, root):
+    note("begin")
+    while not (root / "go").exists():
+        time.sleep(0.05)
+    note("end")
+"""
+START = """
+import json, sys
+from pathlib import Path
+from concept_tuning.config import RunConfig
+from concept_tuning.engine.jobs import start
+start(RunConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3])
+"""
+WATCH = """
+import sys
+from pathlib import Path
+from concept_tuning.engine.records import list_runs
+print([(run.name, run.state, run.method, run.stopping) for run in list_runs(Path(sys.argv[1]))])
+assert "torch" not in sys.modules
+"""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.1)
+
+
+def pid_of(run: RunRecord) -> int:
+    return int(RunFolder(run.path).status()["pid"])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """Return a root folder; whatever still works on its runs is ended afterwards."""
+    root = tmp_path / "runs"
+    root.mkdir()
+    yield root
+    for run in list_runs(root):
+        if run.working and pid_of(run) != os.getpid():
+            os.kill(pid_of(run), signal.SIGKILL)
+
+
+@pytest.fixture
+def at_rest(root: Path) -> Callable[..., RunRecord]:
+    """Return a function that makes a run with a status and without a process."""
+
+    def make(name: str = "one", **status: object) -> RunRecord:
+        write_status(RunFolder.create(root / name, RunConfig()), **({"state": "stopped"} | status))
+        return read_run(name, root)
+
+    return make
+
+
+@pytest.fixture
+def spawn(root: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Return a function that starts a job without training for a run."""
+    processes: list[subprocess.Popen] = []
+
+    def begin(name: str) -> subprocess.Popen:
+        job = subprocess.Popen([sys.executable, "-c", JOB, str(root / name), str(root)])
+        processes.append(job)
+        return job
+
+    yield begin
+    for job in processes:
+        job.kill()
+        job.wait()
+
+
+def test_jobs_train_one_at_a_time_in_the_order_of_submission(at_rest, spawn, root: Path) -> None:
+    names = ["c", "a", "d", "b"]
+    for number, name in enumerate(names):
+        at_rest(name, submitted=1000.0 + number)
+    first = spawn("c")
+    wait_for(lambda: (root / "notes").exists())
+    waiting = {name: spawn(name) for name in ("b", "d", "a")}  # begun in another order than submitted
+    wait_for(lambda: [run.state for run in list_runs(root)] == ["queued", "queued", "preparing", "queued"])
+    os.kill(waiting["d"].pid, signal.SIGKILL)  # a dead one holds nobody up; the last takes its place
+    waiting["d"].wait()
+    assert read_run("d", root).state == "interrupted"
+    (root / "go").touch()
+    assert first.wait(60) == waiting["a"].wait(60) == waiting["b"].wait(60) == 0
+    expected = [f"{word} {name}" for name in ("c", "a", "b") for word in ("begin", "end")]
+    assert (root / "notes").read_text().splitlines() == expected
+
+
+def test_a_queued_job_leaves_the_queue_when_asked(at_rest, spawn, root: Path) -> None:
+    for name in ("holder", "waiter"):
+        at_rest(name)
+    spawn("holder")
+    wait_for(lambda: (root / "notes").exists())
+    waiter = spawn("waiter")
+    wait_for(lambda: read_run("waiter", root).state == "queued")
+    stopped = stop(read_run("waiter", root))
+    assert (stopped.state, stopped.message) == ("stopped", "Stopped; resume goes on from here")
+    assert not stopped.stopping
+    assert waiter.wait(5) != 0
+    assert (root / "notes").read_text() == "begin holder\n"
+
+
+def test_a_process_that_will_not_end_is_killed_after_the_grace_period(at_rest, root: Path) -> None:
+    at_rest("deaf")
+    deaf = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import signal,time\nsignal.signal(2, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert deaf.stdout is not None
+    try:
+        deaf.stdout.readline()
+        write_status(RunFolder(root / "deaf"), state="training", step=3, total_steps=8, pid=deaf.pid)
+        run = read_run("deaf", root)
+        request_stop(run)
+        assert read_run("deaf", root).stopping
+        stopped = stop(run, grace=0.5)
+        assert (stopped.state, stopped.progress, stopped.stopping) == ("stopped", 3 / 8, False)
+        assert "force" in stopped.message
+        assert deaf.wait(5) == -signal.SIGKILL
+    finally:
+        deaf.kill()
+        deaf.wait()
+        deaf.stdout.close()
+
+
+def test_one_interrupt_is_sent_however_often_a_stop_is_asked_for(at_rest, root: Path) -> None:
+    at_rest("counter")
+    code = (
+        "import signal,time\nheard=[]\nsignal.signal(2, lambda *_: heard.append(1))\nprint(1, flush=True)\n"
+        "for _ in range(20):\n    time.sleep(0.1)\nprint(len(heard), flush=True)"
+    )
+    counter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert counter.stdout is not None
+    counter.stdout.readline()
+    write_status(RunFolder(root / "counter"), state="training", pid=counter.pid)
+    for _ in range(3):
+        request_stop(read_run("counter", root))
+        (root / "counter" / "config.json").write_text("broken")  # which must not make it forget
+    assert counter.communicate(timeout=20)[0] == "1\n"
+
+
+def test_controls_refuse_while_a_process_works(at_rest, root: Path) -> None:
+    run = at_rest("busy", state="training", pid=os.getpid())
+    assert run.working
+    for control in (delete, resume, lambda run: rename(run, "other")):
+        with pytest.raises(RunError, match="stop it first"):
+            control(run)
+    write_status(RunFolder(run.path), state="stopped")
+    with RunFolder(run.path).locked(), pytest.raises(RunError, match="Another process is working"):
+        delete(run)  # there is a process that has not told yet
+    assert [each.name for each in list_runs(root)] == ["busy"]
+
+
+def test_stop_and_resume_refuse_what_they_cannot_do(at_rest, root: Path) -> None:
+    run = at_rest("rest")
+    with pytest.raises(RunError, match="it is stopped"):
+        stop(run)
+    RunFolder(run.path).write_json("results.json", {"splits": {}})
+    write_status(RunFolder(run.path), state="finished")
+    with pytest.raises(RunError, match="it is finished"):
+        resume(run)
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(RunError, match="it is broken"):
+        resume(run)
+
+
+def test_delete_removes_the_run_and_nothing_else(at_rest, root: Path, tmp_path: Path) -> None:
+    run, other = at_rest("one"), at_rest("two")
+    (run.path / "config.json").write_text("broken")
+    delete(run)
+    assert [each.name for each in list_runs(root)] == ["two"]
+    assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["two"]
+    with pytest.raises(RunError, match="no run 'one'"):
+        delete(run)
+    model = root / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    with pytest.raises(RunError, match="too little of a run"):
+        delete(read_run("model", root))
+    other.path.rename(tmp_path / "elsewhere")
+    other.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="is a link"):
+        delete(other)
+    assert (tmp_path / "elsewhere" / "config.json").is_file()
+    assert (model / "config.json").is_file()
+
+
+def test_rename_keeps_the_run_and_its_folder(at_rest, root: Path) -> None:
+    at_rest("demo/one", step=3, total_steps=4)
+    renamed = rename(read_run("demo/one", root), "Zwei_2.b-c")
+    assert (renamed.name, renamed.progress) == ("demo/Zwei_2.b-c", 0.75)
+    assert [run.name for run in list_runs(root)] == ["demo/Zwei_2.b-c"]
+    assert rename(at_rest("named in a shell, é"), "plain").state == "stopped"
+    at_rest("demo/three")
+    with pytest.raises(RunError, match="taken by a run"):
+        rename(renamed, "three")
+    (root / "demo" / "link").symlink_to("nowhere")
+    with pytest.raises(RunError, match="taken by something else"):
+        rename(renamed, "link")
+
+
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "a/b",
+    "../x",
+    "/etc",
+    "a\\b",
+    "a b",
+    "a\0b",
+    "a\n",
+    "x" * 101,
+    "end.",
+    "-\u202e",
+    "~",
+]
+
+
+def test_hostile_names_are_refused_everywhere(at_rest, root: Path) -> None:
+    run = at_rest("one")
+    before = sorted(root.parent.rglob("*"))
+    for name in HOSTILE:
+        with pytest.raises(RunError, match="cannot be the name"):
+            rename(run, name)
+        with pytest.raises(RunError, match="cannot be the name"):
+            start(RunConfig(), root, name)
+        with pytest.raises(RunError):
+            read_run(name, root)
+    assert {*root.parent.rglob("*")} - {*before} <= {root / ".control.lock", run.path / ".lock"}
+
+
+def test_a_start_that_fails_leaves_nothing_behind(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(root / "no-python"))
+        with pytest.raises(RunError, match="cannot start: No such file"):
+            start(RunConfig(), root, "one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match="No space left"):
+            start(RunConfig(), root, "one")
+    assert [path for path in root.iterdir() if path.is_dir()] == []
+    (root / "one").mkdir()
+    with pytest.raises(RunError, match="taken by something else"):
+        start(RunConfig(), root, "one")
+    (root / "file").touch()
+    with pytest.raises(RunError, match="Cannot work in"):
+        start(RunConfig(), root / "file", "one")
+
+
+def test_a_resume_that_fails_says_so_and_can_be_repeated(at_rest, root: Path, monkeypatch) -> None:
+    run = at_rest("one", step=2, total_steps=8)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match="disk is full"):
+            resume(run)
+    assert read_run("one", root).state == "stopped"
+    monkeypatch.setattr(sys, "executable", str(root / "no-python"))
+    with pytest.raises(RunError, match="cannot start"):
+        resume(run)
+    again = read_run("one", root)
+    assert (again.state, again.step) == ("failed", 2)
+    assert "cannot start" in again.message
+
+
+def test_a_new_run_is_never_seen_half_made(root: Path) -> None:
+    with controlled(root):
+        RunFolder.create(root / ".starting-one", RunConfig())
+        assert list_runs(root) == []
+    with controlled(root):  # what a starter that was killed left behind is swept up
+        assert not (root / ".starting-one").exists()
+
+
+@pytest.mark.slow
+def test_the_second_run_waits_and_both_can_be_stopped_and_resumed(tiny, root: Path) -> None:
+    long = start(tiny(device="cpu", epochs=2000), root, "long")
+    short = start(tiny("linear-probe", device="cpu"), root, "short")
+    assert (long.state, short.state) == ("queued", "queued")
+    assert os.getsid(pid_of(long)) == pid_of(long) != os.getsid(0)
+    wait_for(lambda: read_run("long", root).step >= 3)
+    seen = subprocess.run([sys.executable, "-c", WATCH, str(root)], capture_output=True, text=True, check=True).stdout
+    assert eval(seen) == [("long", "training", "vanilla", False), ("short", "queued", "linear-probe", False)]
+    assert 0 < read_run("long", root).progress < 1
+    assert stop(short).state == "stopped"
+    assert not RunFolder(short.path).metrics_file.exists()
+    assert resume(short).state == "queued"
+    stopped = stop(read_run("long", root))
+    assert stopped.state == "stopped"
+    assert list_checkpoints(RunFolder(long.path).checkpoints)[-1].name == f"step-{stopped.step:09d}"
+    assert len(read_metrics(stopped).steps["loss"]) == stopped.step
+    assert not psutil.pid_exists(pid_of(long))
+    wait_for(lambda: not read_run("short", root).working)
+    short = read_run("short", root)
+    assert (short.state, short.progress) == ("finished", 1.0), (short.path / LOG).read_text()
+    assert short.results is not None
+    assert set(short.results["splits"]) == {"train", "val", "test"}
+
+
+@pytest.mark.slow
+def test_a_run_outlives_its_starter_and_a_killed_one_ends_with_the_same_bytes(tiny, root: Path) -> None:
+    config = tiny(device="cpu", epochs=10)
+    undisturbed = start_run(config, root / "undisturbed", ConsoleWatcher(quiet=True))
+    subprocess.run([sys.executable, "-c", START, json.dumps(config.to_dict()), str(root), "killed"], check=True)
+    wait_for(lambda: read_run("killed", root).step >= 3)
+    os.kill(pid_of(read_run("killed", root)), signal.SIGKILL)
+    wait_for(lambda: not read_run("killed", root).working, 5)
+    killed = read_run("killed", root)
+    assert killed.state == "interrupted"
+    assert "while training" in killed.message
+    assert killed.step < 40
+    resume(killed)
+    wait_for(lambda: not read_run("killed", root).working)
+    ended = RunFolder(killed.path)
+    assert read_run("killed", root).state == "finished", (killed.path / LOG).read_text()
+    assert ended.metrics_file.read_bytes() == undisturbed.metrics_file.read_bytes()
+    assert ended.best_weights.read_bytes() == undisturbed.best_weights.read_bytes()
+    assert ended.read_json("results.json") == undisturbed.read_json("results.json")
