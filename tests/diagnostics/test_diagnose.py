@@ -73,7 +73,7 @@ def test_chosen_analyses_alone_are_made(bench, tmp_path) -> None:
 
 
 def test_an_unknown_analysis_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"no analysis 'group'; there are groups, "):
+    with pytest.raises(ConfigError, match=r"no analysis 'group'; there are predictions, groups, "):
         choose_analyses(["group"])
 
 

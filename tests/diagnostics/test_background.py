@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from concept_tuning.diagnostics import background
+from concept_tuning.diagnostics.background import (
+    FOLDER,
+    delete_diagnosis,
+    list_diagnoses,
+    start_diagnosis,
+    stop_diagnosis,
+)
+from concept_tuning.engine.records import RunRecord
+from concept_tuning.errors import RunError
+
+#: Says what `diagnose` says, writes what it writes, and waits for a file `go` in between.
+COMMAND = """
+import sys, time
+from pathlib import Path
+out = Path(sys.argv[sys.argv.index("--out") + 1])
+print("    1 s  Predictions", file=sys.stderr, flush=True)
+print("   12 s  Maps", file=sys.stderr, flush=True)
+while not (out.parent / "go").exists():
+    time.sleep(0.02)
+out.mkdir()
+(out / "diagnosis.json").write_text("{}")
+"""
+
+
+def record(root: Path, name: str = "vanilla", state: str = "finished") -> RunRecord:
+    return RunRecord(name, root, root / name, state)
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch):
+    def say(code: str) -> None:
+        monkeypatch.setattr(background, "COMMAND", (sys.executable, "-c", code))
+
+    say(COMMAND)
+    return say
+
+
+def test_it_is_watched_from_its_files_until_it_is_done(command, tmp_path: Path) -> None:
+    job = start_diagnosis([record(tmp_path), record(tmp_path, "ct")], tmp_path, "first", images=30)
+    pid = json.loads((tmp_path / FOLDER / "first.job.json").read_text())["pid"]
+    assert os.getsid(pid) == pid  # a session of its own
+    line = psutil.Process(pid).cmdline()
+    assert line[-6:] == [str(tmp_path / "vanilla"), str(tmp_path / "ct"), "--out", str(job.path), "--images", "30"]
+    wait_for(lambda: list_diagnoses(tmp_path)[0].begun == 2)
+    seen = list_diagnoses(tmp_path)[0]
+    assert (seen.state, seen.message, seen.runs) == ("working", "Maps", ("vanilla", "ct"))
+    assert seen.progress == 1 / seen.total
+    with pytest.raises(RunError, match="stop it first"):
+        delete_diagnosis(seen)
+    (tmp_path / FOLDER / "go").touch()
+    wait_for(lambda: list_diagnoses(tmp_path)[0].state == "finished")
+    done = list_diagnoses(tmp_path)[0]
+    assert (done.progress, done.seconds) == (1.0, 12)
+    delete_diagnosis(done)
+    assert list_diagnoses(tmp_path) == []
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["go"]
+
+
+def test_it_can_be_stopped(command, tmp_path: Path) -> None:
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    stop_diagnosis(job)
+    assert list_diagnoses(tmp_path)[0].state == "stopped"
+    with pytest.raises(RunError, match="does not work"):
+        stop_diagnosis(job)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("print('Error: The runs were trained on other data.'); raise SystemExit(2)", "trained on other data"),
+        ("import os; os._exit(9)", "without a word"),
+    ],
+)
+def test_a_failure_is_told(command, tmp_path: Path, code: str, message: str) -> None:
+    command(code)
+    start_diagnosis([record(tmp_path)], tmp_path, "first")
+    wait_for(lambda: list_diagnoses(tmp_path)[0].state != "working")
+    job = list_diagnoses(tmp_path)[0]
+    assert job.state == "failed"
+    assert message in job.message
+
+
+def test_what_cannot_be_started_leaves_nothing_behind(command, tmp_path: Path, monkeypatch) -> None:
+    for name in ("", "../x", "a/b", ".hidden"):
+        with pytest.raises(RunError, match="cannot be the name"):
+            start_diagnosis([record(tmp_path)], tmp_path, name)
+    with pytest.raises(RunError, match="Only finished runs"):
+        start_diagnosis([record(tmp_path, state="training")], tmp_path, "first")
+    with pytest.raises(RunError, match="Only finished runs"):
+        start_diagnosis([], tmp_path, "first")
+    (tmp_path / FOLDER / "taken").mkdir(parents=True)
+    with pytest.raises(RunError, match="already"):
+        start_diagnosis([record(tmp_path)], tmp_path, "taken")
+    monkeypatch.setattr(background, "COMMAND", (str(tmp_path / "no-python"),))
+    with pytest.raises(RunError, match="cannot start"):
+        start_diagnosis([record(tmp_path)], tmp_path, "first")
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["taken"]
+
+
+def test_a_process_id_that_was_given_away_is_not_believed(command, tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    born = psutil.Process().create_time() - 100
+    values = {"runs": ["a"], "total": 3, "started": 1.0, "pid": os.getpid(), "born": born}
+    (folder / "old.job.json").write_text(json.dumps(values))
+    (folder / "damaged.job.json").write_text("{")
+    (job,) = list_diagnoses(tmp_path)
+    assert (job.name, job.state) == ("old", "failed")
+
+
+def test_watching_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from concept_tuning.diagnostics.background import list_diagnoses\n"
+        "assert list_diagnoses(Path(sys.argv[1])) == []\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
