@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Everything is set up by the first command that needs it.
-.PHONY: help install quick test test-all lint types bench clean
+.PHONY: help install app demo-assets quick test test-all lint types bench clean
 
 help:            ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -15,6 +15,12 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 	touch $@
 
 install: $(VENV)/.installed  ## make the virtual environment and install everything
+
+app: install     ## the dashboard, on the demo that comes with it
+	$(BIN)/streamlit run app/main.py
+
+demo-assets: install  ## train and diagnose the demo in assets/demo anew
+	$(BIN)/python assets/demo.py
 
 quick: install   ## fine-tune both ways on planted birds and print the results
 	$(BIN)/concept-tuning train --preset quick --method vanilla

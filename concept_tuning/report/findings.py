@@ -158,7 +158,8 @@ def _effects(source: Source) -> Iterator[Finding]:
             )
             continue
         outside = (
-            f", and {percent(float(result.masks.outside[one.index]), 0)} of its strength lies outside the object"
+            f", and {percent(float(result.masks.outside[one.index]), 0)} of its strength lies outside the object "
+            f"(evenly spread: {percent(float(result.masks.even[one.index]), 0)})"
             if isinstance(result.masks, MaskShares)
             else ""
         )
