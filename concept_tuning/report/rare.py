@@ -23,14 +23,15 @@ def rare_features(source: Source) -> list[Block]:
         return []
     blocks: list[Block] = [Note(text=report.note)] if report.note else []
     for place, result in enumerate(report.analyses):
-        parts = _view(source, result)
+        parts = view_blocks(source, result)
         blocks += (
             parts if place == 0 else [Fold(title=f"The same for {result.view} of {result.backbone}", blocks=parts)]
         )
     return [*blocks, *(Note(text=f"{one.analysis}: {one.reason}") for one in report.missing)]
 
 
-def _view(source: Source, result: RareFeatures) -> list[Block]:
+def view_blocks(source: Source, result: RareFeatures) -> list[Block]:
+    """Return the blocks of one view, its chart first."""
     error = result.reconstruction_error
     rebuilt = "" if error is None else f" They leave {percent(error, 0)} of the patches' size unexplained."
     blocks: list[Block] = [

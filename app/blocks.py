@@ -1,0 +1,61 @@
+"""Blocks of the report as parts of a page: charts, tables, notes, and folded parts that are made only when opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from concept_tuning.diagnostics.diagnose import Diagnosis
+    from concept_tuning.report.blocks import Block
+
+
+def show_chapter(diagnosis: Diagnosis, analysis: str, *, key: str) -> None:
+    """Show the chapter of an analysis: its question, its blocks, and what it lacks."""
+    from concept_tuning.report.blocks import Source
+    from concept_tuning.report.chapters import CHAPTERS
+
+    source = Source(diagnosis)
+    lead, make = CHAPTERS[analysis]
+    st.markdown(lead)
+    blocks = [*make(source), *source.missing(analysis)]
+    if not blocks:
+        st.info(f"This diagnosis was made without {analysis}; diagnose the runs again to see it.")
+    show_blocks(blocks, key=f"{key}-{analysis}")
+
+
+def show_blocks(blocks: Sequence[Block], *, key: str) -> None:
+    """Show blocks of the report; ``key`` makes the widgets of a page unique."""
+    for place, block in enumerate(blocks):
+        name = f"{key}-{place}"
+        if block.kind == "chart":
+            if block.heading:
+                st.markdown(f"##### {plain(block.heading)}")
+            show_figure(block.figure, key=name)
+            st.caption(plain(block.caption))
+        elif block.kind == "table":
+            st.dataframe(
+                [dict(zip(block.columns, row, strict=True)) for row in block.rows], hide_index=True, width="stretch"
+            )
+            st.caption(plain(block.caption))
+        elif block.kind == "fold":
+            if st.toggle(plain(block.title), key=name):
+                show_blocks(block.blocks, key=name)
+        else:
+            st.caption(f":material/info: {plain(block.text)}")
+
+
+def show_figure(figure: go.Figure, *, key: str, **options: Any) -> Any:
+    """Show a figure as it was drawn, in both themes, and return its selection if ``on_select`` asks for one."""
+    return st.plotly_chart(figure, width="stretch", theme=None, key=key, config={"displayModeBar": False}, **options)
+
+
+def plain(text: str) -> str:
+    """Return text in which names from data cannot act as Markdown."""
+    for sign in "\\`*_[]<>$:#|~":
+        text = text.replace(sign, f"\\{sign}")
+    return text

@@ -1,0 +1,243 @@
+"""What pages share: cached results and runs, the chosen diagnosis, and locks. Nothing else in the app caches or locks.
+
+Cached functions take the file's time of change as a key, so that a diagnosis or run that was made anew is read anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+from pydantic import TypeAdapter
+
+if TYPE_CHECKING:
+    import numpy as np
+    import plotly.graph_objects as go
+
+    from concept_tuning.config import PlantedConfig, RunConfig
+    from concept_tuning.data.survey import Survey
+    from concept_tuning.diagnostics.diagnose import Diagnosis
+    from concept_tuning.diagnostics.lessons import HabitatGuess
+    from concept_tuning.diagnostics.pictures import Subject
+    from concept_tuning.diagnostics.showcase import Showcase
+    from concept_tuning.engine.records import RunRecord
+    from concept_tuning.models.weights import BackboneEntry
+    from concept_tuning.settings import Setting
+
+#: Folder of runs and diagnoses, and the demo that comes with the repository.
+ROOT = Path(os.environ.get("CONCEPT_TUNING_RUNS", "runs"))
+DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
+DEMO_LABEL = "Demo: planted birds"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A diagnosis that can be shown.
+
+    Attributes:
+        label: What it is called in the choice.
+        path: Its folder.
+    """
+
+    label: str
+    path: Path
+
+
+def diagnoses() -> list[Source]:
+    """Return the diagnoses there are: the demo, then those below the folder of runs, newest first."""
+    found = [Source(DEMO_LABEL, DEMO / "diagnosis")] if (DEMO / "diagnosis" / "diagnosis.json").is_file() else []
+    files = sorted(ROOT.glob("**/diagnosis.json"), key=lambda path: -path.stat().st_mtime) if ROOT.is_dir() else []
+    return found + [Source(str(path.parent.relative_to(ROOT)), path.parent) for path in files]
+
+
+def choose_diagnosis() -> Diagnosis | None:
+    """Let the user choose a diagnosis in the sidebar and return it; None, with a way on, where there is none.
+
+    The choice is in the address (``?diagnosis=``) and holds on every page.
+
+    Raises:
+        RunError: if the chosen one is damaged.
+    """
+    known = {source.label: source.path for source in diagnoses()}
+    if not known:
+        st.info("There is nothing to look at yet: train runs and diagnose them first.", icon=":material/info:")
+        return None
+    wanted = st.session_state.get("diagnosis", st.query_params.get("diagnosis"))
+    labels = list(known)
+    label = st.sidebar.selectbox(
+        "Diagnosis",
+        labels,
+        index=labels.index(wanted) if wanted in known else 0,
+        help="Which runs to look at. Make others on the Train page, or with `concept-tuning diagnose`.",
+    )
+    st.session_state["diagnosis"] = label
+    if label != labels[0]:
+        st.query_params["diagnosis"] = label
+    else:
+        st.query_params.pop("diagnosis", None)
+    return read_diagnosis(known[label])
+
+
+def read_diagnosis(path: Path) -> Diagnosis:
+    """Return a diagnosis, read once for all sessions; raises RunError if it is missing or damaged."""
+    return _diagnosis(str(path), _stamp(path / "diagnosis.json"))
+
+
+def read_showcase() -> Showcase | None:
+    """Return the demo's showcase, or None where the demo is missing."""
+    path = DEMO / "showcase.json"
+    return _showcase(str(path), _stamp(path)) if path.is_file() else None
+
+
+@dataclass(frozen=True, eq=False)
+class SharedRun:
+    """A run's model that sessions share; hold the lock while it is used, since explanations put hooks on it."""
+
+    subject: Subject
+    lock: threading.Lock
+
+
+def shared_run(path: Path) -> SharedRun:
+    """Return a run's model, loaded once for all sessions; raises RunError if it cannot be."""
+    return _run(str(path), _stamp(path / "best" / "model.safetensors"))
+
+
+def drawn_birds(config: PlantedConfig, seed: int, count: int) -> list[tuple[str, np.ndarray]]:
+    """Return the first training pictures of planted birds, each with its class and habitat in words."""
+    return _birds(TypeAdapter(type(config)).dump_json(config), seed, count)
+
+
+@st.cache_resource(ttl=60, show_spinner=False)
+def backbones() -> tuple[BackboneEntry, ...]:
+    """Return the common backbones, those that work offline first."""
+    from concept_tuning.models.weights import list_backbones
+
+    return tuple(sorted(list_backbones(), key=lambda entry: not entry.offline))
+
+
+@st.cache_resource(show_spinner=False)
+def setting_rows() -> tuple[Setting, ...]:
+    """Return every setting of a run with its help text."""
+    from concept_tuning.settings import settings
+
+    return settings()
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def run_config(source: str, backbone: str, method: str, preset: str, overrides: tuple[str, ...]) -> RunConfig:
+    """Return the settings of a run; raises ConfigError where they are not valid."""
+    from concept_tuning.settings import build_config
+
+    return build_config(data=source, backbone=backbone, method=method, preset=preset, overrides=overrides)
+
+
+@st.cache_resource(show_spinner="Guessing")
+def habitat_guesses() -> list[HabitatGuess]:
+    """Return what guessing by the habitat gets right, for rho from 0 to 1 in steps of 0.05."""
+    from concept_tuning.diagnostics.lessons import guess_by_habitat
+
+    return [guess_by_habitat(step / 20) for step in range(21)]
+
+
+def survey_data(config: RunConfig) -> Survey:
+    """Return what the data of a run holds, kept for a minute; after :func:`check_data`, with every picture checked.
+
+    Raises:
+        DataError: if the data cannot be used.
+    """
+    return _checked().get(_data_key(config)) or _survey(_data_key(config))
+
+
+def check_data(config: RunConfig, progress: Callable[[int, int], None]) -> Survey:
+    """Decode every picture of the data of a run, and keep what was found; raises DataError as :func:`survey_data`."""
+    from concept_tuning.data.survey import survey
+
+    found = survey(config, check=True, progress=progress)
+    _checked()[_data_key(config)] = found
+    return found
+
+
+def training_figures(runs: Sequence[RunRecord]) -> tuple[go.Figure, dict[str, go.Figure]]:
+    """Return the accuracy curves of runs, and the loss curves of each; raises RunError if a file is damaged."""
+    stamps = tuple((str(run.path), _stamp(run.path / "metrics.jsonl")) for run in runs)
+    return _training_figures(stamps, tuple(runs))
+
+
+def _data_key(config: RunConfig) -> str:
+    """Return what decides about the data, as text: the settings and the source's time of change."""
+    values = {name: part for name, part in config.to_dict().items() if name in ("data", "planted", "elpv")}
+    return json.dumps([values, _stamp(Path(config.data.source))])
+
+
+@st.cache_resource(show_spinner=False)
+def _checked() -> dict[str, Survey]:
+    return {}
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _training_figures(
+    stamps: tuple[tuple[str, int], ...], _runs: tuple[RunRecord, ...]
+) -> tuple[go.Figure, dict[str, go.Figure]]:
+    from concept_tuning.engine.records import read_metrics
+    from concept_tuning.figures.training_curves import accuracy_figure, loss_figure
+
+    metrics = {run.name: read_metrics(run) for run in _runs}
+    return accuracy_figure(metrics), {name: loss_figure(found) for name, found in metrics.items()}
+
+
+@st.cache_resource(max_entries=16, ttl=60, show_spinner="Counting the pictures")
+def _survey(key: str) -> Survey:
+    from concept_tuning.config import RunConfig
+    from concept_tuning.data.survey import survey
+
+    return survey(RunConfig.from_dict(json.loads(key)[0]))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _birds(config: bytes, seed: int, count: int) -> list[tuple[str, np.ndarray]]:
+    from concept_tuning.config import PlantedConfig
+    from concept_tuning.data.planted import planted_table
+
+    table = planted_table(TypeAdapter(PlantedConfig).validate_json(config), seed=seed)
+    if table.groups is None:
+        return []
+    return [
+        (f"{table.class_names[table.labels[row]]}, {table.group_names[table.groups[row]]}", table.read(row))
+        for row in range(min(count, len(table)))
+    ]
+
+
+def _stamp(path: Path) -> int:
+    """Return the time of a file's last change in nanoseconds, 0 where it is missing."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the diagnosis")
+def _diagnosis(path: str, stamp: int) -> Diagnosis:
+    from concept_tuning.diagnostics.diagnose import load_diagnosis
+
+    return load_diagnosis(Path(path))
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _showcase(path: str, stamp: int) -> Showcase:
+    from concept_tuning.diagnostics.results import load_result
+    from concept_tuning.diagnostics.showcase import Showcase
+
+    return load_result(Showcase, Path(path))
+
+
+@st.cache_resource(max_entries=6, show_spinner="Loading the model")
+def _run(path: str, stamp: int) -> SharedRun:
+    from concept_tuning.diagnostics.diagnose import load_subjects
+
+    return SharedRun(load_subjects([Path(path)])[0], threading.Lock())

@@ -1,0 +1,122 @@
+"""The last part of Train: diagnose finished runs side by side, in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from app import state
+from app.errors import shown_errors
+from app.pages import page
+from concept_tuning.diagnostics.background import (
+    FOLDER,
+    DiagnosisJob,
+    delete_diagnosis,
+    list_diagnoses,
+    start_diagnosis,
+    stop_diagnosis,
+)
+from concept_tuning.engine.records import RunRecord, list_runs
+from concept_tuning.errors import StudioError
+
+_SEEN = "train_diagnoses_seen"
+_BUSY_SECONDS, _IDLE_SECONDS = 2, 10
+_COLOURS = {"finished": "green", "failed": "red", "stopped": "orange"}
+_LINKS = (("attention", "visibility"), ("rare", "diamond"), ("spurious", "link_off"), ("compare", "balance"))
+_MOST_RUNS = 8
+
+
+def show() -> None:
+    """Show the form, and the diagnoses that were started here."""
+    finished = {run.name: run for run in list_runs(state.ROOT) if run.state == "finished"}
+    if len(finished) < 2:
+        st.info(
+            "Two finished runs can be diagnosed side by side: what they look at, which features are rare, which are "
+            "shortcuts. Train another one above.",
+            icon=":material/info:",
+        )
+    else:
+        _form(finished)
+    jobs = list_diagnoses(state.ROOT)
+    st.session_state[_SEEN] = _states(jobs)
+    working = any(job.state == "working" for job in jobs)
+    st.fragment(_live, run_every=_BUSY_SECONDS if working else _IDLE_SECONDS)()
+
+
+def _form(finished: dict[str, RunRecord]) -> None:
+    newest = sorted(finished.values(), key=lambda run: -(run.updated.timestamp() if run.updated else 0.0))
+    if "train_diagnose" in st.session_state:
+        kept = [name for name in st.session_state["train_diagnose"] if name in finished]
+        st.session_state["train_diagnose"] = kept
+    default = None if "train_diagnose" in st.session_state else [run.name for run in newest[:2]]
+    chosen = st.multiselect(
+        "Finished runs to look at side by side",
+        list(finished),
+        default=default,
+        max_selections=_MOST_RUNS,
+        key="train_diagnose",
+        help="They must have been trained on the same pictures.",
+    )
+    first, second = st.columns(2)
+    name = first.text_input("Name of the diagnosis", _free_name(), key="train_diagnose_name")
+    images = second.select_slider(
+        "Test pictures to look at", [100, 250, 500, 1000, 2000], 500, key="train_diagnose_images"
+    )
+    st.caption("Takes some minutes on two cores, in the background; more pictures take longer and say more.")
+    if st.button("Diagnose", icon=":material/search:", disabled=len(chosen) < 2, key="train_diagnose_start"):
+        with shown_errors():
+            with st.spinner("Starting"):
+                start_diagnosis([finished[run] for run in chosen], state.ROOT, name.strip(), images=images)
+            st.rerun()
+
+
+def _free_name() -> str:
+    taken = {job.name for job in list_diagnoses(state.ROOT)}
+    return next(name for number in range(1, 10_000) if (name := f"diagnosis-{number}") not in taken)
+
+
+def _live() -> None:
+    jobs = list_diagnoses(state.ROOT)
+    if st.session_state.get(_SEEN) != _states(jobs):
+        st.rerun()
+    for job in jobs:
+        with st.container(border=True):
+            _show_job(job)
+
+
+def _states(jobs: list[DiagnosisJob]) -> dict[str, str]:
+    return {job.name: job.state for job in jobs}
+
+
+def _show_job(job: DiagnosisJob) -> None:
+    st.markdown(f"**{job.name}** :{_COLOURS.get(job.state, 'blue')}-badge[{job.state}]")
+    st.caption(", ".join(job.runs))
+    if job.state == "working":
+        st.progress(job.progress, text=f"{job.message} ({job.begun} of {job.total}), {job.seconds:.0f} s so far")
+    elif job.state == "failed":
+        st.markdown(job.message)
+    with st.container(horizontal=True, gap="small"):
+        if job.state == "finished":
+            for name, icon in _LINKS:
+                target = page(name)
+                if st.button(target.title, icon=f":material/{icon}:", key=f"train_open_{job.name}_{name}"):
+                    st.session_state["diagnosis"] = f"{FOLDER}/{job.name}"
+                    st.switch_page(target)
+        if job.state == "working":
+            if st.button("Stop", icon=":material/stop:", key=f"train_end_{job.name}"):
+                _act(lambda: stop_diagnosis(job))
+        else:
+            with st.popover("Delete", icon=":material/delete:", key=f"train_drop_{job.name}"):
+                st.markdown(f"The results and the report of **{job.name}** will be gone; its runs stay.")
+                if st.button("Delete for good", icon=":material/delete_forever:", key=f"train_dropped_{job.name}"):
+                    _act(lambda: delete_diagnosis(job))
+
+
+def _act(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except StudioError as error:
+        st.toast(str(error), icon=":material/error:", duration="long")
+        return
+    st.rerun()

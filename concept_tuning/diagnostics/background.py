@@ -1,0 +1,225 @@
+"""Diagnoses that are made in processes of their own: start, watch, stop, remove.
+
+A job is the command ``concept-tuning diagnose`` in a session of its own, which goes on when its starter ends. Beside
+the folder of the diagnosis, ``diagnoses/NAME`` below a root, lie its record ``NAME.job.json`` and its output
+``NAME.log``; all that is known of a job is in these files. Nothing here imports torch but :func:`start_diagnosis`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from concept_tuning.engine.records import RunRecord, check_name, is_alive
+from concept_tuning.engine.runs import write_atomically
+from concept_tuning.engine.turns import run_error
+from concept_tuning.errors import RunError
+
+#: Folder of the diagnoses below the root of the runs.
+FOLDER = "diagnoses"
+#: The command; the runs and its options follow.
+COMMAND = (sys.executable, "-m", "concept_tuning", "diagnose")
+_RECORD, _LOG, _OVERVIEW = ".job.json", ".log", "diagnosis.json"
+_STAGE = re.compile(r"^ *(\d+) s  (\S.*)$")
+_KILL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class DiagnosisJob:
+    """A diagnosis that was started here, as it stood at the moment of reading.
+
+    Attributes:
+        name: Of its folder.
+        path: Folder of the diagnosis, which appears while it is made.
+        log: Its output.
+        runs: Names of the runs.
+        state: ``working``, ``finished``, ``stopped`` or ``failed``.
+        message: The analysis that is being made, or what went wrong.
+        begun: Analyses begun so far, the report counted as one.
+        total: Analyses in all.
+        seconds: Since it was started, up to its last word, in seconds.
+    """
+
+    name: str
+    path: Path
+    log: Path
+    runs: tuple[str, ...]
+    state: str
+    message: str
+    begun: int
+    total: int
+    seconds: float
+
+    @property
+    def progress(self) -> float:
+        """Share of the analyses that are done, 0 to 1."""
+        return 1.0 if self.state == "finished" else min(max(0, self.begun - 1) / max(1, self.total), 1.0)
+
+
+def start_diagnosis(runs: Sequence[RunRecord], root: Path, name: str, *, images: int = 500) -> DiagnosisJob:
+    """Start a process that diagnoses finished runs side by side.
+
+    Args:
+        runs: Finished runs.
+        root: Folder of the runs.
+        name: Of the new diagnosis.
+        images: Most pictures looked at.
+
+    Raises:
+        RunError: for no run or one that is not finished, a name that is not allowed or taken, a folder that cannot be
+            written, or if the process cannot start; nothing is left behind.
+    """
+    from concept_tuning.diagnostics.catalogue import ANALYSES
+
+    check_name(name)
+    unfinished = [run.name for run in runs if run.state != "finished"]
+    if not runs or unfinished:
+        raise RunError(f"Only finished runs can be diagnosed; {unfinished[0] if unfinished else 'none'} is chosen.")
+    folder = Path(root).resolve() / FOLDER
+    record, log, path = folder / f"{name}{_RECORD}", folder / f"{name}{_LOG}", folder / name
+    values: dict[str, Any] = {"runs": [run.name for run in runs], "total": len(ANALYSES) + 1, "started": time.time()}
+    command = [*COMMAND, *(str(run.path) for run in runs), "--out", str(path), "--images", str(images)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            raise FileExistsError
+        record.open("x").close()  # of two that start at once, one is refused
+    except FileExistsError as error:
+        raise RunError(f"There is a diagnosis {name!r} already; choose another name.") from error
+    except OSError as error:
+        raise run_error(f"Cannot work in {folder}", error) from error
+    try:
+        process = _launch(command, log)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended at once
+            values |= {"pid": process.pid, "born": psutil.Process(process.pid).create_time()}
+        write_atomically(record, json.dumps(values) + "\n")
+    except OSError as error:
+        record.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+        raise run_error("The diagnosis cannot start", error) from error
+    return _read(record)
+
+
+def list_diagnoses(root: Path) -> list[DiagnosisJob]:
+    """Return the diagnoses started below a root, the newest first; damaged records are passed over."""
+    found = []
+    for record in (Path(root).resolve() / FOLDER).glob(f"*{_RECORD}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found.append((_values(record)["started"], _read(record)))
+    return [job for _, job in sorted(found, key=lambda pair: -pair[0])]
+
+
+def stop_diagnosis(job: DiagnosisJob) -> None:
+    """End a diagnosis that is being made; what it has written stays until it is removed.
+
+    Raises:
+        RunError: if it does not work, or belongs to another user.
+    """
+    record = job.log.with_name(f"{job.name}{_RECORD}")
+    values = _values(record)
+    process = _process(values)
+    if process is None:
+        raise RunError(f"The diagnosis {job.name} cannot be stopped: it does not work any more.")
+    try:
+        write_atomically(record, json.dumps(values | {"stopped": True}) + "\n")
+        family = [process, *process.children(recursive=True)]
+        for each in family:
+            each.terminate()
+        for each in psutil.wait_procs(family, timeout=_KILL_SECONDS)[1]:
+            each.kill()
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.AccessDenied as error:
+        raise RunError(f"The diagnosis {job.name} cannot be stopped: its process is another user's.") from error
+    except OSError as error:
+        raise run_error(f"The diagnosis {job.name} cannot be stopped", error) from error
+
+
+def delete_diagnosis(job: DiagnosisJob) -> None:
+    """Remove a diagnosis with its record and output; raises RunError while it works or if files stay."""
+    record = job.log.with_name(f"{job.name}{_RECORD}")
+    if record.is_file() and _process(_values(record)) is not None:
+        raise RunError(f"The diagnosis {job.name} is being made; stop it first.")
+    shutil.rmtree(job.path, ignore_errors=True)
+    if job.path.exists():
+        raise RunError(f"Not all files of the diagnosis could be removed; what is left is in {job.path}.")
+    for file in (job.log, record):
+        file.unlink(missing_ok=True)
+
+
+def _launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    detached: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"},
+            **detached,
+        )
+    threading.Thread(target=process.wait, daemon=True).start()  # so that no dead child is left over
+    return process
+
+
+def _values(record: Path) -> dict[str, Any]:
+    return dict(json.loads(record.read_text(encoding="utf-8")))
+
+
+def _process(values: Mapping[str, Any]) -> psutil.Process | None:
+    """Return the living process of a record; a process id that was given away since has another time of birth."""
+    try:
+        process = psutil.Process(int(values["pid"]))
+        return process if process.create_time() == values["born"] and is_alive(process) else None
+    except (psutil.Error, KeyError):
+        return None
+
+
+def _read(record: Path) -> DiagnosisJob:
+    name = record.name.removesuffix(_RECORD)
+    values = _values(record)
+    log, path = record.with_name(f"{name}{_LOG}"), record.with_name(name)
+    working = _process(values) is not None  # asked before the files are read, which an ending process writes last
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    stages = [found for line in lines if (found := _STAGE.match(line))]
+    spoken = int(stages[-1][1]) if stages else 0.0
+    state, message = "working", stages[-1][2] if stages else "Loading the runs"
+    if not working:
+        state, message = _ending(values, path, lines)
+    return DiagnosisJob(
+        name=name,
+        path=path,
+        log=log,
+        runs=tuple(values["runs"]),
+        state=state,
+        message=message,
+        begun=len(stages),
+        total=int(values["total"]),
+        seconds=time.time() - float(values["started"]) if working else spoken,
+    )
+
+
+def _ending(values: Mapping[str, Any], path: Path, lines: Sequence[str]) -> tuple[str, str]:
+    errors = [line for line in lines if line.startswith(("Error: ", "Unexpected error: "))]
+    if errors:
+        return "failed", errors[-1].removeprefix("Error: ")
+    if (path / _OVERVIEW).is_file():
+        return "finished", "Finished"
+    if values.get("stopped"):
+        return "stopped", "Stopped"
+    return "failed", "Its process ended without a word; there may have been too little memory."
