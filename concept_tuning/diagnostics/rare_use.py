@@ -73,10 +73,10 @@ class InformationChange:
 
     @property
     def verdict(self) -> str:
-        """``raised`` or ``lowered`` if the interval of the total leaves 0, else ``no change shown``."""
-        if self.total.low > 0:
+        """``raised`` or ``lowered`` if the interval of the mean over concepts leaves 0, else ``no change shown``."""
+        if self.per_concept.low > 0:
             return "raised"
-        return "lowered" if self.total.high < 0 else "no change shown"
+        return "lowered" if self.per_concept.high < 0 else "no change shown"
 
 
 def split_halves(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:

@@ -79,13 +79,13 @@ def rarity_figure(result: RareFeatures) -> go.Figure:
 
 
 def sweep_figure(rarity: Rarity) -> go.Figure:
-    """Draw how many concepts are rare at other thresholds, and how many chance would give at most."""
+    """Draw how many concepts are rare at other thresholds, and how many useless ones would give on average at most."""
     points = rarity.sweep
     shares = [f"{100 * point.share:g} %" for point in points]
     chosen = [point.share == rarity.threshold.share for point in points]
     hover = [
         f"of the {point.low} concepts seen least (at most {number(point.frequency)} of patches)"
-        f"<br>{point.rare} useful, {number(point.expected_by_chance)} by chance at most"
+        f"<br>{point.rare} useful, {number(point.expected_by_chance)} if useless, at most on average"
         for point in points
     ]
     figure = go.Figure(
@@ -109,7 +109,7 @@ def sweep_figure(rarity: Rarity) -> go.Figure:
                 line={"color": "#444444", "dash": "dash"},
                 hovertext=hover,
                 hoverinfo="text",
-                name="by chance, at most",
+                name="if useless (mean, at most)",
             ),
         ]
     )

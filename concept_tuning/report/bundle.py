@@ -37,8 +37,9 @@ def make_bundle(folder: Path, runs: Mapping[str, Path] | None = None) -> bytes:
         RunError: if the folder holds no diagnosis, or a file cannot be read.
     """
     content = dict(_content(Path(folder), runs or {}))
+    told = _told(content, runs or {})
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(content.items())}
-    manifest = {"made_by": f"Concept-Tuning Studio {__version__}", "runs": _told(content), "files": sums}
+    manifest = {"made_by": f"Concept-Tuning Studio {__version__}", "runs": told, "files": sums}
     lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
     content |= {MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode(), SUMS: lines.encode()}
     out = io.BytesIO()
@@ -86,11 +87,15 @@ def _content(folder: Path, runs: Mapping[str, Path]) -> Iterator[tuple[str, byte
     for path in sorted((folder / _RESULTS).glob("*.json")):
         if path.is_file() and not path.is_symlink():
             yield f"{_RESULTS}/{path.name}", _read(path)
-    for name, run in runs.items():
-        safe = re.sub(r"[^\w.-]+", "-", name).strip(".") or "run"
+    for place, (name, run) in enumerate(runs.items()):
         for file in _OF_RUN:
             if (run / file).is_file():
-                yield f"runs/{safe}/{file}", _read(run / file)
+                yield f"{_folder(place, name)}/{file}", _read(run / file)
+
+
+def _folder(place: int, name: str) -> str:
+    """Return where a run lies in the zip; names with slashes or worse make no path of their own."""
+    return f"runs/{place + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}"
 
 
 def _read(path: Path) -> bytes:
@@ -100,20 +105,15 @@ def _read(path: Path) -> bytes:
         raise RunError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def _told(content: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """Return name, method, seed and data fingerprint of each run; a fingerprint only where the run's folder is known."""
+def _told(content: Mapping[str, bytes], runs: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Return name, method, backbone, source, seed and data fingerprint of each run; the last is None where unknown."""
+    kept = ("name", "method", "backbone", "source", "seed")
+    records = {name: content.get(f"{_folder(place, name)}/data.json", b"{}") for place, name in enumerate(runs)}
     try:
-        cards = json.loads(content[_OVERVIEW])["runs"]
-        prints = {
-            name.split("/")[1]: json.loads(data)["fingerprint"]
-            for name, data in content.items()
-            if name.startswith("runs/") and name.endswith("/data.json")
-        }
-        kept = ("name", "method", "backbone", "source", "seed")
         return [
             {key: card[key] for key in kept}
-            | {"data_fingerprint": prints.get(re.sub(r"[^\w.-]+", "-", card["name"]).strip("."))}
-            for card in cards
+            | {"data_fingerprint": json.loads(records.get(card["name"], b"{}")).get("fingerprint")}
+            for card in json.loads(content[_OVERVIEW])["runs"]
         ]
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise RunError("The diagnosis or the data record of a run is damaged; run the diagnosis again.") from error

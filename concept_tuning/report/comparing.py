@@ -139,7 +139,8 @@ def verdict(source: Source) -> list[Block]:
     return [
         Chart(
             figure=verdict_figure(verdicts),
-            caption="Differences with 95 % bootstrap intervals over pictures and seeds. A method is called better or "
+            caption="Differences with 95 % bootstrap intervals over pictures and, where there are several, seeds. A "
+            "method is called better or "
             "worse only where the interval leaves zero.",
         ),
         Table(columns=["methods", "measure", "first", "second", "difference"], rows=rows),

@@ -57,7 +57,8 @@ def _rarity(source: Source, result: RareFeatures, rarity: Rarity) -> list[Block]
     blocks: list[Block] = [
         Chart(
             figure=sweep_figure(rarity),
-            caption="How many concepts are rare if more or fewer count as seldom seen, and the most that chance gives.",
+            caption="How many concepts are rare if more or fewer count as seldom seen, and how many useless ones "
+            "would give on average at most.",
         )
     ]
     if len(order):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from concept_tuning.diagnostics.concept_effects import ConceptEffect, ConceptEffects, MaskShares
-from concept_tuning.diagnostics.counterfactuals import Counterfactuals
+from concept_tuning.diagnostics.counterfactuals import Counterfactuals, RunCounterfactuals
+from concept_tuning.diagnostics.editing import OTHER_CLASS
 from concept_tuning.diagnostics.properties import PropertyTable
 from concept_tuning.diagnostics.slices import SliceTable
 from concept_tuning.diagnostics.switches import PREDICTION, FrontDoorSwitches
@@ -32,6 +33,7 @@ def counterfactuals(source: Source) -> list[Block]:
             percent_interval(run.accuracy),
             points(run.flip_gap),
             points(run.background_gap),
+            _followed(run),
         ]
         for run in found.runs
     ]
@@ -40,7 +42,7 @@ def counterfactuals(source: Source) -> list[Block]:
             figure=strip_figure(found, key, runs=source.runs),
             caption=f"{key}: a tick is a right answer, a bold one differs from that for the picture as it is.",
         )
-        for key in _telling_examples(found)
+        for key in telling_examples(found)
     ]
     left = f" {found.left_out} pictures without object, background or donor are left out." if found.left_out else ""
     return [
@@ -51,10 +53,13 @@ def counterfactuals(source: Source) -> list[Block]:
         ),
         Chart(
             figure=gap_figure(found, runs=source.runs),
-            caption="What is left once that is taken off: at zero the class of the background does nothing.",
+            caption="What other classes' backgrounds do beyond that. Accuracy that falls shows a network that reads "
+            "backgrounds "
+            "even where the pictures' own backgrounds are unusual for their class; there predictions change either "
+            "way.",
         ),
         Table(
-            columns=["run", "accuracy", "flips beyond the paste", "accuracy lost to other backgrounds"],
+            columns=["run", "accuracy", "flips beyond the paste", "accuracy lost", "says the background's class"],
             rows=rows,
             caption=f"Over {len(found.keys)} pictures, backgrounds from the {found.donor_split} split.{left}",
         ),
@@ -63,7 +68,13 @@ def counterfactuals(source: Source) -> list[Block]:
     ]
 
 
-def _telling_examples(found: Counterfactuals) -> list[str]:
+def _followed(run: RunCounterfactuals) -> str:
+    """Return how often the background's class is said, of the pictures not called so before."""
+    swapped = next(outcome for outcome in run.outcomes if outcome.kind == OTHER_CLASS)
+    return "–" if swapped.followed is None else percent_interval(swapped.followed)
+
+
+def telling_examples(found: Counterfactuals) -> list[str]:
     """Return the examples' keys, those whose predictions change most by other backgrounds first."""
     changes = {
         example.key: sum(
@@ -151,7 +162,7 @@ def _effects_of(source: Source, run: str, result: ConceptEffects) -> list[Block]
         Chart(
             figure=concept_gallery(result, one.rank, source.thumbnails),
             heading=f"Concept {one.rank} of {run}, pulls to {result.class_names[one.pulled_class]}",
-            caption=_effect_caption(result, one),
+            caption=effect_caption(result, one),
         )
         for one in result.concepts[:_SHOWN]
     ]
@@ -177,7 +188,8 @@ def _effects_of(source: Source, run: str, result: ConceptEffects) -> list[Block]
     ]
 
 
-def _effect_caption(result: ConceptEffects, one: ConceptEffect) -> str:
+def effect_caption(result: ConceptEffects, one: ConceptEffect) -> str:
+    """Return what one concept does, in words."""
     text = f"In {percent(one.present.value, 0)} of the pictures; "
     if one.pull is not None:
         text += f"pull {number(one.pull.value)} [{number(one.pull.low)}, {number(one.pull.high)}] (0.5 is none); "

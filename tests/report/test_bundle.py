@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from concept_tuning.diagnostics.diagnose import diagnose
+from concept_tuning.diagnostics.workbench import Workbench
+from concept_tuning.errors import RunError
+from concept_tuning.report.bundle import MANIFEST, SUMS, check_bundle, make_bundle
+
+
+@pytest.fixture(scope="module")
+def folder(subjects, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "diagnosis"
+    diagnose(Workbench(subjects=subjects, bundle=subjects[0].run.data(), count=None), out, only=["predictions"])
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(subjects) -> dict[str, Path]:
+    return {subject.name: subject.run.folder.path for subject in subjects}
+
+
+@pytest.fixture
+def bundle(folder, runs, tmp_path) -> Path:
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(make_bundle(folder, runs))
+    return path
+
+
+def rewritten(bundle: Path, change) -> Path:
+    """Return a copy whose files, by name, went through ``change``."""
+    with zipfile.ZipFile(bundle) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    out = bundle.with_name("changed.zip")
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in change(files).items():
+            archive.writestr(name, data)
+    return out
+
+
+def test_every_file_is_in_the_manifest_with_the_sum_of_its_source(bundle, folder, runs) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        manifest = json.loads(archive.read(MANIFEST))
+        names = set(archive.namelist()) - {MANIFEST, SUMS}
+    assert set(manifest["files"]) == names
+    sources = {
+        str(path.relative_to(folder)): path for path in [folder / "diagnosis.json", *folder.glob("results/*.json")]
+    }
+    sources |= {f"runs/{n}-{run.name}/config.json": run / "config.json" for n, run in enumerate(runs.values(), start=1)}
+    assert sources.keys() <= names
+    for name, path in sources.items():
+        assert manifest["files"][name] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert not any(name.endswith(".safetensors") for name in names)
+
+
+def test_the_manifest_tells_seed_and_data_of_each_run(bundle, runs) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        told = json.loads(archive.read(MANIFEST))["runs"]
+    assert [one["name"] for one in told] == list(runs)
+    for one in told:
+        assert one["seed"] == 0
+        assert one["data_fingerprint"] == json.loads((runs[one["name"]] / "data.json").read_text())["fingerprint"]
+
+
+def test_without_known_runs_the_fingerprint_is_left_open(folder, tmp_path) -> None:
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(make_bundle(folder))
+    with zipfile.ZipFile(path) as archive:
+        assert {one["data_fingerprint"] for one in json.loads(archive.read(MANIFEST))["runs"]} == {None}
+    assert check_bundle(path) == []
+
+
+def test_the_same_files_give_the_same_bytes(folder, runs, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for path in copy.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+    assert make_bundle(copy, runs) == make_bundle(folder, runs)
+
+
+def test_changes_of_a_bundle_are_found(bundle) -> None:
+    assert check_bundle(bundle) == []
+    added = rewritten(bundle, lambda files: files | {"results/new.json": b"{}"})
+    assert check_bundle(added) == ["results/new.json is not in the manifest."]
+    gone = rewritten(bundle, lambda files: {name: data for name, data in files.items() if name != "diagnosis.json"})
+    assert check_bundle(gone) == ["diagnosis.json is missing."]
+    forged = rewritten(bundle, lambda files: files | {"diagnosis.json": files["diagnosis.json"] + b" "})
+    assert check_bundle(forged) == ["diagnosis.json was changed."]
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
+def test_the_usual_tool_can_check_it(bundle, tmp_path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path / "out")
+    command = ["sha256sum", "--check", "--strict", "--quiet", SUMS]
+    assert subprocess.run(command, cwd=tmp_path / "out", check=False).returncode == 0
+
+
+def test_what_is_no_bundle_or_no_diagnosis_is_a_sentence(tmp_path, bundle) -> None:
+    with pytest.raises(RunError, match="holds no diagnosis"):
+        make_bundle(tmp_path)
+    (tmp_path / "text.zip").write_text("text")
+    with pytest.raises(RunError, match="no whole zip"):
+        check_bundle(tmp_path / "text.zip")
+    with pytest.raises(RunError, match="cannot be read"):
+        check_bundle(tmp_path / "none.zip")
+    with pytest.raises(RunError, match="missing or damaged"):
+        check_bundle(rewritten(bundle, lambda files: {}))
+
+
+def test_names_of_runs_make_no_paths(folder, runs, tmp_path) -> None:
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(make_bundle(folder, {"../../up": runs["vanilla"], "..\\..\\up": runs["vanilla"]}))
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.startswith("runs/")]
+    assert len(names) == len(set(names)) > 6
+    assert all(".." not in Path(name).parts and "\\" not in name for name in names)
+
+
+def test_links_are_not_followed(folder, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (tmp_path / "secret.json").write_text("{}")
+    (copy / "results" / "99_link.json").symlink_to(tmp_path / "secret.json")
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(make_bundle(copy))
+    with zipfile.ZipFile(path) as archive:
+        assert "results/99_link.json" not in archive.namelist()

@@ -1,0 +1,141 @@
+"""Each sentence of the summary on results made by hand: what is shown, what is not, what was not measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from concept_tuning.diagnostics.controls import ControlledMaps
+from concept_tuning.diagnostics.counterfactuals import _summary
+from concept_tuning.diagnostics.editing import EDITS, OTHER_CLASS, SAME_CLASS
+from concept_tuning.diagnostics.rare_results import RareFeaturesReport
+from concept_tuning.diagnostics.rare_use import PRETRAINED, InformationChange
+from concept_tuning.diagnostics.results import Interval, Unavailable
+from concept_tuning.report.blocks import Finding, Source
+from concept_tuning.report.findings import findings
+from tests.figures.examples import rare_features
+from tests.figures.test_concept_effects import concept, effects
+from tests.figures.test_controls import badge, controlled
+
+RUN = "tuned"
+
+
+def summary(**results: Any) -> list[Finding]:
+    """Findings of one run; ``each_x`` is a result of the run, ``x`` one of all together."""
+    found = {
+        (name.removeprefix("each_").replace("_", "-"), RUN if name.startswith("each_") else None): result
+        for name, result in results.items()
+    }
+    overview = SimpleNamespace(runs=(SimpleNamespace(name=RUN),), class_names=("owl", "tern"), entries=())
+    return findings(Source(SimpleNamespace(overview=overview, results=found, thumbnails=None)))
+
+
+def interval(value: float, low: float, high: float) -> Interval:
+    return Interval(value=value, low=low, high=high, n=40)
+
+
+def background_reader(*, balanced: bool, n: int = 400) -> Any:
+    """The rates of a model that says the class of the background, whatever the object is."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, n)
+    backgrounds = rng.integers(0, 4, n) if balanced else labels
+    donors = (labels + rng.integers(1, 4, n)) % 4
+    said = {OTHER_CLASS: donors, SAME_CLASS: labels}
+    predicted = [backgrounds, *(said.get(kind, backgrounds) for kind in EDITS)]
+    return _summary(RUN, np.eye(4)[np.stack(predicted)], labels, donors, seed=0)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_model_that_reads_backgrounds_alone_is_told_of(balanced: bool) -> None:
+    run = background_reader(balanced=balanced)
+    (found,) = summary(counterfactuals=SimpleNamespace(runs=(run,)))
+    assert found.tone == "bad"
+    assert found.text.startswith("tuned follows the background")
+    assert "says that class in 100.0 %" in found.text
+
+
+def test_a_model_that_reads_the_object_is_no_good_sign_but_not_shown() -> None:
+    labels = np.arange(40) % 4
+    run = _summary(RUN, np.eye(4)[np.stack([labels] * (1 + len(EDITS)))], labels, (labels + 1) % 4, seed=0)
+    (found,) = summary(counterfactuals=SimpleNamespace(runs=(run,)))
+    assert found.tone == "neutral"
+    assert "is not shown to follow" in found.text
+
+
+def test_the_strongest_pull_is_told_of_whatever_its_rank() -> None:
+    weak, strong = concept(1, 0, interval(0.7, 0.55, 0.85)), concept(2, 1, interval(0.85, 0.75, 0.95))
+    (found,) = summary(each_concept_effects=effects(weak, strong))
+    assert (found.tone, "A patch of concept 2" in found.text) == ("bad", True)
+    (found,) = summary(each_concept_effects=effects(weak))
+    assert (found.tone, found.text) == (
+        "neutral",
+        "None of 1 concepts of tuned is shown to sway predictions much by itself.",
+    )
+    (found,) = summary(each_concept_effects=effects(concept(1, 0, None)))
+    assert (found.tone, "could not be measured" in found.text) == ("neutral", True)
+
+
+def test_all_controls_are_beaten_only_if_all_were_met() -> None:
+    whole: ControlledMaps = controlled()
+    (found,) = summary(each_controls=whole)
+    assert found.text == "Maps of tuned that beat all 4 of their controls: grad-cam on ROAD."
+    some = dataclasses.replace(whole, badges=(badge("grad-cam", whole.controls[0], "ROAD", 0.3),))
+    for few in (some, dataclasses.replace(whole, badges=())):
+        (found,) = summary(each_controls=few)
+        assert (found.tone, "could not be compared" in found.text) == ("neutral", True)
+    beaten = tuple(dataclasses.replace(one, beats=False) for one in whole.badges)
+    (found,) = summary(each_controls=dataclasses.replace(whole, badges=beaten))
+    assert (found.tone, "No map of tuned is shown to beat" in found.text) == ("bad", True)
+
+
+def change(before: str, after: str, low: float, total_low: float) -> InformationChange:
+    return InformationChange(
+        before=before,
+        after=after,
+        per_concept=interval(low + 0.1, low, low + 0.2),
+        total=interval(total_low + 1, total_low, total_low + 2),
+        others=None,
+        before_value=0.1,
+        after_value=0.2,
+        concepts=(3, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "low", "total_low", "tone", "verdict"),
+    [
+        (PRETRAINED, 0.01, -0.5, "good", "raised"),
+        (PRETRAINED, -0.02, 0.5, "neutral", "no change shown"),
+        (PRETRAINED, -0.3, 0.5, "bad", "lowered"),
+        ("vanilla", 0.01, 0.5, "neutral", "raised"),
+    ],
+)
+def test_the_change_of_information_is_judged_by_the_interval_it_prints(before, low, total_low, tone, verdict) -> None:
+    example = rare_features()
+    rarity = dataclasses.replace(example.rarity, changes=(change(before, RUN, low, total_low),))
+    report = RareFeaturesReport(analyses=(dataclasses.replace(example, rarity=rarity),), missing=(), note="")
+    _, found = summary(rare_features=report)
+    assert found.tone == tone
+    assert f"against {before}: {verdict} ({low + 0.1:.2g}" in found.text.replace("−", "-")
+
+
+def test_every_backbone_and_what_is_missing_has_its_sentence() -> None:
+    first = rare_features()
+    other = dataclasses.replace(
+        first, backbone="other", rarity=Unavailable(analysis="x", reason="It has no batch norm.")
+    )
+    missing = (Unavailable(analysis="rare features", reason="This began at random."),)
+    report = RareFeaturesReport(
+        analyses=(first, dataclasses.replace(first, view="groups"), other), missing=missing, note=""
+    )
+    texts = [found.text for found in summary(rare_features=report)]
+    assert texts[0] == "Rare features: This began at random."
+    assert [text.split(" are rare")[0] for text in texts[1:]] == ["2 of 5 channels of tiny", "Which channels of other"]
+
+
+def test_nothing_is_said_of_what_was_not_made() -> None:
+    assert summary() == []
