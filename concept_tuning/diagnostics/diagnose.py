@@ -79,6 +79,9 @@ class Overview:
         split: The split looked at.
         pictures: How many of its pictures.
         total: How many there are.
+        limit: Most pictures asked for; None: all.
+        only: The analyses asked for; empty: all.
+        source_folder: Whether source-like pictures were given.
         seed: Of every random choice.
         entries: One for each analysis, or for each analysis and run.
     """
@@ -88,6 +91,9 @@ class Overview:
     split: str
     pictures: int
     total: int
+    limit: int | None
+    only: tuple[str, ...]
+    source_folder: bool
     seed: int
     entries: tuple[Entry, ...]
 
@@ -154,21 +160,23 @@ def diagnose(bench: Workbench, out: Path, *, only: Sequence[str] = (), report: R
     timings: dict[str, float] = {}
     shown: set[str] = set()
     found: dict[tuple[str, str | None], Any] = {}
-    for analysis in analyses:
-        report(analysis.title)
-        started = time.monotonic()
-        for run, result in _make(analysis, bench):
-            entry = _write(analysis, run, result, results, place=len(entries))
-            entries.append(entry)
-            if entry.file is not None:
-                found[analysis.name, run] = result
-                shown.update(analysis.gallery(result))
-        timings[analysis.name] = round(time.monotonic() - started, 2)
-    thumbnails = make_thumbnails(bench.pictures, _some_of(bench.pictures.keys, shown))
-    save_result(thumbnails, results / f"{_THUMBNAILS}.json")
-    overview = _overview(bench, tuple(entries))
-    save_result(overview, out / _OVERVIEW)
-    write_atomically(out / "timings.json", json.dumps(timings, indent=1) + "\n")
+    try:
+        for analysis in analyses:
+            report(analysis.title)
+            started = time.monotonic()
+            for run, result in _make(analysis, bench):
+                entry = _write(analysis, run, result, results, place=len(entries))
+                entries.append(entry)
+                if entry.file is not None:
+                    found[analysis.name, run] = result
+                    shown.update(analysis.gallery(result))
+            timings[analysis.name] = round(time.monotonic() - started, 2)
+    finally:  # what is done can be read, also after an interrupt
+        thumbnails = make_thumbnails(bench.pictures, _some_of(bench.pictures.keys, shown))
+        save_result(thumbnails, results / f"{_THUMBNAILS}.json")
+        overview = _overview(bench, tuple(entries), only)
+        save_result(overview, out / _OVERVIEW)
+        write_atomically(out / "timings.json", json.dumps(timings, indent=1) + "\n")
     return Diagnosis(overview=overview, results=found, thumbnails=thumbnails)
 
 
@@ -240,7 +248,7 @@ def _prepare(out: Path) -> Path:
     return results
 
 
-def _overview(bench: Workbench, entries: tuple[Entry, ...]) -> Overview:
+def _overview(bench: Workbench, entries: tuple[Entry, ...], only: Sequence[str]) -> Overview:
     cards = tuple(
         RunCard(
             name=subject.name,
@@ -248,7 +256,7 @@ def _overview(bench: Workbench, entries: tuple[Entry, ...]) -> Overview:
             backbone=subject.run.config.backbone.architecture,
             source=Path(subject.run.config.data.source).name,
             seed=subject.run.config.engine.seed,
-            validation_note=bench.bundle.validation_note,
+            validation_note=subject.run.folder.read_json("results.json").get("validation_note", ""),
         )
         for subject in bench.subjects
     )
@@ -258,6 +266,9 @@ def _overview(bench: Workbench, entries: tuple[Entry, ...]) -> Overview:
         split=bench.split,
         pictures=len(bench.pictures),
         total=len(bench.bundle.splits[bench.split]),
+        limit=bench.count,
+        only=tuple(only),
+        source_folder=bench.source_folder is not None,
         seed=bench.seed,
         entries=entries,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -125,7 +126,7 @@ def negative_transfer(
     return Ledger(
         keys=tuple(keys),
         scratch=tuple(scratch),
-        churn=_no_churn() if churn is None else runs.mean(churn),
+        churn=_no_churn() if churn is None else runs.mean(churn, signed=False),
         methods=tuple(runs.method(name, base, runs.checked(found), churn) for name, found in methods.items()),
     )
 
@@ -151,7 +152,11 @@ class _Runs:
             return None
         return np.mean([first & ~second for first, second in permutations(base.values(), 2)], axis=0)
 
-    def mean(self, values: np.ndarray) -> Interval:
+    def mean(self, values: np.ndarray, *, signed: bool = True) -> Interval:
+        """Bootstrap a mean; where every value is 0, a bootstrap would be sure, so that Wilson's bound stands in."""
+        if not np.any(values):
+            none = wilson(0, len(values), self.level)
+            return replace(none, low=-none.high if signed else 0.0)
         return bootstrap_interval(values, np.mean, self.seed, level=self.level)
 
     def rate(self, shares: np.ndarray) -> Interval:

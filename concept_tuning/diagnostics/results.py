@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +15,7 @@ from concept_tuning.engine.runs import write_atomically
 from concept_tuning.errors import RunError
 
 #: Configuration of every result: ``@dataclass(frozen=True, kw_only=True, config=RESULT)`` of pydantic.
-RESULT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_inf_nan="constants")
+RESULT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_inf_nan="strings")
 
 #: Arrays of up to this many numbers are written as plain lists, larger ones as the base64 of their bytes.
 _PLAIN = 4096
@@ -25,7 +26,11 @@ ResultT = TypeVar("ResultT")
 def _encode(array: np.ndarray) -> dict[str, Any]:
     head = {"dtype": array.dtype.str, "shape": list(array.shape)}
     if array.size <= _PLAIN:
-        return head | {"values": array.ravel().tolist()}
+        # JSON has no NaN and no infinity; as strings any reader takes them.
+        values = array.ravel().tolist()
+        if array.dtype.kind == "f":
+            values = [value if math.isfinite(value) else str(value) for value in values]
+        return head | {"values": values}
     return head | {"base64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")}
 
 

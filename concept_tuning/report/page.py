@@ -76,9 +76,12 @@ def _json(charts: Iterable[Chart]) -> str:
 def _command(diagnosis: Diagnosis) -> str:
     overview = diagnosis.overview
     runs = " ".join(shlex.quote(card.name) for card in overview.runs)
+    only = f" --only {' '.join(overview.only)}" if overview.only else ""
+    folder = " --source-folder FOLDER" if overview.source_folder else ""
     return (
-        f"concept-tuning diagnose {runs} --split {overview.split} --images {overview.pictures} --seed {overview.seed}, "
-        "with the paths of these runs."
+        f"concept-tuning diagnose {runs} --split {overview.split} --images {overview.limit or 0} --seed "
+        f"{overview.seed}{only}"
+        f"{folder}, with the paths of these runs."
     )
 
 

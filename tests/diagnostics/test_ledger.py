@@ -118,3 +118,17 @@ def test_what_is_missing_is_said(changes, words) -> None:
 def test_runs_of_other_pictures_are_refused() -> None:
     with pytest.raises(ValueError, match="correctness of v0"):
         entered(tuned={"v": {"v0": right("111")}})
+
+
+def test_nothing_lost_is_not_certain() -> None:
+    right = np.ones(40, bool)
+    found = negative_transfer(
+        keys=[str(place) for place in range(40)],
+        scratch={"a": right, "b": right},
+        tuned={"vanilla": {"c": right}},
+    )
+    bound = wilson(0, 40).high
+    (method,) = found.methods
+    assert (method.net.low, method.net.value, method.net.high) == (-bound, 0.0, bound)
+    assert (found.churn.low, found.churn.high) == (0.0, bound)
+    assert method.beyond_churn.low == -bound

@@ -67,3 +67,13 @@ def test_a_damaged_file_is_refused_in_words(tmp_path, damage) -> None:
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(RunError, match=r"gone.json cannot be read"):
         load_result(Sample, tmp_path / "gone.json")
+
+
+def test_values_that_json_lacks_are_written_as_strings(tmp_path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    values = np.array([np.nan, np.inf, -np.inf, 0.1], np.float32)
+    save_result(sample(values), tmp_path / "sample.json")
+    json.loads((tmp_path / "sample.json").read_text(), parse_constant=refuse)
+    assert load_result(Sample, tmp_path / "sample.json").rates[0].high == float("inf")
