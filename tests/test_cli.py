@@ -26,7 +26,7 @@ def train(path: Path, *extra: str) -> int:
     return main(["train", *QUICK, *PLANTED, "--run-dir", str(path), *extra])
 
 
-@pytest.mark.parametrize("command", ["datasets", "backbones", "methods", "settings"])
+@pytest.mark.parametrize("command", ["datasets", "backbones", "methods", "settings", "analyses"])
 def test_lists_as_json_and_as_table(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
