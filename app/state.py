@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from pydantic import TypeAdapter
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 #: Folder of runs and diagnoses, and the demo that comes with the repository.
 ROOT = Path(os.environ.get("CONCEPT_TUNING_RUNS", "runs"))
 DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
+#: Record of `benchmarks/detector_sweep.py`.
+SWEEP = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "detector_sweep.json"
 DEMO_LABEL = "Demo: planted birds"
 
 
@@ -84,6 +87,11 @@ def choose_diagnosis() -> Diagnosis | None:
     return read_diagnosis(known[label])
 
 
+def chosen_folder() -> Path:
+    """Return the folder of the diagnosis that :func:`choose_diagnosis` returned."""
+    return {source.label: source.path for source in diagnoses()}[st.session_state["diagnosis"]]
+
+
 def read_diagnosis(path: Path) -> Diagnosis:
     """Return a diagnosis, read once for all sessions; raises RunError if it is missing or damaged."""
     return _diagnosis(str(path), _stamp(path / "diagnosis.json"))
@@ -106,6 +114,20 @@ class SharedRun:
 def shared_run(path: Path) -> SharedRun:
     """Return a run's model, loaded once for all sessions; raises RunError if it cannot be."""
     return _run(str(path), _stamp(path / "best" / "model.safetensors"))
+
+
+def exported_model(path: Path, format: str) -> bytes:
+    """Return a run's model as the bytes of a file, see :func:`~concept_tuning.engine.export.export_run`.
+
+    Raises:
+        RunError: if the run cannot be read, or a package for the format is missing.
+    """
+    return _exported(str(path), _stamp(path / "best" / "model.safetensors"), format)
+
+
+def detector_sweep() -> dict[str, Any] | None:
+    """Return the recorded sweep of the shortcut detectors over rho, or None where it is missing or damaged."""
+    return _sweep(str(SWEEP), _stamp(SWEEP))
 
 
 def drawn_birds(config: PlantedConfig, seed: int, count: int) -> list[tuple[str, np.ndarray]]:
@@ -211,6 +233,23 @@ def _birds(config: bytes, seed: int, count: int) -> list[tuple[str, np.ndarray]]
         (f"{table.class_names[table.labels[row]]}, {table.group_names[table.groups[row]]}", table.read(row))
         for row in range(min(count, len(table)))
     ]
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _exported(path: str, stamp: int, format: str) -> bytes:
+    from concept_tuning.engine.export import export_run
+    from concept_tuning.engine.session import load_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        return export_run(load_run(Path(path)), format, Path(folder) / f"model.{format}").read_bytes()
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _sweep(path: str, stamp: int) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _stamp(path: Path) -> int:

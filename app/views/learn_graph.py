@@ -20,7 +20,7 @@ def lesson() -> None:
     strength = right.slider(
         "How strongly the place acts on picture and answer", 0.0, 1.0, 0.8, 0.05, key="learn_graph_strength"
     )
-    cut = right.toggle("Choose the pictures by dice (cuts the arrow from the place)", key="learn_graph_cut")
+    cut = right.toggle("Choose pictures by dice", key="learn_graph_cut", help="Cuts the arrow from the place.")
     world = front_door_world(0.0 if cut else strength)
     with left:
         st.graphviz_chart(_graph(strength, cut=cut), width="stretch")
@@ -55,10 +55,8 @@ def _graph(strength: float, *, cut: bool) -> str:
         rankdir=LR; bgcolor="white"; node [shape=box, style=rounded, fontname="sans-serif"];
         place [label="place (unseen)", style="rounded,dashed"];
         picture; reading [label="what is read off"]; answer;
-        {{rank=same; place; reading}}
         place -> picture [{to_picture}];
         place -> answer [penwidth={width:.1f}, color="#D55E00"];
         picture -> reading [penwidth=2, color="#0072B2"];
         reading -> answer [penwidth=2, color="#0072B2"];
-        place -> reading [style=invis];
     }}"""

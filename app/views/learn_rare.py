@@ -26,7 +26,7 @@ def lesson() -> None:
         st.warning(f"Not the {picked} but the {found.part}: {' and '.join(found.names)}.", icon=":material/close:")
     _pictures(found, marked=True)
     st.markdown(
-        f"**Answer.** The {found.part} is {100 * found.share:.1f} % of the pixels, and all there is to tell the two "
+        f"**Answer.** That part is {100 * found.share:.1f} % of the pixels, and all there is to tell the two "
         "apart. Pre-training, which rarely saw it, gave it few or no features; a network that is only fine-tuned finds "
         "something commoner to go by. Such a feature is *rare and useful*: the page Rare features lists those of your "
         "runs, and Concept-Tuning compares small patches so that they count."

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from app import state
-from app.blocks import show_chapter
+from app.blocks import show_blocks, show_chapter
+from app.errors import shown_errors
+from app.finding_list import show_findings
+from app.views import spurious_backgrounds, spurious_concepts, spurious_groups, spurious_lab, spurious_looks
 
-#: Analyses of the page with what they are called in the choice.
+if TYPE_CHECKING:
+    from concept_tuning.diagnostics.diagnose import Diagnosis
+
+_LAB = "lab"
+#: Analyses of the page, and the lab, with what they are called in the choice.
 PARTS = {
-    "groups": "Classes and groups",
+    "groups": "Worst group",
     "counterfactuals": "Other backgrounds",
     "concept-effects": "Suspicious concepts",
     "properties": "Simple properties",
     "slices": "Gathered mistakes",
     "switches": "Front-door switches",
+    _LAB: "Shortcut lab",
+}
+_SHOWS = {
+    "groups": spurious_groups.show,
+    "counterfactuals": spurious_backgrounds.show,
+    "concept-effects": spurious_concepts.show,
+    "properties": spurious_looks.show_properties,
+    "slices": spurious_looks.show_slices,
 }
 
 
@@ -28,6 +45,8 @@ def render() -> None:
     )
     diagnosis = state.choose_diagnosis()
     if diagnosis is None:
+        st.caption("Or plant a shortcut yourself:")
+        spurious_lab.show()
         return
     wanted = st.query_params.get("part", "groups")
     part = st.segmented_control(
@@ -39,4 +58,25 @@ def render() -> None:
         required=True,
     )
     st.query_params["part"] = part
-    show_chapter(diagnosis, part, key="spurious")
+    if part == _LAB:
+        spurious_lab.show()
+    else:
+        _show_part(diagnosis, part)
+
+
+@st.fragment
+def _show_part(diagnosis: Diagnosis, part: str) -> None:
+    """Show one analysis: in words, then in charts, then what it lacks."""
+    from concept_tuning.report.blocks import Source
+    from concept_tuning.report.chapters import CHAPTERS
+
+    source = Source(diagnosis)
+    with shown_errors():
+        if part not in _SHOWS or not (source.each(part) or source.joint(part)):
+            show_findings(diagnosis, [part])
+            show_chapter(diagnosis, part, key="spurious")
+            return
+        st.markdown(CHAPTERS[part][0])
+        show_findings(diagnosis, [part])
+        _SHOWS[part](source)
+        show_blocks(source.missing(part), key=f"spurious-{part}-missing")

@@ -64,6 +64,7 @@ def choose(source: str) -> Plan:
         selection_mode="multi",
         default=["vanilla", "concept-tuning"],
         format_func=method_label,
+        wrap=True,
         key="train_methods",
     )
     repeats = right.number_input(

@@ -69,7 +69,9 @@ class DiagnosisJob:
         return 1.0 if self.state == "finished" else min(max(0, self.begun - 1) / max(1, self.total), 1.0)
 
 
-def start_diagnosis(runs: Sequence[RunRecord], root: Path, name: str, *, images: int = 500) -> DiagnosisJob:
+def start_diagnosis(
+    runs: Sequence[RunRecord], root: Path, name: str, *, images: int = 500, only: Sequence[str] = ()
+) -> DiagnosisJob:
     """Start a process that diagnoses finished runs side by side.
 
     Args:
@@ -77,21 +79,25 @@ def start_diagnosis(runs: Sequence[RunRecord], root: Path, name: str, *, images:
         root: Folder of the runs.
         name: Of the new diagnosis.
         images: Most pictures looked at.
+        only: Names of the analyses to make; empty: all.
 
     Raises:
+        ConfigError: for an unknown analysis.
         RunError: for no run or one that is not finished, a name that is not allowed or taken, a folder that cannot be
             written, or if the process cannot start; nothing is left behind.
     """
-    from concept_tuning.diagnostics.catalogue import ANALYSES
+    from concept_tuning.diagnostics.diagnose import choose_analyses
 
     check_name(name)
+    total = len(choose_analyses(only)) + 1
     unfinished = [run.name for run in runs if run.state != "finished"]
     if not runs or unfinished:
         raise RunError(f"Only finished runs can be diagnosed; {unfinished[0] if unfinished else 'none'} is chosen.")
     folder = Path(root).resolve() / FOLDER
     record, log, path = folder / f"{name}{_RECORD}", folder / f"{name}{_LOG}", folder / name
-    values: dict[str, Any] = {"runs": [run.name for run in runs], "total": len(ANALYSES) + 1, "started": time.time()}
+    values: dict[str, Any] = {"runs": [run.name for run in runs], "total": total, "started": time.time()}
     command = [*COMMAND, *(str(run.path) for run in runs), "--out", str(path), "--images", str(images)]
+    command += ["--only", *only] if only else []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():

@@ -179,10 +179,10 @@ def _add_counts(figure: go.Figure, result: ControlledMaps, measure: str, row: in
                 yref="y" if row == 1 else f"y{row}",
                 x=1.01,
                 y=name,
-                text=f"✓ {beaten}/{len(badges)}",
+                text=f"✓ {beaten}/{len(result.controls)}",
                 xanchor="left",
                 showarrow=False,
-                font={"color": GOOD if beaten == len(badges) else BAD},
+                font={"color": GOOD if beaten == len(result.controls) else BAD},
             )
 
 

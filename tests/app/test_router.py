@@ -58,7 +58,7 @@ def test_pages_have_titles_icons_and_addresses_of_their_own() -> None:
     assert [info["url_pathname"] for info in app._registered_pages.values()] == ["", *NAMES[1:]]  # the first by default
 
 
-def test_an_unknown_address_shows_the_first_page_and_says_so(view) -> None:
+def test_an_unknown_page_is_the_first(view) -> None:
     view("start", lambda: st.title("the first page"))
     app = at("nowhere")
     assert not app.exception

@@ -76,7 +76,7 @@ def test_it_shows_the_picture_the_predictions_and_both_maps(demo: Path, outside:
     assert not page.exception
     assert not page.error
     assert example(outside).sentence in page.success[0].value
-    assert len(page.get("imgs")) == 3
+    assert len(page.get("image")) == 3
     words = " ".join(part.value for part in page.markdown)
     assert "says **tern** :orange-badge" in words
     assert "says **owl** :green-badge" in words

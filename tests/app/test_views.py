@@ -72,12 +72,6 @@ def test_a_cell_of_the_confusion_matrix_opens_its_pictures(show) -> None:
     assert not page.exception
 
 
-def test_formulas_in_names_do_not_reach_a_spreadsheet() -> None:
-    from app.views.compare import _safe
-
-    assert [_safe(text) for text in ("=1+1", "@x", "-2", "a=b", "")] == ["'=1+1", "'@x", "'-2", "a=b", ""]
-
-
 def test_names_cannot_act_as_markdown() -> None:
     from app.blocks import plain
 

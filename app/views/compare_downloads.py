@@ -1,0 +1,142 @@
+"""What can be taken away: the report, the predictions, the results as a bundle that can be checked, the models.
+
+Files are made when their button is clicked, away from the page, which stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from app import state
+from app.blocks import plain
+from app.views.compare_runs import run_places
+
+if TYPE_CHECKING:
+    from concept_tuning.diagnostics.diagnose import Diagnosis, RunCard
+    from concept_tuning.report.blocks import Source
+
+_FORMATS = {"safetensors": "Weights (safetensors)", "onnx": "Whole model (ONNX)"}
+
+
+def show(source: Source, folder: Path) -> None:
+    """Show the buttons; ``folder`` is that of the diagnosis."""
+    cards = source.diagnosis.overview.runs
+    places = {card.name: found for card in cards if (found := run_places(folder, card))}
+    name = re.sub(r"[^\w.-]+", "-", folder.name)
+    with st.container(horizontal=True, gap="small"):
+        st.download_button(
+            "Report (HTML)",
+            lambda: report_html(source.diagnosis, folder),
+            f"{name}-report.html",
+            "text/html",
+            key="compare-report",
+            on_click="ignore",
+            icon=":material/description:",
+            help="One file that opens offline.",
+        )
+        st.download_button(
+            "Predictions (CSV)",
+            lambda: predictions_file(source),
+            f"{name}-predictions.csv",
+            "text/csv",
+            key="compare-csv",
+            on_click="ignore",
+            icon=":material/table:",
+            help="A row for each picture, with what every run says of it.",
+        )
+        st.download_button(
+            "Results (zip)",
+            lambda: bundle(folder, places),
+            f"{name}-bundle.zip",
+            "application/zip",
+            key="compare-bundle",
+            on_click="ignore",
+            icon=":material/inventory_2:",
+            help="All results as JSON, with settings, seeds and data fingerprints of the runs that are still there.",
+        )
+    st.caption(
+        "The report is one page of some megabytes and takes some seconds. In the CSV, names that a spreadsheet might "
+        "take for a formula get an apostrophe. The zip holds a sum of every file: unpack it and run `sha256sum --check "
+        "SHA256SUMS`. Settings in it name folders of this machine."
+    )
+    _models(cards, places)
+
+
+def report_html(diagnosis: Diagnosis, folder: Path) -> bytes:
+    """Return the report that lies with the diagnosis, or draw it where there is none or it is older."""
+    from concept_tuning.report.page import PAGE, render_report
+
+    written, made = folder / PAGE, folder / "diagnosis.json"
+    if written.is_file() and written.stat().st_mtime >= made.stat().st_mtime:
+        return written.read_bytes()
+    return render_report(diagnosis).encode()
+
+
+def predictions_file(source: Source) -> bytes:
+    """Return the predictions as CSV with a mark at the beginning, without which spreadsheets misread accents."""
+    from concept_tuning.report.predictions_csv import predictions_csv
+
+    return predictions_csv(source).encode("utf-8-sig")
+
+
+def bundle(folder: Path, places: dict[str, list[Path]]) -> bytes:
+    """Return the bundle with the settings of the runs whose folder is known for sure."""
+    from concept_tuning.report.bundle import make_bundle
+
+    return make_bundle(folder, {name: found[0] for name, found in places.items() if len(found) == 1})
+
+
+def _models(cards: tuple[RunCard, ...], places: dict[str, list[Path]]) -> None:
+    st.markdown("##### Models")
+    missing = [card.name for card in cards if card.name not in places]
+    if missing:
+        st.caption(
+            f":material/info: No folder is known for {plain(', '.join(missing))}: a diagnosis knows names alone, and "
+            f"below {plain(str(state.ROOT))} no trained run fits. Export it by `concept-tuning export FOLDER --format "
+            "onnx --out model.onnx`."
+        )
+    if not places:
+        return
+    first, second = st.columns(2)
+    name = first.selectbox("Run", list(places), key="compare-model")
+    path = places[name][0]
+    if len(places[name]) > 1:
+        path = second.selectbox(
+            "Its folder (several fit)", places[name], format_func=_short, key=f"compare-folder-{name}"
+        )
+    _model_buttons(name, path)
+
+
+def _model_buttons(name: str, path: Path) -> None:
+    lacking = [package for package in ("onnx", "onnxscript") if find_spec(package) is None]
+    with st.container(horizontal=True, gap="small"):
+        for kind, label in _FORMATS.items():
+            st.download_button(
+                label,
+                lambda kind=kind: state.exported_model(path, kind),  # type: ignore[misc]
+                f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.{kind}",
+                "application/octet-stream",
+                key=f"compare-{kind}",
+                on_click="ignore",
+                icon=":material/download:",
+                disabled=kind == "onnx" and bool(lacking),
+            )
+    st.caption(
+        f"Best weights of {plain(_short(path))}. Both files carry the class names; the ONNX file takes pictures of "
+        "0 to 255 and gives probabilities, and needs half a minute to be made."
+    )
+    if lacking:
+        st.caption(f":material/info: ONNX needs `pip install {' '.join(lacking)}` on this server.")
+
+
+def _short(path: Path) -> str:
+    """Return a run's folder as it is below the folder of runs, or in the demo."""
+    for root, word in ((state.ROOT.resolve(), ""), (state.DEMO.resolve(), "demo: ")):
+        if path.is_relative_to(root):
+            return word + path.relative_to(root).as_posix()
+    return str(path)

@@ -1,0 +1,73 @@
+"""Where the runs of a diagnosis lie: it knows their names, not their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app import state
+from concept_tuning.diagnostics.background import list_diagnoses
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.errors import StudioError
+
+if TYPE_CHECKING:
+    from concept_tuning.diagnostics.diagnose import RunCard
+
+#: Folders that are searched below the root, from it downwards.
+_DEPTH = 3
+
+
+def run_places(folder: Path, card: RunCard) -> list[Path]:
+    """Return the folders that may be a run of a diagnosis, the likeliest first; empty where none is known.
+
+    Those that the diagnosis was started with come first, then those near it, then those below the folder of runs and
+    in the demo. Only trained runs of the same name, method, backbone, data and seed count.
+
+    Args:
+        folder: Of the diagnosis.
+        card: The run in it.
+    """
+    folder = folder.resolve()
+    started = [run for job in list_diagnoses(state.ROOT) if job.path.resolve() == folder for run in job.runs]
+    if started:
+        named = [state.ROOT.resolve() / name for name in started]
+        found = [path for path in named if _fits(path, card)]
+        if found:
+            return found
+    near = [path for root in (state.DEMO.resolve(), state.ROOT.resolve()) for path in _below(root, _DEPTH)]
+    fitting = [path for path in dict.fromkeys(near) if _fits(path, card)]
+    return sorted(fitting, key=lambda path: -len(_common(path, folder)))
+
+
+def _fits(path: Path, card: RunCard) -> bool:
+    if not f"/{path.as_posix()}".endswith(f"/{card.name}") or not RunFolder(path).best_weights.is_file():
+        return False
+    try:
+        config = RunFolder(path).config()
+    except StudioError:
+        return False
+    told = (config.method, config.backbone.architecture, Path(config.data.source).name, config.engine.seed)
+    return told == (card.method, card.backbone, card.source, card.seed)
+
+
+def _below(root: Path, depth: int) -> Iterator[Path]:
+    try:
+        folders = [path for path in root.iterdir() if path.name[0] != "." and path.is_dir() and not path.is_symlink()]
+    except OSError:
+        return
+    for path in folders:
+        if (path / "config.json").is_file():
+            yield path
+        elif depth > 1:
+            yield from _below(path, depth - 1)
+
+
+def _common(first: Path, second: Path) -> list[str]:
+    """Return the folders that two paths begin with."""
+    shared = []
+    for one, other in zip(first.parts, second.parts, strict=False):
+        if one != other:
+            break
+        shared.append(one)
+    return shared

@@ -1,0 +1,78 @@
+"""Other backgrounds: the same objects before other backgrounds, and which predictions change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from app.blocks import plain, show_figure
+from app.clicks import clicked
+from app.picture_list import show_pictures
+
+if TYPE_CHECKING:
+    from concept_tuning.diagnostics.counterfactuals import Counterfactuals
+    from concept_tuning.report.blocks import Source
+
+_PICTURE, _CHART = "spurious-picture", "spurious-flips"
+
+
+def show(source: Source) -> None:
+    """Show an edited picture, the rates of change, and the pictures behind a rate."""
+    from concept_tuning.figures.counterfactuals import flip_figure, gap_figure
+
+    found: Counterfactuals = source.joint("counterfactuals")
+    _example(source, found)
+    caption = (
+        "Share of predictions that change with the background (0–1), with 95 % intervals. What already changes before "
+        "another background of the same class is the paste's own doing. Click a point to see its pictures."
+    )
+    chart = show_figure(
+        flip_figure(found, runs=source.runs), key=_CHART, alt=caption, on_select="rerun", selection_mode="points"
+    )
+    st.caption(caption)
+    _changed(source, found, clicked(_CHART) if chart else None)
+    caption = (
+        "What is left once the paste's own doing is taken off (0.1 is 10 percentage points): at zero the class of the "
+        "background does nothing."
+    )
+    show_figure(gap_figure(found, runs=source.runs), key="spurious-gaps", alt=caption)
+    left = f" {found.left_out} pictures without object, background or donor are left out." if found.left_out else ""
+    st.caption(f"{caption} {len(found.keys)} pictures; backgrounds from the {found.donor_split} split.{left}")
+
+
+def _example(source: Source, found: Counterfactuals) -> None:
+    from concept_tuning.figures.counterfactuals import strip_figure
+    from concept_tuning.report.spurious import telling_examples
+
+    keys = telling_examples(found)
+    if not keys:
+        return
+    names = {key: f"{place + 1}" for place, key in enumerate(keys)}
+    key = st.segmented_control(
+        "Edited picture (those whose predictions change most first)",
+        keys,
+        default=keys[0],
+        required=True,
+        format_func=names.__getitem__,
+        key=_PICTURE,
+        bind="query-params",
+    )
+    caption = f"{key} as it is and before other backgrounds, with what each run says."
+    show_figure(strip_figure(found, key, runs=source.runs), key=f"spurious-strip-{key}", alt=caption)
+    st.caption(f"{plain(caption)} A tick is a right answer; a bold one differs from that for the picture as it is.")
+
+
+def _changed(source: Source, found: Counterfactuals, point: dict[str, Any] | None) -> None:
+    """Show the pictures whose prediction an edit changes, as they are without it."""
+    from concept_tuning.report.picture_lists import pictures_of
+
+    if point is None:
+        return
+    run = found.runs[int(point["curve_number"]) % len(found.runs)].run
+    told = source.each("predictions").get(run)
+    keys = list(point.get("customdata") or ())
+    with st.container(border=True):
+        st.markdown(f"{len(keys)} predictions of {plain(run)} change by this. The pictures before it:")
+        if told is not None:
+            show_pictures(pictures_of(told, keys), source.thumbnails, key=f"spurious-flips-{run}-{len(keys)}")
