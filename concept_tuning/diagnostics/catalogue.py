@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ from concept_tuning.diagnostics.ledger import Ledger, negative_transfer
 from concept_tuning.diagnostics.picture_maps import PictureMaps, picture_maps
 from concept_tuning.diagnostics.pictures import Subject
 from concept_tuning.diagnostics.predictions import Predictions, collect_predictions
-from concept_tuning.diagnostics.properties import PropertyTable, property_table
+from concept_tuning.diagnostics.properties import PropertyTable, original_sizes, property_table, whole_pictures
 from concept_tuning.diagnostics.rare_features import diagnose_rare_features
 from concept_tuning.diagnostics.rare_results import RareFeaturesReport
 from concept_tuning.diagnostics.rare_selection import RareFeatureSettings
 from concept_tuning.diagnostics.results import RESULT, Unavailable
+from concept_tuning.diagnostics.run_groups import group_runs, repeated_seed
 from concept_tuning.diagnostics.sanity import SanityCheck, check_sanity
 from concept_tuning.diagnostics.slices import SliceTable, find_slices
 from concept_tuning.diagnostics.switches import FrontDoorSwitches, front_door_switches
@@ -54,10 +55,10 @@ class TransportPairs:
 
 @result_dataclass(frozen=True, kw_only=True, config=RESULT)
 class Verdicts:
-    """Verdicts between every two methods.
+    """Verdicts between every two methods, or every two configurations where a method has several.
 
     Attributes:
-        verdicts: One for each two methods, or why there is none.
+        verdicts: One for each two, or why there is none.
     """
 
     verdicts: tuple[Verdict | Unavailable, ...]
@@ -109,38 +110,37 @@ def _mistakes(result: Predictions) -> Iterable[str]:
     return [result.keys[place] for place in surest[: 2 * _GALLERY]]
 
 
-def _by_method(bench: Workbench) -> dict[str, list[Subject]]:
-    found: dict[str, list[Subject]] = defaultdict(list)
-    for subject in bench.subjects:
-        found[subject.run.config.method].append(subject)
-    return {method: sorted(runs, key=lambda subject: subject.run.config.engine.seed) for method, runs in found.items()}
-
-
 def _verdicts(bench: Workbench) -> Verdicts | Unavailable:
-    methods = _by_method(bench)
-    names = list(methods)
-    if len(names) < 2:
+    groups = group_runs(bench.subjects)
+    if len(groups) < 2:
+        (name,) = groups
         return Unavailable(
-            analysis="verdict", reason=f"All runs are of the method {names[0]}; add a run of another to compare with."
+            analysis="verdict",
+            reason=f"All runs are of {name} with the same settings; add a run of another method to compare with.",
         )
+    return Verdicts(verdicts=tuple(_verdict(bench, groups, pair) for pair in combinations(groups, 2)))
+
+
+def _verdict(
+    bench: Workbench, groups: Mapping[str, Sequence[Subject]], names: tuple[str, str]
+) -> Verdict | Unavailable:
+    runs = [groups[name] for name in names]
+    for name, side in zip(names, runs, strict=True):
+        again = repeated_seed(name, side)
+        if again:
+            return Unavailable(analysis="verdict", reason=f"{names[0]} against {names[1]}: {again}")
     cells, cell_names = _cells(bench)
-    found = []
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            runs = methods[first], methods[second]
-            seeds = [[subject.run.config.engine.seed for subject in side] for side in runs]
-            found.append(
-                compare_methods(
-                    np.stack([bench.right(subject) for subject in runs[0]]),
-                    np.stack([bench.right(subject) for subject in runs[1]]),
-                    names=(first, second),
-                    cells=cells,
-                    cell_names=cell_names,
-                    paired=seeds[0] == seeds[1],
-                    seed=bench.seed,
-                )
-            )
-    return Verdicts(verdicts=tuple(found))
+    seeds = [[subject.run.config.engine.seed for subject in side] for side in runs]
+    first, second = (np.stack([bench.right(subject) for subject in side]) for side in runs)
+    return compare_methods(
+        first,
+        second,
+        names=names,
+        cells=cells,
+        cell_names=cell_names,
+        paired=seeds[0] == seeds[1],
+        seed=bench.seed,
+    )
 
 
 def _cells(bench: Workbench) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -154,10 +154,16 @@ def _cells(bench: Workbench) -> tuple[np.ndarray | None, tuple[str, ...]]:
 
 
 def _ledger(bench: Workbench) -> Ledger | Unavailable:
-    methods = _by_method(bench)
-    right = {method: {run.name: bench.right(run) for run in runs} for method, runs in methods.items()}
-    scratch = right.pop("scratch", {})
-    return negative_transfer(keys=bench.pictures.keys, scratch=scratch, tuned=right, seed=bench.seed)
+    groups = group_runs(bench.subjects)
+    scratch = [name for name, runs in groups.items() if runs[0].run.config.method == "scratch"]
+    reason = "".join(repeated_seed(name, groups[name]) for name in scratch)
+    if len(scratch) > 1:
+        reason = f"The runs from scratch have different settings ({'; '.join(scratch)}); give those of one alone."
+    if reason:
+        return Unavailable(analysis="negative transfer", reason=reason)
+    right = {name: {run.name: bench.right(run) for run in runs} for name, runs in groups.items()}
+    base = right.pop(scratch[0]) if scratch else {}
+    return negative_transfer(keys=bench.pictures.keys, scratch=base, tuned=right, seed=bench.seed)
 
 
 def _ledger_gallery(result: Ledger) -> Iterable[str]:
@@ -169,12 +175,12 @@ def _ledger_gallery(result: Ledger) -> Iterable[str]:
 
 def _properties(bench: Workbench) -> PropertyTable | Unavailable:
     pictures = bench.training_pictures
-    size = bench.subjects[0].image_size
     return property_table(
-        (pictures.image(i, size).numpy() for i in range(len(pictures))),
+        whole_pictures(pictures, side=bench.subjects[0].image_size),
         pictures.labels,
         class_names=bench.bundle.class_names,
         keys=pictures.keys,
+        sizes=original_sizes(pictures),
         seed=bench.seed,
     )
 
@@ -319,7 +325,10 @@ ANALYSES: tuple[Analysis, ...] = (
         title="Front-door switches",
         needs="a front-door head",
         kind=FrontDoorSwitches,
-        compute_one=lambda bench, run: front_door_switches(run, bench.pictures, bench.features(run)),
+        compute_one=lambda bench, run: front_door_switches(
+            run, bench.pictures, bench.features(run), places=bench.shown
+        ),
+        gallery=lambda result: () if result.maps is None else result.maps.keys,
     ),
     Analysis(name="properties", title="Simple properties of the pictures", kind=PropertyTable, compute=_properties),
     Analysis(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from concept_tuning.config import RunConfig
 from concept_tuning.data.registry import DataBundle, Split
 from concept_tuning.data.transforms import eval_view
 from concept_tuning.engine.session import LoadedRun
@@ -110,8 +111,16 @@ def choose_pictures(bundle: DataBundle, *, split: str = "test", count: int | Non
     return Pictures(split=source, chosen=chosen, bundle=bundle)
 
 
-def check_comparable(subjects: Sequence[Subject]) -> None:
-    """Refuse runs that cannot be laid side by side: other classes, other pictures, or the same name twice.
+def check_comparable(subjects: Sequence[Subject], *, split: str = "test") -> None:
+    """Refuse runs that cannot be laid side by side on a split.
+
+    They need the same classes, names of their own, and the same pictures in that split, none of which one of
+    them was trained on. Training sets may differ: by sample rate or number per class, and of planted birds by
+    whatever leaves the split as it is (for the test, ``rho``, ``rarity`` and the other splits' sizes).
+
+    Args:
+        subjects: The runs, at least one.
+        split: The split looked at; that a run was trained on it is refused for all but ``train``.
 
     Raises:
         RunError: naming the runs and what differs.
@@ -123,9 +132,56 @@ def check_comparable(subjects: Sequence[Subject]) -> None:
     for other in subjects[1:]:
         if other.run.class_names != first.run.class_names:
             raise RunError(f"{first.name} and {other.name} have different classes; compare runs of the same data.")
-        files = [subject.run.folder.read_json("data.json")["used_fingerprint"] for subject in (first, other)]
-        splits = [subject.run.folder.read_json("split.json")["test"] for subject in (first, other)]
-        if files[0] != files[1] and splits[0] != splits[1]:
+        difference = _difference(first, other, split)
+        if difference:
+            pair = f"{first.name} and {other.name}"
+            raise RunError(f"{pair} have different {split} pictures: {difference}. Compare runs of one split.")
+    if split != "train":
+        _check_unseen(subjects, split)
+
+
+def _check_unseen(subjects: Sequence[Subject], split: str) -> None:
+    looked_at = _keys(subjects[0], split)
+    for subject in subjects:
+        seen = looked_at & _keys(subject, "train")
+        if seen:
             raise RunError(
-                f"{first.name} and {other.name} were tested on different pictures; compare runs of one split."
+                f"{subject.name} was trained on {len(seen)} of the {split} pictures ({min(seen)} is one), so what it "
+                "makes of them says nothing. Compare runs of one split."
             )
+
+
+def _difference(first: Subject, other: Subject, split: str) -> str:
+    """Say how the pictures of a split differ between two runs; empty if they are the same."""
+    apart = _keys(first, split) ^ _keys(other, split)
+    if apart:
+        return f"{len(apart)} are in one of the runs alone ({min(apart)} is one)"
+    files = [subject.run.folder.read_json("data.json", "fingerprint")["fingerprint"] for subject in (first, other)]
+    if files[0] == files[1]:
+        return ""
+    configs = [subject.run.config for subject in (first, other)]
+    if any(config.data.source != "planted" for config in configs):
+        return "their files are not the same"
+    one, two = (_recipe(config, split) for config in configs)
+    if one == two:
+        return "they were drawn by different versions" if configs[0].planted == configs[1].planted else ""
+    name = next(name for name in one if one[name] != two[name])
+    return f"{name} is {one[name]} for one run and {two[name]} for the other"
+
+
+def _keys(subject: Subject, split: str) -> set[str]:
+    return set(subject.run.folder.read_json("split.json", split)[split])
+
+
+def _recipe(config: RunConfig, split: str) -> dict[str, object]:
+    """Return the settings that, with its keys, decide a split's planted pictures; the same names for every run."""
+    planted = config.planted
+    like_training = split == "train" or (split == "val" and planted.validation == "like-training")
+    return {
+        "data_seed": config.data.data_seed,
+        "species": planted.species,
+        "draw_size": planted.draw_size,
+        "validation": planted.validation if split == "val" else None,
+        "rho": planted.rho if like_training else None,
+        "rarity": planted.rarity if like_training else None,
+    }

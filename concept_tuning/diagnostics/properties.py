@@ -6,12 +6,17 @@ No group labels are needed. A property that alone predicts the class is a shortc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 from sklearn.model_selection import StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
+from torchvision.transforms.v2 import functional
 
+from concept_tuning.data.decode import UnreadableImage
+from concept_tuning.data.registry import DATASETS
+from concept_tuning.diagnostics.pictures import Pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
 from concept_tuning.diagnostics.statistics import share
 
@@ -39,6 +44,7 @@ COMPONENTS: dict[str, tuple[str, ...]] = {
     "odd aspect": ("odd aspect",),
 }
 _OF_SIZE = ("size", "aspect", "odd aspect")
+_THREADS = 2
 
 
 @dataclass(frozen=True, kw_only=True, config=RESULT)
@@ -76,6 +82,9 @@ class PropertyScore:
 class PropertyTable:
     """Properties of n pictures against their classes.
 
+    A diagnosis measures the whole pictures, not the square that a network sees, brought to the short side that the
+    first run takes; what lies outside that square is no shortcut for a network that always crops it off.
+
     Attributes:
         class_names: The C classes.
         keys: Names of the pictures.
@@ -107,7 +116,7 @@ def property_table(
     *,
     class_names: Sequence[str],
     keys: Sequence[str],
-    sizes: np.ndarray | None = None,
+    sizes: np.ndarray | Unavailable | None = None,
     folds: int = FOLDS,
     seed: int = 0,
 ) -> PropertyTable | Unavailable:
@@ -120,7 +129,8 @@ def property_table(
         labels: (n,) class indices.
         class_names: The C classes.
         keys: Names of the n pictures.
-        sizes: (n, 2) heights and widths of the original files, in pixels; None: size and aspect are not scored.
+        sizes: (n, 2) heights and widths of the original files, in pixels, or why they cannot be had; None: size
+            and aspect are not scored. See :func:`original_sizes`.
         folds: Most folds of the stratified cross-validation; fewer if a class has fewer pictures.
         seed: Of the folds.
 
@@ -138,8 +148,9 @@ def property_table(
         )
     measured = measure_images(images)
     unavailable: tuple[Unavailable, ...] = ()
-    if sizes is None:
+    if sizes is None or isinstance(sizes, Unavailable):
         reason = "It needs the sizes of the original files; the pictures given were already resized."
+        reason = reason if sizes is None else sizes.reason
         unavailable = tuple(Unavailable(analysis=name, reason=reason) for name in _OF_SIZE)
     else:
         measured |= measure_sizes(sizes)
@@ -159,6 +170,38 @@ def property_table(
         unavailable=unavailable,
         left_out=tuple(name for name, count in zip(class_names, counts, strict=True) if count == 1),
     )
+
+
+def original_sizes(pictures: Pictures) -> np.ndarray | Unavailable:
+    """Return (n, 2) int64 heights and widths in pixels of the files of pictures, turned upright.
+
+    The cache keeps small copies alone, so every file is decoded again, which is as slow as for the cache.
+
+    Returns:
+        The sizes; :class:`Unavailable` for drawn pictures, which have no files, and where a file is gone.
+    """
+    name, table = pictures.bundle.source, pictures.bundle.table
+    if any(entry.name == name and entry.kind == "generated" for entry in DATASETS):
+        return Unavailable(analysis="size", reason=f"The pictures of {name} are drawn, all of one size.")
+    rows = [int(row) for row in pictures.split.rows[pictures.chosen]]
+    try:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="sizes") as pool:
+            return np.array(list(pool.map(lambda row: table.read(row).shape[:2], rows)), np.int64)
+    except UnreadableImage as error:
+        return Unavailable(
+            analysis="size", reason=f"An original file is not as it was when it was read first: {error}."
+        )
+
+
+def whole_pictures(pictures: Pictures, *, side: int) -> Iterator[np.ndarray]:
+    """Yield pictures (3, h, w) uint8 with their borders, which a network's square view of them cuts off.
+
+    The short side is brought to ``side`` pixels with antialiasing, so that sharpness can be compared; smaller
+    files are enlarged. At most four times as long as wide, as in the cache.
+    """
+    for place in pictures.chosen:
+        image = pictures.split.image(int(place))
+        yield functional.resize(image, [side], antialias=True).numpy()
 
 
 def score_property(

@@ -68,7 +68,8 @@ def diagnose_rare_features(
         subjects: The runs.
         pictures: The pictures.
         features: Features of each run by name, computed on those pictures.
-        views: Which concepts to look at.
+        views: Which concepts to look at. Where ``factors`` cannot be had, as of the negative activations of
+            transformers, the report says so and has ``clusters`` too.
         settings: None: the defaults.
         progress: Called with pictures done and all, while a pre-trained network looks at them.
 
@@ -213,14 +214,7 @@ def _diagnose_family(
         source = pretrained_maps(network, lambda places: images[places.start : places.stop], len(images))
     contributions = {subject.name: channel_contributions(subject, features[subject.name]) for subject in family}
     results: list[RareFeatures | Unavailable] = []
-    for view in views:
-        concepts = define_concepts(
-            view,
-            frozen.maps,
-            standardised=frozen.standardised,
-            count=settings.groups if view == "groups" else settings.factors,
-            seed=settings.seed,
-        )
+    for concepts in _concept_sets(views, frozen, settings):
         results.append(
             concepts
             if isinstance(concepts, Unavailable)
@@ -238,6 +232,23 @@ def _diagnose_family(
             )
         )
     return results
+
+
+def _concept_sets(
+    views: Sequence[View], frozen: PretrainedMaps, settings: RareFeatureSettings
+) -> list[ConceptSet | Unavailable]:
+    """Define the concepts of every view, and clusters behind factors that cannot be had."""
+
+    def define(view: View) -> ConceptSet | Unavailable:
+        count = settings.groups if view == "groups" else settings.factors
+        return define_concepts(view, frozen.maps, standardised=frozen.standardised, count=count, seed=settings.seed)
+
+    found: list[ConceptSet | Unavailable] = []
+    for view in views:
+        found.append(define(view))
+        if view == "factors" and isinstance(found[-1], Unavailable) and "clusters" not in views:
+            found.append(define("clusters"))
+    return found
 
 
 def _family_note(families: Iterable[Sequence[Subject]]) -> str:

@@ -47,9 +47,11 @@ class InformationChange:
     """How much more one network's rare concepts say of the label than another's, in nats.
 
     Concepts, levels and the table from presence to label come from one half of the pictures and are measured on the
-    other, and the other way round: the mean of log q(label | presence) / q(label), a lower bound on the mutual
-    information that chance cannot raise. It is paired by picture, and the intervals are bootstraps over pictures, with
-    the halves as they fell. Sums over concepts count twice what two of them both say.
+    other, and the other way round: the mean of log q(label | presence) / q(label). Were q(label) the labels' true
+    frequencies, its expectation would be at most the mutual information, and no chance could raise it. As q(label) is
+    estimated in the first half too, it is more by the divergence of the true frequencies from q, of order C / n and
+    the same for every network, so that changes are free of it. It is paired by picture, and the intervals are
+    bootstraps over pictures, with the halves as they fell. Sums over concepts count twice what two of them both say.
 
     Attributes:
         before: The network compared with: ``pre-trained`` or a run.
@@ -264,7 +266,11 @@ def rarest_tenth(present: np.ndarray, frequency: np.ndarray) -> np.ndarray:
 
 
 def _log_ratios(present: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return log q(label | presence) / q(label), (2, C, K), with half a picture of each class added (Jeffreys)."""
+    """Return log q(label | presence) / q(label), (2, C, K).
+
+    To the counts of the labels half a picture of each class is added (Jeffreys); to those with and without the
+    concept as many in all, C / 2, spread as q(label), so that a concept that is never seen says nothing.
+    """
     counts = np.bincount(labels, minlength=classes).astype(np.float64)
     prior = (counts + 0.5) / (len(labels) + 0.5 * classes)
     member = np.eye(classes)[labels].T

@@ -6,7 +6,7 @@ The two attentions approximate the expectations of the front-door formula, over 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,26 @@ class SwitchOutcome:
 
 
 @dataclass(frozen=True, kw_only=True, config=RESULT)
+class SwitchMaps:
+    """Where the front-door head looks under each setting, for m pictures.
+
+    Attributes:
+        keys: Names of the pictures.
+        names: Names of the s settings, as of the outcomes.
+        explained: (m,) int64, the class that the head predicts with everything on; the same under every setting.
+        predicted: (s, m) int64, the class that the head predicts under each.
+        values: (s, m, h, w) float32 >= 0, Grad-CAM (arXiv 1610.02391) of that class's logit of the head alone on
+            the feature map before its attentions, in logits, not scaled, so that settings can be compared.
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    explained: Array
+    predicted: Array
+    values: Array
+
+
+@dataclass(frozen=True, kw_only=True, config=RESULT)
 class FrontDoorSwitches:
     """Predictions of a run under every setting of the switches it has.
 
@@ -98,6 +118,7 @@ class FrontDoorSwitches:
             switched off there; None where the head has none.
         channel_gamma: The same of channel attention.
         outcomes: Everything on first, for the rule and for the front-door head.
+        maps: Maps of the head under each setting; None where no pictures were named for it.
     """
 
     run: str
@@ -107,6 +128,7 @@ class FrontDoorSwitches:
     position_gamma: float | None
     channel_gamma: float | None
     outcomes: tuple[SwitchOutcome, ...]
+    maps: SwitchMaps | None = None
 
 
 def front_door_switches(
@@ -114,6 +136,7 @@ def front_door_switches(
     pictures: Pictures,
     features: Features,
     *,
+    places: Sequence[int] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FrontDoorSwitches | Unavailable:
     """Predict pictures with position attention, channel attention and both switched off.
@@ -122,6 +145,7 @@ def front_door_switches(
         subject: The run.
         pictures: The pictures, with labels and perhaps groups.
         features: What its network makes of them.
+        places: Pictures whose maps are made.
         progress: Given the number of settings done and of all.
     """
     head = getattr(subject.method, "front_door", None)
@@ -157,6 +181,7 @@ def front_door_switches(
         position_gamma=None if head.position is None else head.position.gamma.item(),
         channel_gamma=None if head.channel is None else head.channel.gamma.item(),
         outcomes=outcomes,
+        maps=_maps(subject.method, pictures, features, settings, places) if len(places) else None,
     )
 
 
@@ -234,3 +259,29 @@ def _probabilities(method: Any, maps: np.ndarray, *, use_position: bool, use_cha
         parts[PREDICTION].append(method.combine(heads).numpy())
         parts[FRONT_DOOR].append(heads[FRONT_DOOR].numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _maps(
+    method: Any,
+    pictures: Pictures,
+    features: Features,
+    settings: Sequence[tuple[str, bool, bool]],
+    places: Sequence[int],
+) -> SwitchMaps:
+    chosen = torch.from_numpy(features.maps[list(places)])
+    explained = torch.from_numpy(features.heads[FRONT_DOOR][list(places)]).argmax(1)
+    predicted, values = [], []
+    for _, use_position, use_channel in settings:
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = chosen.clone().requires_grad_()
+            logits = method.classify(leaf, use_position=use_position, use_channel=use_channel)[FRONT_DOOR].float()
+            (gradient,) = torch.autograd.grad(logits.gather(1, explained[:, None]).sum(), leaf)
+        predicted.append(logits.detach().argmax(1).numpy())
+        values.append((gradient.mean((2, 3), keepdim=True) * chosen).sum(1).clamp(min=0).float().numpy())
+    return SwitchMaps(
+        keys=tuple(pictures.keys[place] for place in places),
+        names=tuple(name for name, _, _ in settings),
+        explained=explained.numpy(),
+        predicted=np.stack(predicted),
+        values=np.stack(values),
+    )

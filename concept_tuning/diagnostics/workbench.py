@@ -26,7 +26,7 @@ class Workbench:
     """Runs side by side on the same pictures.
 
     Attributes:
-        subjects: The runs; comparable.
+        subjects: The runs; comparable on the split.
         bundle: Their data.
         split: The split looked at.
         count: At most this many of its pictures; None: all.
@@ -44,8 +44,8 @@ class Workbench:
     _concepts: dict[str, ConceptMaps] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise RunError if the runs cannot be laid side by side."""
-        check_comparable(self.subjects)
+        """Raise RunError if the runs cannot be laid side by side on the split."""
+        check_comparable(self.subjects, split=self.split)
 
     @cached_property
     def pictures(self) -> Pictures:

@@ -63,9 +63,9 @@ def _matrix(result: Predictions) -> go.Heatmap:
     counts = result.confusion
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    names = [escape(name) for name in result.class_names]
+    names, run = [escape(name) for name in result.class_names], escape(result.run)
     hover = [
-        [f"{names[i]} predicted as {names[j]}<br>{counts[i, j]} of {totals[i, 0]}" for j in range(len(names))]
+        [f"{run}<br>{names[i]} predicted as {names[j]}<br>{counts[i, j]} of {totals[i, 0]}" for j in range(len(names))]
         for i in range(len(names))
     ]
     return go.Heatmap(
@@ -74,7 +74,7 @@ def _matrix(result: Predictions) -> go.Heatmap:
         text=counts,
         texttemplate="%{text}" if len(names) <= _COUNTED else "",
         hovertext=hover,
-        hovertemplate=f"{escape(result.run)}<br>%{{hovertext}}<extra></extra>",
+        hovertemplate="%{hovertext}<extra></extra>",
         hoverongaps=False,
         customdata=np.moveaxis(np.indices(counts.shape), 0, -1),
         xgap=1,

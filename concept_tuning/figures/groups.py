@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import unescape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -152,7 +153,7 @@ def _name_axes(figure: go.Figure, table: GroupTable, row: int, column: int, *, e
         row=row,
         col=column,
         tickvals=list(range(len(table.group_names))),
-        ticktext=[wrap(shorten(name, 20), 9) for name in table.group_names],
+        ticktext=[wrap(unescape(shorten(name, 20)), 9) for name in table.group_names],
         tickangle=0,
         tickfont_size=11,
         showgrid=False,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from concept_tuning.diagnostics.rare_use import PRETRAINED, InformationChange, RunUse
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.figures.labels import escape, interval_text, number, shorten, wrap
+from concept_tuning.figures.labels import escape, interval_text, number, shorten
 from concept_tuning.figures.rows import LINE, error_bars, name_rows, rate_axis
 from concept_tuning.figures.style import COLOURS, NEUTRAL, finish, run_colours
 
@@ -121,7 +121,7 @@ def change_figure(changes: Sequence[InformationChange]) -> go.Figure:
     finish(figure, size=140 + 60 * max(1, len(changes)))
     figure.add_vline(x=0, line={"color": LINE, "width": 1})
     figure.update_xaxes(title_text="change of information on the label,<br>nats per concept", title_font_size=12)
-    name_rows(figure, [f"{_name(change.before)} →<br>{_name(change.after)}" for change in changes])
+    name_rows(figure, [f"{shorten(change.before)} →<br>{shorten(change.after)}" for change in changes])
     return figure
 
 
@@ -146,10 +146,6 @@ def _add_interval(
         name=name,
         showlegend=False,
     )
-
-
-def _name(name: str) -> str:
-    return wrap(shorten(name, 18), 18)
 
 
 def _change_hover(change: InformationChange, kind: str, interval: Interval) -> str:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from concept_tuning.diagnostics.switches import PREDICTION, FrontDoorSwitches, SwitchOutcome
+from concept_tuning.diagnostics.switches import PREDICTION, FrontDoorSwitches, SwitchMaps, SwitchOutcome
 from concept_tuning.figures.labels import escape, interval_text, number, shorten
 from concept_tuning.figures.rows import add_points, name_rows, rate_axis, spread, symbol_of
-from concept_tuning.figures.style import finish, run_colours
+from concept_tuning.figures.style import finish, overlay, run_colours
+from concept_tuning.figures.tiles import Grid, Tile, tile_figure
 
 #: What the settings are called.
 _NAMES: Mapping[str, str] = {
     "everything on": "everything on",
     "position off": "patch attention<br>off",
     "channel off": "channel attention<br>off",
+    "both off": "both off",
+}
+#: The same above a map.
+_TITLES: Mapping[str, str] = {
+    "everything on": "everything on",
+    "position off": "patch att. off",
+    "channel off": "channel att. off",
     "both off": "both off",
 }
 
@@ -63,6 +72,44 @@ def switch_figure(
         name_rows(figure, [_NAMES[name] for name in settings], panel=(1, column), shown=column == 1)
     figure.update_layout(margin={"l": 8, "t": 36 if len(results) > 1 else 12}, legend={"tracegroupgap": 0})
     return figure
+
+
+def switch_maps_figure(maps: SwitchMaps, key: str, image: np.ndarray, *, class_names: Sequence[str]) -> go.Figure:
+    """Draw a picture and where the front-door head looks in it under each setting, with what it predicts there.
+
+    A map is coloured from its own least to its own greatest value, which stands in the hover text.
+
+    Args:
+        maps: The maps of a run.
+        key: Name of the picture; one of ``maps.keys``.
+        image: (s, s, 3) uint8, the picture, at any size.
+        class_names: The C classes.
+
+    Raises:
+        ValueError: There are no maps of that picture.
+    """
+    if key not in maps.keys:
+        raise ValueError(f"there are no maps of {key!r}; there are of {', '.join(maps.keys)}")
+    place = maps.keys.index(key)
+    explained = class_names[int(maps.explained[place])]
+    grid = Grid(count=1 + len(maps.names), lines=2)
+    tiles = [_tile(grid, 0, key, image, "picture", escape(key))]
+    for row, name in enumerate(maps.names):
+        values = maps.values[row, place]
+        predicted = class_names[int(maps.predicted[row, place])]
+        blank = not (np.isfinite(values).all() and (values > 0).any())
+        told = "the map is blank: it points at nothing" if blank else f"logits {number(float(values.max()))} at most"
+        title = f"{_TITLES.get(name, shorten(name, 16))}<br>{shorten(predicted, 16)}"
+        lines = [escape(_NAMES.get(name, name).replace("<br>", " ")), f"predicts {escape(predicted)}"]
+        lines += [f"what speaks for {escape(explained)}: {told}", escape(key)]
+        shown = image if blank else overlay(image, values)
+        tiles.append(_tile(grid, len(tiles), key, shown, title, "<br>".join(lines)))
+    return tile_figure(tiles, width=grid.width, height=grid.height)
+
+
+def _tile(grid: Grid, place: int, key: str, image: np.ndarray, title: str, hover: str) -> Tile:
+    left, top = grid.corner(place)
+    return Tile(key=key, image=image, left=left, top=top, title=title, hover=hover)
 
 
 def _told(result: FrontDoorSwitches, one: SwitchOutcome) -> str:

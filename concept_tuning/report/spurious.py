@@ -15,7 +15,7 @@ from concept_tuning.figures.counterfactuals import flip_figure, gap_figure, stri
 from concept_tuning.figures.labels import number
 from concept_tuning.figures.properties import property_figure, strength_figure
 from concept_tuning.figures.slices import slice_figure, slice_gallery
-from concept_tuning.figures.switches import switch_figure
+from concept_tuning.figures.switches import switch_figure, switch_maps_figure
 from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent, percent_interval, points
 
 #: Concepts, slices and edited pictures that are shown with their pictures.
@@ -107,6 +107,7 @@ def switches(source: Source) -> list[Block]:
         if outcome.reads == PREDICTION
     ]
     columns = ["run", "switches", "accuracy", "changed", "lost / won", "McNemar p", "probability shift"]
+    strips = _switch_maps(source, found)
     return [
         Chart(
             figure=switch_figure(list(found.values()), runs=source.runs),
@@ -119,6 +120,28 @@ def switches(source: Source) -> list[Block]:
             "it never saw: no change says that an attention does nothing, a change does not say that it removes a "
             "shortcut."
         ),
+        *strips[:_SHOWN],
+        *([Fold(title="More pictures under the switches", blocks=strips[_SHOWN:])] if len(strips) > _SHOWN else []),
+    ]
+
+
+def _switch_maps(source: Source, found: dict[str, FrontDoorSwitches]) -> list[Block]:
+    """Return each shown picture's maps under every setting, by run, those whose prediction changes first."""
+    shown = [
+        (len(np.unique(maps.predicted[:, place])), run, key, maps)
+        for run, result in found.items()
+        if (maps := result.maps) is not None
+        for place, key in enumerate(maps.keys)
+        if key in source.thumbnails
+    ]
+    return [
+        Chart(
+            figure=switch_maps_figure(maps, key, source.thumbnails.image(key), class_names=source.class_names),
+            heading=run,
+            caption=f"{key}: where the front-door head of {run} finds what speaks for the class that it names with "
+            "everything on (Grad-CAM), and, above each, the class it names under that setting.",
+        )
+        for _, run, key, maps in sorted(shown, key=lambda one: -one[0])
     ]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from concept_tuning.diagnostics import concept_discovery
 from concept_tuning.diagnostics.concept_discovery import discover_concepts
 
 
@@ -47,14 +48,70 @@ def test_the_error_is_that_of_the_reconstruction() -> None:
     assert whole.error < 0.05 < 0.5 < one.error < 1
 
 
-def test_removing_a_concept_empties_its_cells_alone() -> None:
-    maps, _, _ = planted_maps()
+def overlapping_maps() -> np.ndarray:
+    """Maps (200, 20, 3, 3) of three directions that mix in every cell, with signs and noise."""
+    rng = np.random.default_rng(3)
+    cells = rng.normal(size=(1800, 3)) @ rng.normal(size=(3, 20)) + rng.normal(0, 0.1, (1800, 20))
+    return cells.reshape(200, 3, 3, 20).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def test_overlapping_clusters_are_not_counted_twice() -> None:
+    maps = overlapping_maps()
+    found = discover_concepts(maps, count=12)
+    assert found.factoring == "k-means"
+    centre = maps.mean((0, 2, 3))[None, :, None, None]
+    left = maps - centre - np.einsum("nkhw,kd->ndhw", found.strengths, found.atoms)
+    assert found.error == pytest.approx(np.linalg.norm(left) / np.linalg.norm(maps), rel=1e-4)
+    assert found.error < 0.7  # twelve directions of a space of three
+    assert ((found.strengths > 0).sum(1) <= 1).all()
+    deviation = np.linalg.norm(maps - centre, axis=1)
+    assert (np.linalg.norm(left, axis=1) <= deviation + 1e-4).all()
+    for concept in range(len(found.atoms)):
+        less = np.linalg.norm(found.without(maps, concept) - centre, axis=1)
+        assert (less <= deviation + 1e-4).all()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_removing_a_concept_empties_its_cells_alone(signed: bool) -> None:
+    maps, _, _ = planted_maps(signed=signed)
     found = discover_concepts(maps, count=4)
     less = found.without(maps, 2)
     mine = found.strengths.argmax(1) == 2
     cells = less.transpose(0, 2, 3, 1)
-    assert np.abs(cells[mine]).max() < 0.3
-    np.testing.assert_allclose(cells[~mine], maps.transpose(0, 2, 3, 1)[~mine], atol=0.15)
+    kept = maps.mean((0, 2, 3)) if signed else 0
+    assert np.abs((cells - kept)[mine]).max() < 0.3
+    np.testing.assert_allclose(cells[~mine], maps.transpose(0, 2, 3, 1)[~mine], atol=1e-6 if signed else 0.15)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("cells", [270, 4000])
+def test_stability_is_between_fits_to_cells_without_a_common_one(signed: bool, cells: int, monkeypatch) -> None:
+    maps, _, _ = planted_maps(signed=signed)  # 540 cells
+    seen: list[np.ndarray] = []
+    fit = concept_discovery._fit
+
+    def watched(part: np.ndarray, *arguments: object) -> object:
+        seen.append(part)
+        return fit(part, *arguments)
+
+    monkeypatch.setattr(concept_discovery, "_fit", watched)
+    assert discover_concepts(maps, count=4, cells=cells).stability.min() > 0.95
+    compared = [{row.tobytes() for row in part} for part in (seen if cells == 270 else seen[1:])]
+    assert [len(part) for part in compared] == [270, 270]
+    assert not compared[0] & compared[1]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_directions_of_noise_are_not_stable(signed: bool) -> None:
+    noise = np.random.default_rng(0).normal(size=(20, 30, 3, 3)).astype(np.float32)
+    found = discover_concepts(noise if signed else np.abs(noise), count=6)
+    assert found.stability.mean() < (0.6 if signed else 0.95)
+
+
+def test_too_few_cells_for_two_fits_have_no_stability() -> None:
+    maps, _, _ = planted_maps(n=1)
+    assert np.isnan(discover_concepts(maps, count=5).stability).all()
+    assert np.isfinite(discover_concepts(maps, count=2).stability).all()
 
 
 def test_the_same_seed_finds_the_same() -> None:

@@ -2,24 +2,32 @@ from __future__ import annotations
 
 import colorsys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import laplace
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.naive_bayes import GaussianNB
 
-from concept_tuning.config import PlantedConfig
+from concept_tuning.config import DataConfig, PlantedConfig, RunConfig
 from concept_tuning.data.planted import planted_table
+from concept_tuning.data.registry import load_data
+from concept_tuning.diagnostics.catalogue import BY_NAME
+from concept_tuning.diagnostics.pictures import Pictures, choose_pictures
 from concept_tuning.diagnostics.properties import (
     PropertyScore,
     PropertyTable,
     measure_images,
     measure_sizes,
+    original_sizes,
     property_table,
     score_property,
+    whole_pictures,
 )
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
+from concept_tuning.diagnostics.workbench import Workbench
 
 
 def scored(values: np.ndarray, labels: np.ndarray, classes: int = 2) -> PropertyScore:
@@ -206,3 +214,69 @@ def test_what_cannot_be_measured() -> None:
         measure_images([])
     with pytest.raises(ValueError, match="expected 4 pictures"):
         property_table([plain((1, 2, 3))] * 3, np.array([0, 0, 1, 1]), class_names=("a", "b"), keys="wxyz")
+
+
+#: Height and width of the files of two classes, one of them stored lying on its side.
+SHAPES = {"tall": (300, 120), "wide": (100, 250)}
+
+
+@pytest.fixture
+def files(tmp_path) -> Pictures:
+    """Training pictures of grey noise whose class is their format alone; borders left and right are white."""
+    rng = np.random.default_rng(0)
+    for name, (height, width) in SHAPES.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 200, (height, width), dtype=np.uint8)
+            pixels[:, : width // 8] = pixels[:, -width // 8 :] = 255
+            image = Image.fromarray(pixels if name == "tall" else np.ascontiguousarray(np.rot90(pixels)))
+            exif = Image.Exif()
+            exif[0x0112] = 1 if name == "tall" else 6  # turned by a quarter
+            image.save(tmp_path / "data" / name / f"{number}.png", exif=exif)
+    config = RunConfig(data=DataConfig(source=str(tmp_path / "data"), image_size=64, cache_dir=str(tmp_path / "cache")))
+    return choose_pictures(load_data(config), split="train", count=10)
+
+
+def test_sizes_are_those_of_the_upright_files_not_of_the_cache(files) -> None:
+    expected = [SHAPES[key.split("/")[0]] for key in files.keys]
+    assert original_sizes(files).tolist() == [list(shape) for shape in expected]
+
+
+def test_sizes_of_drawn_or_vanished_pictures_are_not_made_up(files, pictures) -> None:
+    drawn = original_sizes(pictures)
+    assert isinstance(drawn, Unavailable)
+    assert "drawn" in drawn.reason
+    table = property_table(
+        np.zeros((4, 3, 8, 8), np.uint8),
+        np.arange(4) % 2,
+        class_names=("a", "b"),
+        keys=("1", "2", "3", "4"),
+        sizes=drawn,
+    )
+    assert [(one.analysis, one.reason) for one in table.unavailable] == [
+        (name, drawn.reason) for name in ("size", "aspect", "odd aspect")
+    ]
+    (Path(files.bundle.source) / files.keys[3]).unlink()
+    gone = original_sizes(files)
+    assert isinstance(gone, Unavailable)
+    assert "no such file" in gone.reason
+
+
+def test_whole_pictures_keep_what_a_square_view_cuts_off(files) -> None:
+    whole = list(whole_pictures(files, side=64))
+    assert {min(image.shape[1:]) for image in whole} == {64}
+    wide = files.labels == files.bundle.class_names.index("wide")
+    edges = np.array([image[:, :, 2].mean() for image in whole])
+    assert (edges[wide] > 240).all()
+    assert np.array([files.image(i, 64)[:, :, 2].float().mean() for i in np.flatnonzero(wide)]).max() < 200
+
+
+def test_the_analysis_scores_the_format_of_the_files(files, subjects) -> None:
+    bench = Workbench(subjects=subjects, bundle=files.bundle, count=10)
+    table = BY_NAME["properties"].compute(bench)
+    assert table.unavailable == ()
+    scores = {one.name: one for one in table.properties}
+    assert scores["aspect"].accuracy.value == scores["size"].accuracy.value == 1
+    assert scores["aspect"].flagged
+    wide = files.bundle.class_names.index("wide")
+    assert scores["aspect"].class_means[wide, 0] == pytest.approx(np.log2(2.5))

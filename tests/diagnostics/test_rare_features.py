@@ -13,6 +13,7 @@ from torch import nn
 from toys import ToyMethod, toy_pictures, toy_subject
 
 from concept_tuning.config import BackboneConfig
+from concept_tuning.diagnostics import rare_features
 from concept_tuning.diagnostics.concept_activations import Channels, define_concepts
 from concept_tuning.diagnostics.features import Features, compute_features
 from concept_tuning.diagnostics.information import knn_information
@@ -30,7 +31,7 @@ from concept_tuning.errors import DataError, RunError
 from concept_tuning.models.backbone import build_backbone
 
 QUICK = RareFeatureSettings(permutations=40, level_count=16, groups=5, factors=3, resamples=50, top=4, gallery=3)
-CAREFUL = dataclasses.replace(QUICK, permutations=199, band_level=0.99)
+CAREFUL = dataclasses.replace(QUICK, permutations=199, network_permutations=199, band_level=0.99)
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +255,24 @@ def test_a_network_without_batch_norm_says_so_and_keeps_the_rest() -> None:
     counted = measured(frozen.maps, labels, concepts=concepts, frozen=frozen, source=frozen, settings=QUICK)
     np.testing.assert_array_equal(counted.source.frequency, counted.target_frequency)
     assert not isinstance(counted.rarity, Unavailable)
+
+
+def test_negative_activations_get_clusters_where_factors_cannot_be_had(tuned, pictures, features, monkeypatch) -> None:
+    plain = rare_features.pretrained_maps
+
+    def signed(*arguments: object, **named: object) -> object:
+        found = plain(*arguments, **named)
+        return dataclasses.replace(found, maps=found.maps - found.maps.mean())
+
+    monkeypatch.setattr(rare_features, "pretrained_maps", signed)
+    found = diagnose_rare_features(tuned, pictures, features, settings=QUICK)
+    assert [analysis.view for analysis in found.analyses] == ["channels", "groups", "clusters"]
+    (missing,) = found.missing
+    assert missing.analysis == "factors"
+    assert "clusters" in missing.reason
+    assert 0 < found.analyses[2].reconstruction_error < 1
+    both = diagnose_rare_features(tuned, pictures, features, views=("clusters", "factors"), settings=QUICK)
+    assert [analysis.view for analysis in both.analyses] == ["clusters"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

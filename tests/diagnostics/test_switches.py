@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from concept_tuning.diagnostics.attribution import class_activations
 from concept_tuning.diagnostics.features import compute_features
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
 from concept_tuning.diagnostics.switches import FrontDoorSwitches, front_door_switches, switch_outcome
@@ -116,3 +117,41 @@ def test_nothing_is_changed_and_the_result_is_read_back_equal(subjects, pictures
     assert [one.accuracy for one in again.outcomes] == [one.accuracy for one in found.outcomes]
     assert [one.cells for one in again.outcomes] == [one.cells for one in found.outcomes]
     assert np.array_equal(again.outcomes[2].predicted, found.outcomes[2].predicted)
+    assert again.maps is None
+
+
+def test_maps_with_everything_on_are_grad_cam_of_the_head(subjects, pictures, monkeypatch) -> None:
+    subject, places = subjects[1], (3, 0, 7)
+    features = compute_features(subject, pictures)
+    found = front_door_switches(subject, pictures, features, places=places).maps
+    assert found.names == ("everything on", "position off", "channel off", "both off")
+    assert found.keys == tuple(pictures.keys[place] for place in places)
+    targets = features.heads["front_door"][list(places)].argmax(1)
+    assert found.explained.tolist() == found.predicted[0].tolist() == targets.tolist()
+    monkeypatch.setattr(type(subject.method), "prediction_heads", ("front_door",))
+    chosen = torch.from_numpy(features.maps[list(places)])
+    expected = class_activations(subject.method, chosen, torch.from_numpy(targets), names=("grad-cam",))["grad-cam"]
+    np.testing.assert_allclose(found.values[0], expected.clamp(min=0).numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_each_switch_moves_the_maps_of_its_own_attention(subjects, pictures, gammas) -> None:
+    gammas(3.0, 0.0)
+    subject = subjects[1]
+    found = front_door_switches(subject, pictures, compute_features(subject, pictures), places=range(4))
+    on, position, channel, both = found.maps.values
+    assert np.abs(on - position).max() > 1e-3 * np.abs(on).max()
+    np.testing.assert_allclose(channel, on, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(both, position, rtol=1e-4, atol=1e-6)
+    heads = {one.name: one.predicted[:4] for one in found.outcomes if one.reads == "front_door"}
+    for row, name in enumerate(found.maps.names):
+        assert found.maps.predicted[row].tolist() == heads[name].tolist()
+
+
+def test_maps_leave_no_gradients_and_are_read_back_equal(subjects, pictures, tmp_path) -> None:
+    subject = subjects[1]
+    found = front_door_switches(subject, pictures, compute_features(subject, pictures), places=(1, 2))
+    assert all(parameter.grad is None for parameter in subject.method.parameters())
+    save_result(found, tmp_path / "switches.json")
+    again = load_result(FrontDoorSwitches, tmp_path / "switches.json")
+    assert again.maps.keys == found.maps.keys
+    np.testing.assert_array_equal(again.maps.values, found.maps.values)

@@ -70,7 +70,10 @@ def test_seeds_that_disagree_are_not_outvoted_by_many_pictures() -> None:
     assert compared(first, second, resamples=200).accuracy.outcome == "no difference shown"
     single = compared(first[:1], second[:1], resamples=200).accuracy
     assert single.outcome == "better"
-    assert "With one seed the spread between seeds is unknown" in single.sentence
+    assert single.sentence.startswith("This run of concept-tuning is better than this run of vanilla in accuracy: ")
+    assert single.sentence.endswith(
+        "over 1 seed each, on 10000 pictures; with one seed nothing is shown of the methods."
+    )
 
 
 def test_unequal_numbers_of_runs_are_unpaired() -> None:
@@ -78,8 +81,44 @@ def test_unequal_numbers_of_runs_are_unpaired() -> None:
     assert (verdict.seeds, verdict.seeds_paired) == ((3, 5), False)
     assert verdict.accuracy.outcome == "better"
     assert "over 3 and 5 seeds, on 200 pictures. So few seeds" in verdict.accuracy.sentence
-    one = compared(runs(1, 200, 0.9, 0), runs(5, 200, 0.6, 1))
-    assert "spread between seeds is unknown" in one.accuracy.sentence
+
+
+@pytest.mark.parametrize(
+    ("seeds", "beginning"),
+    [
+        ((1, 5), "This run of concept-tuning is better than these 5 runs of vanilla in accuracy"),
+        ((5, 1), "These 5 runs of concept-tuning are better than this run of vanilla in accuracy"),
+    ],
+)
+def test_with_one_seed_of_either_method_the_runs_are_compared(seeds, beginning) -> None:
+    one = compared(runs(seeds[0], 200, 0.9, 0), runs(seeds[1], 200, 0.6, 1)).accuracy
+    assert one.outcome == "better"
+    assert one.sentence.startswith(beginning)
+    assert one.sentence.endswith("; with one seed nothing is shown of the methods.")
+
+
+def test_one_run_against_itself_shows_no_difference() -> None:
+    right = runs(1, 200, 0.8, 0)
+    sentence = compared(right, right).accuracy.sentence
+    assert sentence.startswith("No difference shown between this run of concept-tuning and this run of vanilla")
+    assert sentence.endswith("; with one seed nothing is shown of the methods.")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_worst_group_whose_interval_misses_the_difference_is_not_judged(swapped) -> None:
+    """The first method has 8 of 10 right in each of 30 small cells, the second 300 of 400 in a large one."""
+    cells = np.concatenate([np.repeat(np.arange(30), 10), np.full(400, 30)])
+    first = np.concatenate([np.tile(np.arange(10) < 8, 30), np.ones(400, bool)])
+    second = np.concatenate([np.ones(300, bool), np.arange(400) < 300])
+    sides = [np.repeat(side[None], 5, 0) for side in (first, second)]
+    found = compared(*(sides[::-1] if swapped else sides), cells=cells).worst_group
+    assert isinstance(found, Comparison)
+    sign = -1 if swapped else 1
+    assert found.difference.value == pytest.approx(0.05 * sign)
+    assert max(found.difference.low * sign, found.difference.high * sign) < -0.05
+    assert found.outcome == "no difference shown"
+    assert found.sentence.startswith("No difference shown between")
+    assert "lies outside its own interval" in found.sentence
 
 
 def test_equal_means_from_unequal_numbers_of_runs_are_not_told_apart_by_rounding() -> None:

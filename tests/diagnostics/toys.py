@@ -58,7 +58,7 @@ def toy_subject(method: nn.Module, *, name: str = "toy", config: RunConfig | Non
     """A run of a method; any two can be compared."""
     classes = tuple(f"class {number}" for number in range(method.classifier.out_features))
     config = RunConfig() if config is None else config
-    folder = SimpleNamespace(read_json=lambda *names: {"used_fingerprint": "same", "test": []})
+    folder = SimpleNamespace(read_json=lambda *names: {"fingerprint": "same", "train": [], "val": [], "test": []})
     data = SimpleNamespace(image_size=SIZE)
     shown = SimpleNamespace(
         method=config.method, data=data, backbone=config.backbone, concept_tuning=config.concept_tuning

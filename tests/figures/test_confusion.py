@@ -46,3 +46,9 @@ def test_many_classes_leave_counts_to_the_hover(classes: int, counted: bool) -> 
     assert figure.layout.coloraxis.showscale is not counted
     assert len(figure.layout.yaxis.ticktext) <= 30
     assert figure.layout.height < 2000
+
+
+def test_a_name_is_never_a_template() -> None:
+    figure = confusion_figure([predictions([0, 1], [1, 1], run="%{z} of <i>me")])
+    assert figure.data[0].hovertemplate == "%{hovertext}<extra></extra>"
+    assert figure.data[0].hovertext[0][1].startswith("%{z} of &lt;i&gt;me<br>&lt;b&gt;0 predicted as ")

@@ -13,10 +13,14 @@ FIRST = {(0, 0): (9, 10), (0, 1): (3, 5), (1, 0): (1, 4)}
 SECOND = {(0, 0): (2, 10), (0, 1): (5, 5), (1, 0): (3, 4)}
 
 
-def table(cells: dict[tuple[int, int], tuple[int, int]], classes: tuple[str, ...] = CLASSES) -> GroupTable:
+def table(
+    cells: dict[tuple[int, int], tuple[int, int]],
+    classes: tuple[str, ...] = CLASSES,
+    groups: tuple[str, ...] = GROUPS,
+) -> GroupTable:
     rows = np.array([(c, g, c if i < hits else 1 - c) for (c, g), (hits, n) in cells.items() for i in range(n)])
     found = group_table(
-        labels=rows[:, 0], predictions=rows[:, 2], groups=rows[:, 1], class_names=classes, group_names=GROUPS
+        labels=rows[:, 0], predictions=rows[:, 2], groups=rows[:, 1], class_names=classes, group_names=groups
     )
     assert isinstance(found, GroupTable)
     return found
@@ -88,3 +92,10 @@ def test_only_the_lowest_are_shown_and_the_others_counted() -> None:
 def test_runs_have_the_colour_that_they_have_elsewhere() -> None:
     figure = cell_figure({"run b": table(FIRST)}, runs=["run a", "run b"])
     assert figure.data[0].marker.color == COLOURS[1]
+
+
+def test_names_of_groups_are_escaped_once_and_wrapped_between_signs() -> None:
+    figure = group_figure({"run": table(FIRST, groups=("a<b & c", "&" * 30))})
+    lines = [text.split("<br>") for text in figure.layout.xaxis.ticktext]
+    assert lines[0] == ["a&lt;b &amp; c"]
+    assert lines[1] == ["&amp;" * 9, "&amp;…&amp;&amp;&amp;&amp;&amp;&amp;&amp;", "&amp;&amp;"]

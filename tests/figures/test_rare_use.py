@@ -87,3 +87,9 @@ def test_changes_stand_with_their_intervals_rare_concepts_and_others() -> None:
     assert "summed over them: 6 " in rare.text[0]
     assert "lowered" in rare.text[1]
     assert not len(change_figure([]).data[0].x)
+
+
+def test_names_are_escaped_once_and_never_cut_inside_a_sign() -> None:
+    figure = change_figure([replace(change(0.3, None), before="a<b & c", after="&" * 30)])
+    (text,) = figure.layout.yaxis.ticktext
+    assert text == f"a&lt;b &amp; c →<br>{'&amp;' * 9}…{'&amp;' * 8}"

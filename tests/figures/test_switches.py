@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from concept_tuning.diagnostics.statistics import share
-from concept_tuning.diagnostics.switches import FRONT_DOOR, PREDICTION, FrontDoorSwitches, SwitchOutcome
-from concept_tuning.figures.style import COLOURS
-from concept_tuning.figures.switches import switch_figure
+from concept_tuning.diagnostics.switches import FRONT_DOOR, PREDICTION, FrontDoorSwitches, SwitchMaps, SwitchOutcome
+from concept_tuning.figures.style import COLOURS, overlay
+from concept_tuning.figures.switches import switch_figure, switch_maps_figure
+from figures.examples import image, picture
 
 SETTINGS = {"everything on": (True, True), "position off": (False, True), "channel off": (True, False)}
 BOTH = {**SETTINGS, "both off": (False, False)}
@@ -77,3 +78,35 @@ def test_a_run_with_one_attention_leaves_out_what_it_has_not() -> None:
     second = next(trace for trace in both.data if trace.name == "b")
     assert [round(row) for row in second.y] == [0, 2]
     assert second.marker.color == COLOURS[2]
+
+
+def test_a_picture_under_each_setting_has_its_map_and_the_class_named_there() -> None:
+    values = np.zeros((4, 2, 4, 4), np.float32)
+    values[:3, 1, 0, 3] = (4, 2, 1)  # with both off it is blank
+    maps = SwitchMaps(
+        keys=("a.png", "b.png"),
+        names=tuple(BOTH),
+        explained=np.array([0, 1]),
+        predicted=np.array([[0, 1], [0, 1], [0, 0], [0, 0]]),
+        values=values,
+    )
+    shown = image()
+    figure = switch_maps_figure(maps, "b.png", shown, class_names=("x<y", "tern"))
+    assert [note.text for note in figure.layout.annotations] == [
+        "picture",
+        "everything on<br>tern",
+        "patch att. off<br>tern",
+        "channel att. off<br>x&lt;y",
+        "both off<br>x&lt;y",
+    ]
+    pictures = [picture(trace) for trace in figure.data if trace.type == "image"]
+    for place in (0, 4):
+        np.testing.assert_array_equal(pictures[place], shown)
+    for place in (1, 2, 3):  # each from its own least to its own greatest
+        np.testing.assert_array_equal(pictures[place], overlay(shown, values[0, 1]))
+    hover = figure.data[-1].text
+    assert "for tern: logits 4 at most" in hover[1]
+    assert "logits 1 at most" in hover[3]
+    assert "blank" in hover[4]
+    with pytest.raises(ValueError, match=r"no maps of 'c.png'"):
+        switch_maps_figure(maps, "c.png", np.zeros((8, 8, 3), np.uint8), class_names=("x", "y"))
