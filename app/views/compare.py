@@ -64,7 +64,7 @@ def _verdict(source: Source) -> None:
         for verdict in verdicts:
             for part in (verdict.accuracy, verdict.worst_group):
                 if isinstance(part, Comparison):
-                    sign = _SIGNS.get(part.outcome, ":material/balance:")
+                    sign = _SIGNS.get(part.outcome if min(verdict.seeds) > 1 else "", ":material/balance:")
                     st.markdown(f"{sign} {plain(part.sentence)}")
     if st.toggle("The intervals behind it", key="compare-intervals"):
         show_chapter(source.diagnosis, "verdict", key="compare")

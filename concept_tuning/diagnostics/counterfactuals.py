@@ -159,7 +159,7 @@ def background_counterfactuals(
     Raises:
         RunError: The runs cannot be compared.
     """
-    check_comparable(subjects)
+    check_comparable(subjects, split=pictures.split.name)
     if not pictures.has_masks:
         reason = f"{pictures.bundle.source} has no masks of the objects, so backgrounds cannot be exchanged."
         return Unavailable(analysis="background counterfactuals", reason=reason)

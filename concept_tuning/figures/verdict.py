@@ -80,7 +80,8 @@ def _ends(one: Comparison) -> tuple[float, float, float]:
 
 def _add_difference(figure: go.Figure, verdict: Verdict, one: Comparison, y: float) -> None:
     """Draw the interval as a line of its own: that of a minimum need not hold the estimate."""
-    colour, symbol = _LOOKS[one.outcome]
+    # one seed says something of the runs, nothing of the methods
+    colour, symbol = _LOOKS[one.outcome if min(verdict.seeds) > 1 else "no difference shown"]
     value, low, high = _ends(one)
     figure.add_scatter(
         x=[low, low, low, high, high, high],

@@ -141,7 +141,7 @@ def verdict(source: Source) -> list[Block]:
             figure=verdict_figure(verdicts),
             caption="Differences with 95 % bootstrap intervals over pictures and, where there are several, seeds. A "
             "method is called better or "
-            "worse only where the interval leaves zero.",
+            "worse only where the interval holds the difference and leaves zero.",
         ),
         Table(columns=["methods", "measure", "first", "second", "difference"], rows=rows),
         *(Note(text=one.caveat) for one in verdicts if one.caveat),
