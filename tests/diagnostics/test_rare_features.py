@@ -120,6 +120,7 @@ def measured(z: np.ndarray, labels: np.ndarray, *, concepts=None, frozen=None, r
     )
 
 
+@pytest.mark.slow
 def test_whole_analysis_of_two_runs_has_every_view_and_network(report, tuned, pictures, features) -> None:
     assert [analysis.view for analysis in report.analyses] == ["channels", "groups", "factors", "clusters"]
     assert report.missing == ()
@@ -146,6 +147,7 @@ def test_whole_analysis_of_two_runs_has_every_view_and_network(report, tuned, pi
     np.testing.assert_allclose(channels.source.frequency, norm.sf(channels.presence.levels))
 
 
+@pytest.mark.slow
 def test_the_same_for_a_seed_with_models_and_random_state_as_found(report, tuned, pictures, features) -> None:
     before = [{name: value.clone() for name, value in s.method.state_dict().items()} for s in tuned]
     state, numbers = torch.random.get_rng_state(), np.random.get_state()[1].copy()

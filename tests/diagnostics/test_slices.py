@@ -46,6 +46,7 @@ def test_a_broken_habitat_is_the_first_slice(tmp_path) -> None:
     assert load_result(SliceTable, tmp_path / "slices.json") == table
 
 
+@pytest.mark.slow
 def test_errors_at_random_are_not_called_a_slice() -> None:
     found = [find_slices(**sample(broken=False, seed=seed)[0], n_slices=12, draws=19).p_value for seed in range(5)]
     assert np.mean(found) > 0.2

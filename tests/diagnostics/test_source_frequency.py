@@ -53,6 +53,7 @@ def read(backbone, count: int = 16, seed: int = 1):
     return pretrained_maps(backbone, lambda places: images[places.start : places.stop], count)
 
 
+@pytest.mark.slow
 def test_known_source_is_found_again_in_the_statistics_of_the_batch_norm() -> None:
     backbone = network("test_efficientnet")
     found = read(backbone)
