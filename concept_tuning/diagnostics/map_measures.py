@@ -16,6 +16,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 #: Probabilities (m, C) of pictures (m, 3, S, S) float32 with values in 0..255.
 Predict = Callable[[np.ndarray], np.ndarray]
 
+#: Values that differ by less than this share of the largest are equal but for rounding.
+_EQUAL = 1e-4
+
 #: Weights of the neighbours in noisy linear imputation (arXiv 2202.00449, section 4): 1/6 beside, 1/12 diagonal.
 _NEIGHBOURS = tuple(
     (down, right, 1 / 12 if down and right else 1 / 6)
@@ -101,8 +104,8 @@ def concentration(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 def pointing_hits(maps: np.ndarray, masks: np.ndarray, *, tolerance: float = 0) -> np.ndarray:
     """Return whether the peak of each map lies on a mask: the pointing game (Zhang et al., arXiv 1608.00507).
 
-    The accuracy is the mean: hits over hits and misses. Where several pixels share the largest value, as at the
-    border of an enlarged map, the share of them that hit is returned: what a peak drawn among them would give.
+    The accuracy is the mean: hits over hits and misses. Where several pixels share the largest value up to rounding, as
+    at the border of an enlarged map, the share of them that hit is returned: what a peak drawn among them would give.
     Caveat: objects tend to be in the middle, so compare with a map that always points there.
 
     Args:
@@ -115,7 +118,7 @@ def pointing_hits(maps: np.ndarray, masks: np.ndarray, *, tolerance: float = 0) 
         (n,) float64, 0..1; NaN for a blank map and for an empty mask.
     """
     _check(maps, masks)
-    peaks = maps == np.nanmax(maps, axis=(1, 2), keepdims=True, initial=0)
+    peaks = maps >= (1 - _EQUAL) * np.nanmax(maps, axis=(1, 2), keepdims=True, initial=0)
     near = masks if tolerance <= 0 else np.stack([distance_transform_edt(~mask) <= tolerance for mask in masks])
     hits = (peaks & near).sum((1, 2)) / np.maximum(peaks.sum((1, 2)), 1)
     return np.where(is_blank(maps) | ~masks.any((1, 2)), np.nan, hits)

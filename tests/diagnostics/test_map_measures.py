@@ -70,6 +70,8 @@ def test_a_flat_peak_hits_by_its_share() -> None:
     maps = np.stack([box(0, 4, 0, 4) * 2.0, np.ones((SIZE, SIZE))])
     masks = np.stack([box(0, 1, 0, 4), box(0, 12, 0, 12)])
     np.testing.assert_allclose(pointing_hits(maps, masks), [0.25, 0.25])
+    noise = 1 + 1e-6 * np.random.default_rng(0).normal(size=maps.shape)
+    np.testing.assert_allclose(pointing_hits(maps * noise, masks), [0.25, 0.25])
 
 
 def test_removal_order_is_by_relevance_and_draws_equal_pixels() -> None:
