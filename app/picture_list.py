@@ -26,11 +26,8 @@ def show_pictures(pictures: Sequence[ListedPicture], thumbnails: Thumbnails, *, 
         return
     more = len(kept) > _FIRST and st.toggle(f"Show {min(len(kept), _MOST)}, not only {_FIRST}", key=f"{key}-more")
     shown = kept[: _MOST if more else _FIRST]
-    st.image(
-        [thumbnails.file(one.key) for one in shown],
-        caption=[plain(one.text) for one in shown],
-        alt=[f"{one.key}: {one.text}" for one in shown],
-        width=_WIDTH,
-    )
+    with st.container(horizontal=True, gap="small"):
+        for one in shown:
+            st.image(thumbnails.file(one.key), caption=plain(one.text), alt=f"{one.key}: {one.text}", width=_WIDTH)
     if len(shown) < len(pictures):
         st.caption(f"{len(shown)} of {len(pictures)} pictures.")

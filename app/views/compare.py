@@ -116,9 +116,10 @@ def _findings(diagnosis: Diagnosis) -> None:
         asked = {entry.analysis for entry in diagnosis.overview.entries}
         if not asked & set(chapters):
             continue
-        if name == "compare":
-            st.markdown("**How good each run is**")
-        else:
-            target = page(name)
-            st.page_link(target, label=f"**{target.title}**", icon=target.icon)
-        show_findings(diagnosis, chapters)
+        with st.container(border=True):
+            if name == "compare":
+                st.markdown("**How good each run is**")
+            else:
+                target = page(name)
+                st.page_link(target, label=f"**{target.title}**", icon=target.icon)
+            show_findings(diagnosis, chapters)

@@ -21,8 +21,8 @@ _DEPTH = 3
 def run_places(folder: Path, card: RunCard) -> list[Path]:
     """Return the folders that may be a run of a diagnosis, the likeliest first; empty where none is known.
 
-    Those that the diagnosis was started with come first, then those near it, then those below the folder of runs and
-    in the demo. Only trained runs of the same name, method, backbone, data and seed count.
+    Those that the diagnosis was started with count alone, else those beside it; failing both, all below the
+    folder of runs and in the demo. Only trained runs of the same name, method, backbone, data and seed count.
 
     Args:
         folder: Of the diagnosis.
@@ -37,7 +37,8 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
             return found
     near = [path for root in (state.DEMO.resolve(), state.ROOT.resolve()) for path in _below(root, _DEPTH)]
     fitting = [path for path in dict.fromkeys(near) if _fits(path, card)]
-    return sorted(fitting, key=lambda path: -len(_common(path, folder)))
+    beside = [path for path in fitting if path.parent == folder.parent]
+    return beside or sorted(fitting, key=lambda path: (-len(_common(path, folder)), path))
 
 
 def _fits(path: Path, card: RunCard) -> bool:

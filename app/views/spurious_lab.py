@@ -16,7 +16,7 @@ from concept_tuning.engine.records import list_runs
 if TYPE_CHECKING:
     from concept_tuning.config import PlantedConfig, RunConfig
 
-_DRAWN, _WIDTH = 6, 128
+_DRAWN, _WIDTH = 10, 128
 #: A budget for two processor cores, that of `benchmarks/detector_sweep.py`.
 _SMALL = {
     "images": 300,
@@ -38,8 +38,10 @@ def show() -> None:
         "Birds are drawn at home (gulls before water) in a share *rho* of the training pictures, and anywhere in the "
         "others. In the test every habitat is equally common. The higher rho, the better it pays to look at the "
         "habitat alone.\n\n"
-        "1. **Slide** rho.  2. **Train** a small network.  3. Let the **detectors** of this page look at it: they are "
-        "not told where the birds live. Then again with another rho."
+        "1. **Slide** rho.\n"
+        "2. **Train** a small network.\n"
+        "3. Let the **detectors** of this page look at it: they are not told where the birds live.\n\n"
+        "Then again with another rho."
     )
     rho = st.slider("rho: how often a bird is at home", 0.0, 1.0, 0.95, 0.05, key="spurious-rho", bind="query-params")
     config = _settings(rho)
@@ -60,11 +62,11 @@ def _preview(config: PlantedConfig) -> None:
 
     homes = {name: home for pair in species_pairs(config) for name, home in zip(pair.names, pair.homes, strict=True)}
     drawn = state.drawn_birds(config, 0, _DRAWN)
-    texts = []
-    for text, _ in drawn:
-        name, _, habitat = text.rpartition(", ")
-        texts.append(f"{text}: {'at home' if homes.get(name) == habitat else '**away**'}")
-    st.image([image for _, image in drawn], caption=texts, alt=texts, width=_WIDTH)
+    with st.container(horizontal=True, gap="small"):
+        for text, image in drawn:
+            name, _, habitat = text.rpartition(", ")
+            where = f"{text}: {'at home' if homes.get(name) == habitat else 'away'}"
+            st.image(image, caption=plain(where), alt=where, width=_WIDTH)
     lives = ", ".join(f"{name}: {home}" for name, home in homes.items())
     st.caption(f"The first training pictures at this rho. Homes: {plain(lives)}.")
 
@@ -103,7 +105,8 @@ def _recorded() -> None:
 
     caption = (
         "How often a run with the shortcut gets a higher score from a detector than a clean run (AUC: 0.5 is chance, 1 "
-        "always; bars are 95 % intervals over runs). Only the dotted line is told the habitats."
+        "always). Bars are 95 % intervals over runs; at 0 and 1 they have no width, whatever the number of runs, which "
+        "is told on hover. Only the dotted line is told the habitats."
     )
     show_figure(detection_figure(record["detection"]), key="spurious-sweep", alt=caption)
     commands = "`, `".join(re.sub(r"[`\n]", "", text) for text in record.get("commands", []))

@@ -14,7 +14,8 @@ _FRAME, _WIDTH = 120, 320
 def clickable_cells(figure: go.Figure) -> go.Figure:
     """Lay an invisible point over every filled cell of the heat maps, with the cell's customdata and hover text.
 
-    The point that is chosen shows as an orange square. Heat maps without customdata are left alone.
+    A click anywhere chooses the nearest point, which shows as an orange square. The heat maps do without hover then;
+    those without customdata are left alone.
 
     Args:
         figure: Changed in place, and returned.
@@ -40,7 +41,10 @@ def clickable_cells(figure: go.Figure) -> go.Figure:
             customdata=data[rows, columns].tolist(),
             text=told[rows, columns].tolist() if told.shape == values.shape else None,
             hovertemplate="%{text}<br>click to see its pictures<extra></extra>",
+            hoverlabel={"bgcolor": "#FFFFFF", "bordercolor": "#444444", "font": {"color": "#222222"}},
             showlegend=False,
             name=f"cells of {trace.name}" if trace.name else "cells",
         )
+        trace.update(hoverinfo="skip", hovertemplate=None)
+        figure.update_layout(hovermode="closest", hoverdistance=-1)
     return figure

@@ -16,7 +16,7 @@ class ListedPicture:
 
     Attributes:
         key: Its name.
-        text: The answer and its probability.
+        text: The answer and its probability; the class too where the list is not of one class.
     """
 
     key: str
@@ -45,9 +45,9 @@ def commonest_mistake(found: Predictions) -> tuple[int, int]:
 
 
 def pictures_of(found: Predictions, keys: list[str]) -> list[ListedPicture]:
-    """Return the pictures of these names in their order; unknown ones are left out."""
+    """Return the pictures of these names in their order, with their classes; unknown ones are left out."""
     places = {key: place for place, key in enumerate(found.keys)}
-    return _told(found, [places[key] for key in keys if key in places])
+    return _told(found, [places[key] for key in keys if key in places], classes=True)
 
 
 def _listed(found: Predictions, places: np.ndarray) -> list[ListedPicture]:
@@ -55,11 +55,12 @@ def _listed(found: Predictions, places: np.ndarray) -> list[ListedPicture]:
     return _told(found, places[np.argsort(-sure, kind="stable")].tolist())
 
 
-def _told(found: Predictions, places: list[int]) -> list[ListedPicture]:
+def _told(found: Predictions, places: list[int], *, classes: bool = False) -> list[ListedPicture]:
     pictures = []
     for place in places:
         said, label = int(found.predicted[place]), int(found.labels[place])
-        mark = "✓" if said == label else f"✗ is {found.class_names[label]}"
+        text = "right" if said == label else f"says {found.class_names[said]}"
+        whose = f"{found.class_names[label]}: " if classes else ""
         sure = percent(float(found.probabilities[place, said]), 0)
-        pictures.append(ListedPicture(key=found.keys[place], text=f"{found.class_names[said]} {sure} {mark}"))
+        pictures.append(ListedPicture(key=found.keys[place], text=f"{whose}{text}, {sure}"))
     return pictures

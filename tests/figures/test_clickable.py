@@ -15,7 +15,10 @@ def heatmap(values: np.ndarray, **options) -> go.Heatmap:
 
 def test_every_filled_cell_has_a_point_with_its_data_and_text() -> None:
     values = np.array([[0.1, np.nan, 0.3], [0.4, 0.5, 0.6]])
-    points = clickable_cells(go.Figure(heatmap(values))).data[1]
+    figure = clickable_cells(go.Figure(heatmap(values)))
+    points = figure.data[1]
+    assert figure.data[0].hoverinfo == "skip"
+    assert figure.layout.hoverdistance == -1
     assert [tuple(pair) for pair in points.customdata] == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert list(zip(points.y, points.x, strict=True)) == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert list(points.text) == ["0 0", "0 2", "1 0", "1 1", "1 2"]
@@ -33,4 +36,6 @@ def test_points_lie_on_the_axes_of_their_panel() -> None:
 
 
 def test_heat_maps_without_data_are_left_alone() -> None:
-    assert len(clickable_cells(go.Figure(go.Heatmap(z=[[1]]))).data) == 1
+    figure = clickable_cells(go.Figure(go.Heatmap(z=[[1]])))
+    assert len(figure.data) == 1
+    assert figure.data[0].hoverinfo is None

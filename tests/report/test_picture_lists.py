@@ -26,10 +26,10 @@ def found(groups: bool = True) -> Predictions:
 
 def test_a_cell_lists_its_pictures_the_surest_first() -> None:
     assert [(one.key, one.text) for one in cell_pictures(found(), 0, 1)] == [
-        ("c", "jay 80 % ✗ is gull"),
-        ("b", "jay 60 % ✗ is gull"),
+        ("c", "says jay, 80 %"),
+        ("b", "says jay, 60 %"),
     ]
-    assert [one.text for one in cell_pictures(found(), 0, 0)] == ["gull 90 % ✓"]
+    assert [one.text for one in cell_pictures(found(), 0, 0)] == ["right, 90 %"]
 
 
 def test_the_cells_share_out_all_pictures() -> None:
@@ -50,4 +50,7 @@ def test_the_commonest_mistake() -> None:
 
 
 def test_named_pictures_come_in_their_order() -> None:
-    assert [one.key for one in pictures_of(found(), ["e", "x", "a"])] == ["e", "a"]
+    assert [(one.key, one.text) for one in pictures_of(found(), ["e", "x", "a"])] == [
+        ("e", "jay: says gull, 55 %"),
+        ("a", "gull: right, 90 %"),
+    ]
