@@ -1,33 +1,14 @@
-"""Shared fixtures: a private cache folder for every test run, and tiny run settings."""
+"""Shared fixtures: a private cache folder for every test run, and two tiny runs to look at."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-
-from concept_tuning.config import RunConfig
-from concept_tuning.settings import build_config
+from tiny_runs import tiny_config
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.pictures import Pictures, Subject
-
-#: Settings that make a run small enough for a unit test; a tiny timm network with random weights.
-TINY = {
-    "weights": "random",
-    "image_size": 64,
-    "batch_size": 8,
-    "epochs": 2,
-    "queue_size": 4,
-    "concept_channels": 6,
-    "images": 32,
-    "validation_images": 16,
-    "test_images": 16,
-    "draw_size": 64,
-    "threads": 1,
-    "checkpoint_seconds": 0,
-}
-CONCEPT_KEYS = ("queue_size", "concept_channels")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,21 +19,6 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch.setenv("HF_HUB_OFFLINE", "1")
     yield
     patch.undo()
-
-
-def tiny_config(method: str = "vanilla", backbone: str = "test_resnet", **overrides: object) -> RunConfig:
-    """Return settings of a run of seconds; keyword arguments override by bare name."""
-    values: dict[str, object] = {
-        key: value for key, value in TINY.items() if method == "concept-tuning" or key not in CONCEPT_KEYS
-    }
-    if method == "scratch":
-        values.pop("weights")
-    if overrides.get("concept_weight") == 0:
-        values.pop("concept_channels", None)
-        if overrides.get("image_weight") == 0:
-            values.pop("queue_size", None)
-    values.update(overrides)
-    return build_config(method=method, backbone=backbone, overrides=values)
 
 
 @pytest.fixture

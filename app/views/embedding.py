@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from app import state
 from app.blocks import plain, show_figure
+from app.errors import shown_errors
+from app.picture_list import show_pictures
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from concept_tuning.diagnostics.diagnose import Diagnosis
     from concept_tuning.diagnostics.embedding import Embedding
 
 KINDS = {"embedding": "pictures", "concept-embedding": "concept patches"}
 COLOURS = {"class": "class", "group": "group", "right": "right or wrong", "run": "run"}
-#: Pictures of the gallery.
-_SHOWN = 24
+DRAWING = {"lasso": "lasso", "select": "box", "click": "click only"}
+#: Of patches, whose gallery is one figure; and how much higher a map with pictures is.
+_PATCHES, _LARGER = 24, 1.5
 
 
 def render() -> None:
@@ -30,50 +37,189 @@ def render() -> None:
     if diagnosis is None:
         return
     kinds = [kind for kind in KINDS if (kind, None) in diagnosis.results]
-    if not kinds:
-        st.info("This diagnosis was made without layouts; diagnose the runs again to see them.")
-        return
-    left, right = st.columns(2)
-    kind = left.segmented_control(
-        "Points", kinds, default=kinds[0], format_func=KINDS.__getitem__, key="embedding-kind", required=True
-    )
-    result: Embedding = diagnosis.results[kind, None]
+    if kinds:
+        _show(diagnosis, kinds)
+    else:
+        _say_missing(diagnosis)
+
+
+@st.fragment
+def _show(diagnosis: Diagnosis, kinds: list[str]) -> None:
+    from concept_tuning.figures.embedding_pictures import chosen_places
+
+    with shown_errors():
+        left, right = st.columns(2)
+        kind = left.segmented_control(
+            "Points",
+            kinds,
+            default=kinds[0],
+            format_func=KINDS.__getitem__,
+            key="embedding-kind",
+            bind="query-params",
+            required=True,
+        )
+        result: Embedding = diagnosis.results[kind, None]
+        colour = _choose_colour(right, result)
+        result = _choose_networks(result, kind)
+        places = chosen_places(result, _chosen(kind))
+        _map(diagnosis, result, kind, colour, places)
+        _choose_by_name(result, kind)
+        _gallery(diagnosis, result, kind, places)
+
+
+def _choose_colour(column: Any, result: Embedding) -> Any:
     offered = [colour for colour in COLOURS if colour != "group" or result.groups is not None]
-    colour = right.segmented_control(
-        "Colour", offered, default="class", format_func=COLOURS.__getitem__, key="embedding-colour", required=True
+    return column.segmented_control(
+        "Colour",
+        offered,
+        default=offered[0],
+        format_func=COLOURS.__getitem__,
+        key="embedding-colour",
+        bind="query-params",
+        required=True,
     )
-    _show(diagnosis, result, colour)
 
 
-def _show(diagnosis: Diagnosis, result: Embedding, colour: Any) -> None:
-    from concept_tuning.figures.embedding import embedding_figure
-
-    figure = embedding_figure(result, colour=colour, runs=[card.name for card in diagnosis.overview.runs])
-    figure.update_layout(dragmode="lasso")
-    points = show_figure(
-        figure, key=f"embedding-{result.kind}-{colour}", on_select="rerun", selection_mode=("points", "lasso", "box")
-    ).selection.points
-    st.caption(
-        f"{len(result.labels)} of {result.total} points. Draw around points, or click one, to see their pictures below."
+def _choose_networks(result: Embedding, kind: str) -> Embedding:
+    """Return the layouts of the networks that the user wants, all of them where none is named."""
+    names = [layout.name for layout in result.layouts]
+    if len(names) < 2:
+        return result
+    wanted = st.pills(
+        "Networks",
+        names,
+        default=names,
+        selection_mode="multi",
+        key=f"embedding-networks-{kind}",
+        help="“before …” is the network as pre-training left it.",
     )
+    kept = tuple(layout for layout in result.layouts if layout.name in wanted)
+    return replace(result, layouts=kept or result.layouts)
+
+
+def _map(diagnosis: Diagnosis, result: Embedding, kind: str, colour: Any, places: Sequence[int]) -> None:
+    left, right = st.columns(2)
+    how = left.segmented_control(
+        "Choose points by",
+        list(DRAWING),
+        default="lasso",
+        format_func=DRAWING.__getitem__,
+        key="embedding-drawing",
+        required=True,
+    )
+    pictures = right.toggle(f"Show {KINDS[kind]} on the map", key="embedding-pictures", value=False)
+    figure = _figure(diagnosis, result, colour, places, pictures=pictures)
+    figure.update_layout(dragmode=False if how == "click" else how)
+    key = f"embedding-map-{kind}"
+    way = "Click one" if how == "click" else f"Draw a {DRAWING[how]} around points, or click one,"
+    caption = (
+        f"{len(result.labels)} of {result.total} {KINDS[kind]}, coloured by {COLOURS[colour]}. {way} to see the "
+        "pictures below, and where the same points lie for the other networks."
+    )
+    show_figure(
+        figure,
+        key=key,
+        alt=caption,
+        on_select=lambda: _take_points(key, kind),
+        selection_mode=("points", "lasso", "box"),
+    )
+    st.caption(caption)
     for missing in result.missing:
         st.caption(f":material/info: {plain(f'{missing.analysis}: {missing.reason}')}")
-    _gallery(diagnosis, list(dict.fromkeys(_key(point) for point in points)))
 
 
-def _gallery(diagnosis: Diagnosis, keys: list[str]) -> None:
-    if not keys:
+def _figure(
+    diagnosis: Diagnosis, result: Embedding, colour: Any, places: Sequence[int], *, pictures: bool
+) -> go.Figure:
+    from concept_tuning.figures.embedding import embedding_figure
+    from concept_tuning.figures.embedding_pictures import add_pictures, mark_chosen
+
+    figure = embedding_figure(result, colour=colour, runs=[card.name for card in diagnosis.overview.runs])
+    mark_chosen(figure, result, places)
+    if not pictures:
+        return figure
+    return add_pictures(figure, result, diagnosis.thumbnails).update_layout(height=_LARGER * figure.layout.height)
+
+
+def _key(kind: str) -> str:
+    return f"embedding-chosen-{kind}"
+
+
+def _chosen(kind: str) -> list[Any]:
+    """Return the customdata of the chosen points; at first the picture of the address."""
+    wanted = st.query_params.get("picture")
+    return st.session_state.get(_key(kind), [wanted] if wanted and kind == "embedding" else [])
+
+
+def _choose(kind: str, names: list[Any]) -> None:
+    """Remember points, and a single picture in the address; for callbacks."""
+    st.session_state[_key(kind)] = names
+    if kind == "embedding" and len(names) == 1:
+        st.query_params["picture"] = names[0]
+    else:
+        st.query_params.pop("picture", None)
+
+
+def _take_points(chart: str, kind: str) -> None:
+    points = st.session_state[chart]["selection"]["points"]
+    names = [_plain_data(point["customdata"]) for point in points if "customdata" in point]
+    _choose(kind, [list(name) if isinstance(name, tuple) else name for name in dict.fromkeys(names)])
+
+
+def _plain_data(data: Any) -> str | tuple[Any, ...]:
+    """Return customdata as a name, or name and number."""
+    if isinstance(data, str):
+        return data
+    return data[0] if len(data) == 1 else tuple(data)
+
+
+def _choose_by_name(result: Embedding, kind: str) -> None:
+    """Offer what the mouse does on the map to those who use the keyboard."""
+    if kind != "embedding":
         return
-    thumbnails = diagnosis.thumbnails
-    shown = [key for key in keys if key in thumbnails][:_SHOWN]
-    st.markdown(f"##### {len(keys)} chosen, {len(shown)} shown")
-    st.image(
-        [thumbnails.file(key) for key in shown],
-        caption=[diagnosis.overview.class_names[int(thumbnails.labels[thumbnails.keys.index(key)])] for key in shown],
-        width=112,
+    key = "embedding-name"
+
+    def take() -> None:
+        if st.session_state[key] is not None:
+            _choose(kind, [st.session_state[key]])
+
+    names = [result.keys[int(place)] for place in result.picture]
+    st.selectbox("Or find a picture by its name", names, index=None, key=key, on_change=take, placeholder="Name")
+
+
+def _gallery(diagnosis: Diagnosis, result: Embedding, kind: str, places: Sequence[int]) -> None:
+    """Show the pictures of the chosen points, and what they are."""
+    from concept_tuning.report.chosen_points import chosen_pictures, chosen_words
+
+    if not places:
+        return
+    with st.container(border=True):
+        st.markdown(f"##### {plain(chosen_words(result, places)[0])}")
+        for line in chosen_words(result, places)[1:]:
+            st.markdown(plain(line))
+        if result.boxes is None:
+            show_pictures(chosen_pictures(result, places), diagnosis.thumbnails, key="embedding-gallery")
+        else:
+            _patches(diagnosis, result, places)
+        st.button("Clear the choice", key="embedding-clear", on_click=lambda: _choose(kind, []))
+
+
+def _patches(diagnosis: Diagnosis, result: Embedding, places: Sequence[int]) -> None:
+    from concept_tuning.figures.embedding_pictures import patch_gallery
+
+    kept = [place for place in places if result.keys[int(result.picture[place])] in diagnosis.thumbnails]
+    caption = f"{min(len(kept), _PATCHES)} of {len(places)} patches, each framed in its picture."
+    figure = patch_gallery(result, kept, diagnosis.thumbnails, most=_PATCHES)
+    show_figure(figure, key="embedding-patches", alt=caption)
+    st.caption(caption)
+
+
+def _say_missing(diagnosis: Diagnosis) -> None:
+    reasons = [
+        entry.reason for entry in diagnosis.overview.entries if entry.analysis in KINDS and entry.reason is not None
+    ]
+    st.info(
+        " ".join(plain(reason) for reason in dict.fromkeys(reasons))
+        or "This diagnosis was made without layouts; diagnose the runs again to see them.",
+        icon=":material/info:",
     )
-
-
-def _key(point: dict[str, Any]) -> str:
-    data = point.get("customdata")
-    return str(data[0] if isinstance(data, list) else data)

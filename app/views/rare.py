@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app import state
-from app.blocks import plain, show_blocks, show_figure
+from app.blocks import plain, show_blocks
+from app.errors import shown_errors
+from app.finding_list import show_findings
+from app.views import rare_concepts, rare_runs
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.diagnose import Diagnosis
     from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesReport
+
+_ANALYSIS = "rare-features"
 
 
 def render() -> None:
@@ -24,74 +30,62 @@ def render() -> None:
     diagnosis = state.choose_diagnosis()
     if diagnosis is None:
         return
-    report: RareFeaturesReport | None = diagnosis.results.get(("rare-features", None))
-    if report is None:
-        _say_missing(diagnosis)
+    report: RareFeaturesReport | None = diagnosis.results.get((_ANALYSIS, None))
+    if report is None or not report.analyses:
+        _say_missing(diagnosis, report)
         return
-    result = _choose_view(report)
-    if result is not None:
-        _show(diagnosis, result)
-    for missing in report.missing:
-        st.caption(f":material/info: {plain(missing.reason)}")
+    _show(diagnosis, report)
 
 
-def _choose_view(report: RareFeaturesReport) -> RareFeatures | None:
-    """Return the analysis that the user chose, or None where there is none."""
-    if not report.analyses:
-        return None
-    names = [f"{result.view} of {result.backbone}" for result in report.analyses]
-    wanted = st.query_params.get("view")
+@st.fragment
+def _show(diagnosis: Diagnosis, report: RareFeaturesReport) -> None:
+    from concept_tuning.report.blocks import Note, Source
+
+    with shown_errors():
+        result, place = _choose_view(report)
+        source = Source(diagnosis)
+        rare_concepts.show(source, result, place)
+        rare_runs.show(source, result, place)
+        with st.expander("What was found, in words"):
+            show_findings(diagnosis, [_ANALYSIS])
+        notes = [report.note] if report.note else []
+        notes += [f"{one.analysis}: {one.reason}" for one in report.missing]
+        show_blocks([Note(text=text) for text in notes], key="rare-notes")
+
+
+def _choose_view(report: RareFeaturesReport) -> tuple[RareFeatures, int]:
+    """Return the analysis that the user chose, and its place."""
+    often = Counter(result.view for result in report.analyses)
+    names = [
+        result.view if often[result.view] == 1 else f"{result.view} of {result.backbone}, set {place + 1}"
+        for place, result in enumerate(report.analyses)
+    ]
     name = st.segmented_control(
         "What counts as a concept",
         names,
-        default=wanted if wanted in names else names[0],
+        default=names[0],
         required=True,
         key="rare-view",
-        help="Single channels of the last feature map, groups of channels that fire together, or factors of patches.",
+        bind="query-params",
+        help="Channels: single features of the network's last layer. Groups: channels that fire together. Factors and "
+        "clusters: patterns that patches have in common.",
     )
-    st.query_params["view"] = name
-    return report.analyses[names.index(name)]
+    place = names.index(name)
+    result = report.analyses[place]
+    st.caption(f"{len(result.concepts)} {result.view} of {plain(result.backbone)}, on {result.presence.n} pictures.")
+    return result, place
 
 
-def _show(diagnosis: Diagnosis, result: RareFeatures) -> None:
-    from concept_tuning.figures.rare_features import rarity_figure
-    from concept_tuning.report.blocks import Source
-    from concept_tuning.report.rare import view_blocks
-
-    blocks = view_blocks(Source(diagnosis), result)
-    chosen = show_figure(
-        rarity_figure(result), key="rare-chart", on_select="rerun", selection_mode=("points",)
-    ).selection.points
-    st.caption(
-        "One point for each concept: how often pre-training saw it, against what its presence says of the class beyond "
-        "shuffled labels. Rare features are in the upper left. Click a point to see its patches."
+def _say_missing(diagnosis: Diagnosis, report: RareFeaturesReport | None) -> None:
+    """Say why there is nothing, and what to do."""
+    reasons = [one.reason for one in report.missing] if report is not None else []
+    reasons += [
+        entry.reason for entry in diagnosis.overview.entries if entry.analysis == _ANALYSIS and entry.reason is not None
+    ]
+    st.info(
+        " ".join(plain(reason) for reason in dict.fromkeys(reasons))
+        or "This diagnosis was made without rare features; diagnose the runs again to see them.",
+        icon=":material/info:",
     )
-    _show_concept(diagnosis, result, int(chosen[0]["customdata"][0]) if chosen else None)
-    show_blocks(blocks[1:], key=f"rare-{result.view}")
-
-
-def _show_concept(diagnosis: Diagnosis, result: RareFeatures, concept: int | None) -> None:
-    """Show the patches of the clicked concept, and how often each class has it."""
-    from concept_tuning.figures.rare_features import gallery_figure
-    from concept_tuning.report.blocks import percent
-
-    if concept is None:
-        return
-    with st.container(border=True):
-        st.markdown(f"##### {plain(result.concepts[concept])}, marks {plain(_marked(result, concept))}")
-        show_figure(gallery_figure(result, diagnosis.thumbnails, concepts=[concept]), key=f"rare-patches-{concept}")
-        st.caption("Its strongest patches on the pre-trained network, and the share of each class's pictures with it:")
-        shares = [
-            {"class": name, "pictures with the concept": percent(float(share), 0)}
-            for name, share in zip(result.class_names, result.class_frequency[:, concept], strict=True)
-        ]
-        st.dataframe(shares, hide_index=True)
-
-
-def _marked(result: RareFeatures, concept: int) -> str:
-    return result.class_names[int(result.marked_class[concept])]
-
-
-def _say_missing(diagnosis: Diagnosis) -> None:
-    reasons = [entry.reason for entry in diagnosis.overview.entries if entry.analysis == "rare-features"]
-    st.info(reasons[0] if reasons and reasons[0] else "This diagnosis was made without rare features; make it again.")
+    if reasons:
+        st.caption("Choose another diagnosis in the sidebar, such as the demo, to see what this page shows.")

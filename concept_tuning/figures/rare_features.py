@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from concept_tuning.diagnostics.rare_choice import RareChoice
 from concept_tuning.diagnostics.rare_results import RareFeatures, Rarity
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.thumbnails import Thumbnails
@@ -17,14 +18,20 @@ from concept_tuning.figures.tiles import GAP, Box, Tile, add_boxes, tile_figure,
 _RARE, _LOW, _OTHER = COLOURS[1], COLOURS[5], "#B0B0B0"
 
 
-def rarity_figure(result: RareFeatures) -> go.Figure:
+def rarity_figure(result: RareFeatures, *, choice: RareChoice | None = None, chosen: int | None = None) -> go.Figure:
     """Draw how often pre-training saw each concept against how much it tells of the class beyond chance.
 
     The height is the information less the upper end of each concept's own null band, so that 0 is the band's
     edge for all. The rare quadrant is the upper left one. A frequency of 0 is drawn at the left edge. Without a
     source frequency the one in the analysed pictures takes its place, and there is no quadrant. A point's
     customdata begins with the place of its concept.
+
+    Args:
+        result: The concepts.
+        choice: Which are rare; None: those of the diagnosis.
+        chosen: Place of a concept to ring.
     """
+    rarity = choice or result.rarity
     known = not isinstance(result.source, Unavailable)
     frequency = result.target_frequency if isinstance(result.source, Unavailable) else result.source.frequency
     beyond = result.presence.information - result.presence.band
@@ -32,28 +39,33 @@ def rarity_figure(result: RareFeatures) -> go.Figure:
     x, edge = _drawn(np.asarray(frequency, dtype=float))
     widest = float(np.nanmax(x, initial=edge))
     figure = go.Figure()
-    for name, members, colour, symbol in _kinds(result):
+    for name, members, colour, symbol in _kinds(result, rarity):
         figure.add_scatter(
             x=x[members],
             y=beyond[members],
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 9, "opacity": 0.8},
-            customdata=numbers[members],
+            selected={"marker": {"color": "#000000", "size": 16, "opacity": 1}},
+            unselected={"marker": {"opacity": 0.8}},
+            # As lists: a browser gives rows of an array back as objects when they are clicked.
+            customdata=numbers[members].tolist(),
             text=[
                 f"<b>{escape(result.concepts[place])}</b>, marks {escape(_marked(result, place))}" for place in members
             ],
             hovertemplate=_hover_template(result),
             name=f"{name} ({len(members)})",
         )
+    if chosen is not None:
+        _add_ring(figure, float(x[chosen]), float(beyond[chosen]))
     finish(figure, size=500)
     top, bottom = _ends(beyond)
     figure.add_hrect(y0=bottom, y1=0, fillcolor=NEUTRAL, opacity=0.12, line_width=0, layer="below")
     figure.add_hline(y=0, line={"color": "#444444", "width": 1, "dash": "dash"})
-    if isinstance(result.rarity, Rarity) and known:
+    if not isinstance(rarity, Unavailable) and known:
         figure.add_shape(
             type="rect",
             x0=edge / 2,
-            x1=max(result.rarity.threshold.frequency, edge),
+            x1=max(rarity.threshold.frequency, edge),
             y0=0,
             y1=top,
             fillcolor=_RARE,
@@ -180,10 +192,24 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
     return high + margin, low - margin
 
 
-def _kinds(result: RareFeatures) -> list[tuple[str, np.ndarray, str, str]]:
+def _add_ring(figure: go.Figure, x: float, y: float) -> None:
+    figure.add_scatter(
+        x=[x],
+        y=[y],
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 19, "color": "#000000", "line": {"width": 3}},
+        # A point that is clicked takes its place.
+        unselected={"marker": {"opacity": 0}},
+        hoverinfo="skip",
+        name="ring",
+        showlegend=False,
+    )
+
+
+def _kinds(result: RareFeatures, rarity: Rarity | RareChoice | Unavailable) -> list[tuple[str, np.ndarray, str, str]]:
     """Return name, concepts, colour and symbol of the kinds of points, the rare ones last and so on top."""
-    if isinstance(result.rarity, Rarity):
-        low, rare = np.asarray(result.rarity.low, bool), np.asarray(result.rarity.rare, bool)
+    if not isinstance(rarity, Unavailable):
+        low, rare = np.asarray(rarity.low, bool), np.asarray(rarity.rare, bool)
         kinds = [("others", ~low, _OTHER, "circle"), ("seldom seen, not useful", low & ~rare, _LOW, "square")]
         kinds.append(("rare", rare, _RARE, "diamond"))
     else:

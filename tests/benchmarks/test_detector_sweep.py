@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import TINY
+from tiny_runs import TINY
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 

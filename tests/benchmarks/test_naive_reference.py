@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_runs import tiny_config
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from captum.attr import LayerGradCam
-from conftest import tiny_config
+from tiny_runs import tiny_config
 from torch import nn
 from torch.nn import functional as F
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_runs import tiny_config
 from toys import SIZE, ToyMethod, toy_pictures, toy_subject
 
 from concept_tuning.diagnostics.catalogue import BY_NAME, Verdicts

@@ -4,7 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from conftest import tiny_config
+from tiny_runs import tiny_config
 
 from concept_tuning.config import RunConfig, validate
 from concept_tuning.diagnostics.pictures import Subject

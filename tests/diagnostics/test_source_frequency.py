@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
 from PIL import Image
 from scipy.stats import norm
+from tiny_runs import tiny_config
 from torch import nn
 
 from concept_tuning.config import BackboneConfig

@@ -23,7 +23,7 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> LoadedRun:
-    from conftest import tiny_config
+    from tiny_runs import tiny_config
 
     path = tmp_path_factory.mktemp("export") / "run"
     start_run(tiny_config("concept-tuning", epochs=1), path, Silent())

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONCEPT_KEYS, TINY
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_runs import CONCEPT_KEYS, TINY
 
 from concept_tuning.config import METHOD_NAMES, RunConfig
 from concept_tuning.engine.evaluation import Predictions, evaluate

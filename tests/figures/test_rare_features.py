@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from concept_tuning.diagnostics.rare_choice import RareChoice
 from concept_tuning.diagnostics.rare_results import Rarity
 from concept_tuning.diagnostics.source_frequency import SourceFrequency
 from concept_tuning.diagnostics.thumbnails import LOSSLESS, pack_thumbnails
 from concept_tuning.figures.rare_features import gallery_figure, rarity_figure, sweep_figure
-from figures.examples import BAND, FREQUENCY, INFORMATION, MISSING, image, picture, rare_features
+from figures.examples import BAND, FREQUENCY, INFORMATION, MISSING, image, picture, point, rare_features
 
 
 def test_points_are_source_frequency_against_information_beyond_the_band() -> None:
@@ -31,6 +32,7 @@ def test_points_are_source_frequency_against_information_beyond_the_band() -> No
     rare = figure.data[-1]
     np.testing.assert_allclose(rare.customdata[0], [0, 0, 0.2, 0.5, 0.1, 0.01, 0.2, 0])
     assert "marks gull" in rare.text[0]
+    assert isinstance(rare.to_plotly_json()["customdata"][0], list)
 
 
 def test_the_quadrant_ends_at_the_threshold_and_holds_the_rare_alone() -> None:
@@ -54,6 +56,28 @@ def test_without_a_source_the_pictures_own_frequency_is_named_and_there_is_no_qu
     # The edge of the band and what is below it.
     assert len(figure.layout.shapes) == 2
     assert "pre-training saw" not in figure.data[0].hovertemplate
+
+
+def test_another_choice_of_the_rare_moves_kinds_and_quadrant() -> None:
+    result = rare_features()
+    low = np.array([True, False, False, False, False])
+    choice = RareChoice(low=low, rare=low & result.presence.useful, threshold=replace(point(0.2, 1), frequency=0.005))
+    figure = rarity_figure(result, choice=choice)
+    kinds = {trace.name: [int(row[0]) for row in trace.customdata] for trace in figure.data}
+    assert kinds == {"others (4)": [1, 2, 3, 4], "rare (1)": [0]}
+    assert [shape.x1 for shape in figure.layout.shapes if shape.y0 == 0 and shape.type == "rect"] == [0.005]
+
+
+def test_the_chosen_concept_is_ringed_where_its_point_is() -> None:
+    figure = rarity_figure(rare_features(), chosen=2)
+    ring = figure.data[-1]
+    assert (ring.x[0], ring.y[0]) == (FREQUENCY[2], pytest.approx(INFORMATION[2] - BAND[2]))
+    # It takes no clicks: these look for customdata.
+    assert ring.customdata is None
+    # Once a point is clicked, that is marked, and the others stay as they are.
+    assert ring.unselected.marker.opacity == 0
+    assert all(trace.unselected.marker.opacity == trace.marker.opacity for trace in figure.data[:-1])
+    assert len(rarity_figure(rare_features()).data) == len(figure.data) - 1
 
 
 def test_frequencies_of_zero_alone_are_drawn() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_runs import tiny_config
 from torch import Tensor, nn
 
 from concept_tuning.config import METHOD_NAMES, RunConfig

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_runs import tiny_config
 from torch import Tensor, nn
 
 from concept_tuning.concepts import crop_patches

@@ -1,0 +1,165 @@
+"""The pictures behind the points of a layout: on the map itself, and of the points that were chosen."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+
+from concept_tuning.diagnostics.embedding import Embedding
+from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.figures.galleries import Entry, class_name, gallery
+from concept_tuning.figures.labels import escape
+from concept_tuning.figures.tiles import Box
+
+#: Side of a picture on the map, as a share of its panel.
+_SIDE = 0.12
+
+
+def chosen_places(result: Embedding, names: Iterable[object]) -> list[int]:
+    """Return the places of the points with these customdata, in the points' order; unknown ones are left out.
+
+    Args:
+        result: The layouts.
+        names: Keys of pictures, or keys and numbers of concepts, see
+            :func:`~concept_tuning.figures.embedding.embedding_figure`.
+    """
+    wanted = {_identity(name) for name in names}
+    return [place for place in range(len(result.labels)) if _name(result, place) in wanted]
+
+
+def mark_chosen(figure: go.Figure, result: Embedding, places: Collection[int]) -> go.Figure:
+    """Make all points pale but the chosen ones, in every panel; without any the figure stays as it is.
+
+    Args:
+        figure: Of :func:`~concept_tuning.figures.embedding.embedding_figure`; changed in place, and returned.
+        result: The layouts it was drawn from.
+        places: Of the chosen points.
+    """
+    names = {_name(result, place) for place in places}
+    if not names:
+        return figure
+    for trace in figure.data:
+        trace.selectedpoints = [at for at, name in enumerate(trace.customdata) if _identity(name) in names]
+        trace.selected = {"marker": {"opacity": 1, "size": trace.marker.size + 3}}
+        trace.unselected = {"marker": {"opacity": 0.15}}
+    return figure
+
+
+def add_pictures(figure: go.Figure, result: Embedding, thumbnails: Thumbnails, *, most: int = 24) -> go.Figure:
+    """Lay pictures, or patches, beside points that are spread over each panel, so that none covers another.
+
+    Args:
+        figure: Of :func:`~concept_tuning.figures.embedding.embedding_figure`; changed in place, and returned.
+        result: The layouts it was drawn from.
+        thumbnails: The pictures; points without one are passed over.
+        most: Pictures of a panel.
+    """
+    points = {_name(result, place): place for place in range(len(result.labels))}
+    kept = set(thumbnails.keys)
+    panels: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}
+    for trace in figure.data:
+        spots = panels.setdefault((trace.xaxis or "x", trace.yaxis or "y"), {})
+        for name, x, y in zip(trace.customdata, trace.x, trace.y, strict=True):
+            if _identity(name)[0] in kept:
+                spots[points[_identity(name)]] = (float(x), float(y))
+    images = []
+    for axes, spots in panels.items():
+        low, high = figure.layout[axes[0].replace("x", "xaxis")].range
+        side = _SIDE * (high - low)
+        for place in _spread(spots, side, most):
+            place_on = _beside(spots[place], side, high) | {"xref": axes[0], "yref": axes[1]}
+            images.append({"source": _source(result, place, thumbnails), **place_on})
+    return figure.update_layout(images=images)
+
+
+def patch_gallery(result: Embedding, places: Sequence[int], thumbnails: Thumbnails, *, most: int = 24) -> go.Figure:
+    """Draw the pictures of points that are patches, each with its patch; customdata are the keys.
+
+    Args:
+        result: Layouts of patches.
+        places: Of the points.
+        thumbnails: The pictures; points without one are left out.
+        most: Pictures shown.
+
+    Raises:
+        ValueError: If the points are whole pictures.
+    """
+    if result.boxes is None or result.image_size is None or result.concept is None:
+        raise ValueError("these points are whole pictures, which have no patches")
+    entries = []
+    for place in places:
+        key = result.keys[int(result.picture[place])]
+        left, top, right, bottom = (float(part) / result.image_size for part in result.boxes[place])
+        concept = f"concept {int(result.concept[place]) + 1}"
+        title = class_name(thumbnails, key, result.class_names)
+        entries.append(
+            Entry(
+                key=key,
+                title=f"{title}<br>{concept}",
+                hover=f"{escape(key)}<br>{title}<br>{concept}",
+                boxes=(Box(corners=(left, top, right, bottom)),),
+            )
+        )
+    return gallery(entries, thumbnails, most=most)
+
+
+def _name(result: Embedding, place: int) -> tuple[str, int]:
+    """Return the picture's key and the number of the concept, -1 for a whole picture."""
+    concept = -1 if result.concept is None else int(result.concept[place])
+    return result.keys[int(result.picture[place])], concept
+
+
+def _identity(name: object) -> tuple[str, int]:
+    """Return what :func:`_name` does from a point's customdata."""
+    if isinstance(name, str):
+        return name, -1
+    parts: list[Any] = list(name) if isinstance(name, Iterable) else [name]
+    return str(parts[0]), int(parts[1]) if len(parts) > 1 else -1
+
+
+def _spread(spots: dict[int, tuple[float, float]], side: float, most: int) -> list[int]:
+    """Return places of points, the next always furthest from those taken, until squares of ``side`` would meet."""
+    places = list(spots)
+    if not places:
+        return []
+    at = np.array([spots[place] for place in places])
+    taken = [int(np.abs(at).sum(1).argmin())]
+    distance = np.abs(at - at[taken[0]]).max(1)
+    while len(taken) < most and distance.max() >= side:
+        taken.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.abs(at - at[taken[-1]]).max(1))
+    return [places[one] for one in taken]
+
+
+def _beside(spot: tuple[float, float], side: float, high: float) -> dict[str, object]:
+    """Return where a picture lies, below the points: right above its own, or on the other side near the edge."""
+    x, y = spot
+    return {
+        "x": x,
+        "y": y,
+        "xanchor": "left" if x + side <= high else "right",
+        "yanchor": "bottom" if y + side <= high else "top",
+        "sizex": side,
+        "sizey": side,
+        "sizing": "contain",
+        "layer": "below",
+    }
+
+
+def _source(result: Embedding, place: int, thumbnails: Thumbnails) -> str:
+    """Return the picture of a point, or its patch, as a data address."""
+    data, kind = thumbnails.file(result.keys[int(result.picture[place])]), "webp"
+    if result.boxes is not None and result.image_size is not None:
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        share = np.asarray(result.boxes[place], dtype=float) / result.image_size
+        left, top, right, bottom = (share * np.array([picture.width, picture.height] * 2)).round().astype(int).tolist()
+        file = io.BytesIO()
+        picture.crop((left, top, max(right, left + 1), max(bottom, top + 1))).save(file, format="PNG")
+        data, kind = file.getvalue(), "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from concept_tuning.diagnostics.embedding import Embedding
+from concept_tuning.diagnostics.thumbnails import LOSSLESS, Thumbnails, pack_thumbnails
+from concept_tuning.figures.embedding import embedding_figure
+from concept_tuning.figures.embedding_pictures import add_pictures, chosen_places, mark_chosen, patch_gallery
+from figures.test_embedding import BEFORE, KEYS, ONE, TWO, embedding
+
+
+def patches(**changes: object) -> Embedding:
+    fields: dict[str, object] = {
+        "kind": "concepts",
+        "picture": np.array([0, 0, 2]),
+        "concept": np.array([0, 4, 0]),
+        "boxes": np.array([[0, 0, 4, 4], [4, 0, 8, 4], [4, 4, 8, 8]], np.float32),
+        "image_size": 8,
+    }
+    return embedding(BEFORE, ONE, **{**fields, **changes})
+
+
+def thumbnails(keys: tuple[str, ...] = KEYS) -> Thumbnails:
+    """Pictures of 16 pixels, each quarter of one colour: 10, 20, 30, 40 and ten times the place of the key."""
+    quarters = np.kron(np.array([[10, 20], [30, 40]]), np.ones((8, 8), int))[..., None].repeat(3, 2)
+    images = np.stack([quarters + 50 * KEYS.index(key) for key in keys]).astype(np.uint8)
+    return pack_thumbnails(keys, images, np.zeros(len(keys), np.int64), quality=LOSSLESS)
+
+
+def shown(source: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"))
+
+
+def test_clicked_points_are_found_by_what_the_figure_says_of_them() -> None:
+    assert chosen_places(embedding(ONE), ["c.png", "a.png", "gone.png"]) == [0, 2]
+    # A browser gives lists back, and may give numbers as text.
+    assert chosen_places(patches(), [["a.png", "4"], ("c.png", 0), ["c.png", 7]]) == [1, 2]
+    for result in (embedding(ONE, TWO), patches()):
+        data = [name for trace in embedding_figure(result).data for name in trace.customdata]
+        assert chosen_places(result, data) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("colour", ["class", "run", "right"])
+def test_the_chosen_stand_out_in_every_panel(colour: str) -> None:
+    result = embedding(BEFORE, ONE, TWO)
+    figure = mark_chosen(embedding_figure(result, colour=colour), result, [2])
+    marked = [trace.customdata[at] for trace in figure.data for at in trace.selectedpoints]
+    assert marked == ["c.png"] * 3
+    plain = embedding_figure(result)
+    assert mark_chosen(plain, result, []).data[0].selectedpoints is None
+
+
+def test_pictures_lie_at_their_points_and_not_on_each_other() -> None:
+    result = embedding(ONE)
+    figure = add_pictures(embedding_figure(result), result, thumbnails())
+    assert {(image.x, image.y) for image in figure.layout.images} == {(0, 1), (2, 3), (-4, 5)}
+    at = {(image.x, image.y): shown(image.source)[0, 0, 0] for image in figure.layout.images}
+    assert at == {(0, 1): 10, (2, 3): 60, (-4, 5): 110}
+    for image in figure.layout.images:
+        across = image.x - image.sizex if image.xanchor == "right" else image.x + image.sizex
+        up = image.y - image.sizey if image.yanchor == "top" else image.y + image.sizey
+        assert max(abs(across), abs(up)) <= figure.layout.xaxis.range[1], "it stays within the panel"
+    near = np.array([[0, 1], [0.1, 1], [-4, 5]], np.float32)
+    close = embedding(type(ONE)(**{**vars(ONE), "points": near}))
+    assert len(add_pictures(embedding_figure(close), close, thumbnails()).layout.images) == 2
+    assert len(add_pictures(embedding_figure(result), result, thumbnails(), most=1).layout.images) == 1
+
+
+def test_every_panel_has_its_own_and_a_picture_that_was_not_kept_is_passed_over() -> None:
+    result = embedding(ONE, TWO)
+    figure = add_pictures(embedding_figure(result), result, thumbnails(("b.png",)))
+    assert [(image.xref, image.x, image.y) for image in figure.layout.images] == [("x", 2, 3), ("x2", -2, -3)]
+
+
+def test_of_patches_the_patch_is_shown() -> None:
+    result = patches()
+    figure = add_pictures(embedding_figure(result), result, thumbnails())
+    own = [image for image in figure.layout.images if image.xref == "x2"]
+    tops = {(image.x, image.y): np.unique(shown(image.source)).tolist() for image in own}
+    assert tops == {(0, 1): [10], (2, 3): [20], (-4, 5): [140]}
+
+
+def test_the_gallery_of_patches_frames_them() -> None:
+    figure = patch_gallery(patches(), [1, 2], thumbnails())
+    points = next(trace for trace in figure.data if trace.name == "pictures")
+    assert list(points.customdata) == ["a.png", "c.png"]
+    frame = next(trace for trace in figure.data if trace.type == "scatter" and trace.mode == "lines")
+    # The upper right quarter of the first picture, whose sides are 1.
+    assert (min(frame.x[:5]) % 1, max(frame.x[:5]) % 1, np.ptp(frame.y[:5])) == pytest.approx((0.5, 0, 0.5))
+    assert "concept 5" in " ".join(note.text for note in figure.layout.annotations)
+    with pytest.raises(ValueError, match="whole pictures"):
+        patch_gallery(embedding(ONE), [0], thumbnails())
