@@ -15,5 +15,7 @@ import streamlit as st
 
 from app.pages import pages
 
-st.set_page_config(page_title="Concept-Tuning Studio", page_icon=":material/visibility:", layout="wide")
+# A file, since browsers fetch the icon of a name from the network.
+icon = Path(__file__).resolve().parents[1] / "assets" / "icon.svg"
+st.set_page_config(page_title="Concept-Tuning Studio", page_icon=str(icon), layout="wide")
 st.navigation(pages()).run()

@@ -10,9 +10,9 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 from pydantic import TypeAdapter
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from concept_tuning.config import PlantedConfig, RunConfig
+    from concept_tuning.data.registry import DataBundle
     from concept_tuning.data.survey import Survey
     from concept_tuning.diagnostics.diagnose import Diagnosis
     from concept_tuning.diagnostics.lessons import HabitatGuess
-    from concept_tuning.diagnostics.pictures import Subject
+    from concept_tuning.diagnostics.pictures import Pictures, Subject
     from concept_tuning.diagnostics.showcase import Showcase
     from concept_tuning.engine.records import RunRecord
     from concept_tuning.models.weights import BackboneEntry
     from concept_tuning.settings import Setting
+
+AnswerT = TypeVar("AnswerT")
 
 #: Folder of runs and diagnoses, and the demo that comes with the repository.
 ROOT = Path(os.environ.get("CONCEPT_TUNING_RUNS", "runs"))
@@ -114,6 +117,43 @@ class SharedRun:
 def shared_run(path: Path) -> SharedRun:
     """Return a run's model, loaded once for all sessions; raises RunError if it cannot be."""
     return _run(str(path), _stamp(path / "best" / "model.safetensors"))
+
+
+def run_data(path: Path) -> DataBundle:
+    """Return a run's data with its own splits, opened once for all sessions.
+
+    Raises:
+        StudioError: if the run cannot be loaded or its pictures are not there any more.
+    """
+    return _data(str(path), _stamp(path / "best" / "model.safetensors"))
+
+
+def ask_run(
+    path: Path,
+    name: str,
+    keys: Sequence[str],
+    split: str,
+    question: Callable[..., AnswerT],
+    *more: str,
+) -> AnswerT:
+    """Return what a function of :mod:`~concept_tuning.diagnostics.one_picture` says of pictures, asked once.
+
+    Args:
+        path: Folder of the run.
+        name: What the run is called in the answer.
+        keys: Names of the pictures.
+        split: The split they are of.
+        question: The function; it has the model for itself.
+        more: What it takes besides run and pictures.
+
+    Raises:
+        StudioError: as :func:`run_data`, or if there is no such picture.
+    """
+    stamp = _stamp(path / "best" / "model.safetensors")
+    answer: AnswerT = _asked(
+        str(path), stamp, name, tuple(keys), split, (question.__name__, *more), lambda *known: question(*known, *more)
+    )
+    return answer
 
 
 def exported_model(path: Path, format: str) -> bytes:
@@ -280,3 +320,30 @@ def _run(path: str, stamp: int) -> SharedRun:
     from concept_tuning.diagnostics.diagnose import load_subjects
 
     return SharedRun(load_subjects([Path(path)])[0], threading.Lock())
+
+
+@st.cache_resource(max_entries=6, show_spinner="Opening the pictures")
+def _data(path: str, stamp: int) -> DataBundle:
+    return shared_run(Path(path)).subject.run.data()
+
+
+@st.cache_resource(max_entries=256, show_spinner="Asking the network")
+def _asked(
+    path: str,
+    stamp: int,
+    name: str,
+    keys: tuple[str, ...],
+    split: str,
+    told: tuple[str, ...],
+    _question: Callable[[Subject, Pictures], Any],
+) -> Any:
+    from concept_tuning.diagnostics.one_picture import pick_pictures
+
+    pictures = pick_pictures(run_data(Path(path)), keys, split=split)
+    with shared_run(Path(path)).lock:
+        return _question(_named(path, stamp, name), pictures)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _named(path: str, stamp: int, name: str) -> Subject:
+    return replace(shared_run(Path(path)).subject, name=name)

@@ -190,13 +190,13 @@ def spread(values: Sequence[float]) -> str:
     return f"{100 * statistics.mean(values):.1f} ({100 * deviation:.1f})"
 
 
-def commit() -> str:
-    """Return the commit the figures were made at, marked where the code in the tree was not that of the commit."""
+def commit(folders: Sequence[str] = ("concept_tuning", "benchmarks/*.py")) -> str:
+    """Return the commit the figures were made at, marked where the code in some folders was not that of the commit."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "concept_tuning", "benchmarks/*.py")
+    changed = git("status", "--porcelain", "--", *folders)
     return git("rev-parse", "--short", "HEAD") + (" with uncommitted changes" if changed else "")
 
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-import numpy as np
 import streamlit as st
 
 from app import state
-from app.blocks import plain, show_figure
+from app.blocks import plain
+from app.errors import shown_errors
+from app.views import (
+    attention_cells,
+    attention_gallery,
+    attention_guess,
+    attention_links,
+    attention_looks,
+    attention_switches,
+)
+from app.views.attention_picture import ChosenPicture, PictureList
 
-if TYPE_CHECKING:
-    from concept_tuning.diagnostics.diagnose import Diagnosis
-    from concept_tuning.diagnostics.picture_maps import PictureMaps
+#: What can be looked at besides the maps: what it is called, and how it is shown.
+PARTS: dict[str, tuple[str, Callable[[ChosenPicture], None]]] = {
+    "concepts": ("Nine concepts", attention_looks.show_concepts),
+    "cells": ("Where a patch attends", attention_cells.show),
+    "switches": ("Front-door switches", attention_switches.show),
+    "links": ("A second picture", attention_links.show),
+}
 
 
 def render() -> None:
@@ -21,100 +34,48 @@ def render() -> None:
     diagnosis = state.choose_diagnosis()
     if diagnosis is None:
         return
-    maps = _each(diagnosis, "picture-maps")
-    if not maps:
-        st.info("This diagnosis was made without maps of pictures; diagnose the runs again to see them.")
-        return
-    key = _choose_picture(diagnosis, next(iter(maps.values())))
-    _maps(diagnosis, maps, key)
-    _concepts(diagnosis, key)
-    _positions(diagnosis, key)
-
-
-def _each(diagnosis: Diagnosis, analysis: str) -> dict[str, Any]:
-    names = [card.name for card in diagnosis.overview.runs]
-    return {name: diagnosis.results[analysis, name] for name in names if (analysis, name) in diagnosis.results}
-
-
-def _choose_picture(diagnosis: Diagnosis, maps: PictureMaps) -> str:
-    """Let the user choose one of the pictures with maps and return its name; the choice is in the address."""
-    keys, classes = list(maps.keys), diagnosis.overview.class_names
-    wanted = st.query_params.get("picture")
-    st.image([diagnosis.thumbnails.file(key) for key in keys], caption=[str(n + 1) for n in range(len(keys))], width=96)
-    key = st.pills(
-        "Picture",
-        keys,
-        default=wanted if wanted in keys else keys[0],
-        format_func=lambda name: f"{keys.index(name) + 1}: {classes[int(maps.labels[keys.index(name)])]}",
-        key="attention-picture",
-        required=True,
-        help="Those on which the runs disagree come first.",
-    )
-    st.query_params["picture"] = key
-    return key
-
-
-def _maps(diagnosis: Diagnosis, maps: dict[str, PictureMaps], key: str) -> None:
-    from concept_tuning.figures.style import overlay
-    from concept_tuning.report.blocks import percent
-    from concept_tuning.report.looking import badge_counts
-
-    names = list(next(iter(maps.values())).names)
-    left, right = st.columns(2)
-    method = left.segmented_control("Map", names, default=names[0], key="attention-map", required=True)
-    opacity = right.slider("Opacity of the map", 0.0, 1.0, 0.5, 0.05, key="attention-opacity")
-    image = diagnosis.thumbnails.image(key)
-    controls = _each(diagnosis, "controls")
-    for column, (run, result) in zip(st.columns(len(maps)), maps.items(), strict=True):
-        place = result.keys.index(key)
-        said, right_one = int(result.predicted[place]), result.predicted[place] == result.labels[place]
-        with column:
-            st.markdown(f"##### {plain(run)}")
-            caption = f"{method} for {result.class_names[said]}; bright places counted most"
-            values = result.values[names.index(method), place]
-            st.image(overlay(image, values, opacity=opacity), caption=caption, alt=f"{run}: {caption}", width="stretch")
-            mark = ":green-badge[:material/check: right]" if right_one else ":orange-badge[:material/close: wrong]"
-            st.markdown(f"says **{plain(result.class_names[said])}** {mark}")
-            for label in np.argsort(-result.probabilities[place], kind="stable")[:3]:
-                share = float(result.probabilities[place, label])
-                st.progress(min(max(share, 0.0), 1.0), text=f"{plain(result.class_names[label])} {percent(share, 0)}")
-            won = badge_counts(controls[run]).get(method, {}) if run in controls else {}
-            if won:
-                st.caption(
-                    "Controls that know nothing, beaten over all pictures: "
-                    + ", ".join(f"{measure} {a} of {b}" for measure, (a, b) in won.items())
-                )
-
-
-def _concepts(diagnosis: Diagnosis, key: str) -> None:
-    from concept_tuning.figures.concept_maps import concept_figure
-
-    found = _each(diagnosis, "concept-maps")
-    if found:
-        st.subheader("The nine concepts")
-        show_figure(
-            concept_figure(list(found.values()), key, diagnosis.thumbnails.image(key)), key=f"attention-concepts-{key}"
+    pictures = PictureList(diagnosis, state.chosen_folder())
+    if not pictures.diagnosed:
+        st.info(
+            "This diagnosis kept no pictures; diagnose the runs again on the Train page to see where they look.",
+            icon=":material/info:",
         )
-        st.caption(
-            "Channels are ranked by how much they speak for the predicted class; each concept is 30 neighbours. "
-            "The maps tell where its channels fire, the boxes the patch around the peak."
-        )
-
-
-def _positions(diagnosis: Diagnosis, key: str) -> None:
-    from concept_tuning.figures.attention_maps import position_figure
-
-    found = _each(diagnosis, "position-attention")
-    if not found:
         return
-    st.subheader("Where a patch attends")
-    rows, columns = next(iter(found.values())).mean.shape[1:]
-    left, right = st.columns(2)
-    row = left.slider("Row of the patch, from the top", 1, rows, (rows + 1) // 2, key="attention-row")
-    column = right.slider("Column of the patch, from the left", 1, columns, (columns + 1) // 2, key="attention-column")
-    for run, result in found.items():
-        st.markdown(f"##### {plain(run)}")
-        image = diagnosis.thumbnails.image(key)
-        figure = position_figure(result, key, image, cells=[(row - 1, column - 1)])
-        show_figure(figure, key=f"attention-position-{run}-{key}-{row}-{column}")
-        st.caption("The marked patch, where it attends in the front-door head, and the mean over all patches.")
+    key = attention_gallery.chosen(pictures)
+    attention_gallery.show(pictures, key)
+    one = ChosenPicture(pictures, key)
+    _heading(one)
+    if not attention_guess.show(one):
+        return
+    attention_looks.show_maps(one)
+    _details(one)
+
+
+@st.fragment
+def _details(one: ChosenPicture) -> None:
+    """Show one part of what is known besides."""
+    with shown_errors():
+        wanted = st.query_params.get("part")
+        part = st.segmented_control(
+            "Look closer",
+            list(PARTS),
+            default=wanted if wanted in PARTS else "concepts",
+            format_func=lambda name: PARTS[name][0],
+            key="attention-part",
+            required=True,
+        )
+        st.query_params["part"] = part
+        PARTS[part][1](one)
+
+
+def _heading(one: ChosenPicture) -> None:
+    names = one.pictures.diagnosis.overview.class_names
+    label = plain(names[one.label]) if one.label is not None else "unknown class"
+    group = f", {plain(one.group)}" if one.group else ""
+    st.subheader(f"A {label}{group}", anchor="picture")
+    st.caption(plain(one.key))
+    if one.image is None:
+        st.info(
+            "This picture was not kept as a thumbnail, and no run's folder is there to read it from. Choose another.",
+            icon=":material/info:",
+        )

@@ -224,7 +224,7 @@ def _one(
         torch.from_numpy(strengths[examples][:, None]), image_size=subject.image_size, side=_patch_side(subject)
     )[:, 0]
     sources = pictures.images([int(place) for place in examples], subject.image_size)
-    plain = _on_canvas(subject.method, sources, boxes)
+    plain = _on_canvas(subject.inference_method, sources, boxes)
     pulled = int((_log(plain) - usual).argmax())
     reliability = float(by_class[pulled, 0] / np.nansum(by_class[:, 0])) if by_class[pulled, 0] > 0 else 0.0
     own = features.probabilities[pictures.labels == pulled, pulled]
@@ -264,9 +264,9 @@ def _pull(
         return None
     images = pictures.images([int(place) for place in hosts], subject.image_size)
     turn = torch.arange(len(hosts)) % len(sources)
-    pasted = _probabilities(subject.method, paste_patches(images, sources[turn], boxes[turn]))
+    pasted = _probabilities(subject.inference_method, paste_patches(images, sources[turn], boxes[turn]))
     # the next host's own pixels, at the same place: what pasting alone does
-    control = _probabilities(subject.method, paste_patches(images, images.roll(1, 0), boxes[turn]))
+    control = _probabilities(subject.inference_method, paste_patches(images, images.roll(1, 0), boxes[turn]))
     return auc_interval(pasted[:, pulled], control[:, pulled], paired=True, seed=seed)
 
 
@@ -277,7 +277,7 @@ def _usual_patches(subject: Subject, pictures: Pictures, found: Discovery, seed:
     noise = torch.from_numpy(rng.random((len(places), 1, *found.strengths.shape[2:])))
     boxes = peak_boxes(noise, image_size=subject.image_size, side=_patch_side(subject))[:, 0]
     images = pictures.images([int(place) for place in places], subject.image_size)
-    return _log(_on_canvas(subject.method, images, boxes))
+    return _log(_on_canvas(subject.inference_method, images, boxes))
 
 
 def _on_canvas(method: Method, sources: Tensor, boxes: Tensor) -> np.ndarray:

@@ -27,7 +27,7 @@ from concept_tuning.diagnostics.map_measures import (
     pointing_hits,
     road,
 )
-from concept_tuning.diagnostics.pictures import Pictures, Subject
+from concept_tuning.diagnostics.pictures import Pictures, Subject, folded_method
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
 from concept_tuning.diagnostics.sanity import check_enough, randomised_copy
 from concept_tuning.diagnostics.statistics import paired_bootstrap
@@ -160,15 +160,16 @@ def compare_with_controls(
     chosen[np.random.default_rng(seed).permutation(n)[:perturbed]] = True
     kept: list[Mapping[str, np.ndarray]] = []
     with untouched(subject.method):
-        twin = randomised_copy(subject.method, pictures.images(range(min(n, BATCH)), size), seed=seed)
+        some = pictures.images(range(min(n, BATCH)), size)
+        twin = folded_method(randomised_copy(subject.method, some, seed=seed))
         classes, parts = [], []
         for start in range(0, n, BATCH):
             places = np.arange(start, min(start + BATCH, n))
             images = pictures.images(places.tolist(), size)
-            known = _predict(subject.method, images.numpy()).argmax(1) if targets is None else targets[places]
+            known = _predict(subject.inference_method, images.numpy()).argmax(1) if targets is None else targets[places]
             classes.append(known.astype(np.int64))
             sources = maps_with_controls(
-                subject.method, twin, images.numpy(), classes[-1], maps=maps, seed=seed + start
+                subject.inference_method, twin, images.numpy(), classes[-1], maps=maps, seed=seed + start
             )
             masked = _mask_measures(sources, subject, pictures, places, wanted, tolerance)
             parts.append({key: (*found, is_blank(sources[key[0]])) for key, found in masked.items()})
@@ -177,7 +178,7 @@ def compare_with_controls(
         explained = np.concatenate(classes)
         changed = _perturbations(
             {name: np.concatenate([part[name] for part in kept]) for name in kept[0]},
-            subject.method,
+            subject.inference_method,
             pictures.images(np.flatnonzero(chosen).tolist(), size).numpy(),
             explained,
             chosen,

@@ -259,7 +259,7 @@ def _predict_edits(
         stack = torch.cat([images[None], edit_pictures(images, objects[places], other, same)])
         edited.append(stack[:, : max(0, keep - start)])
         for subject, parts in zip(subjects, found, strict=True):
-            parts.append(torch.stack([_probabilities(subject.method, part) for part in stack]))
+            parts.append(torch.stack([_probabilities(subject.inference_method, part) for part in stack]))
         progress(start + len(places), len(kept))
     return [torch.cat(parts, dim=1).numpy() for parts in found], torch.cat(edited, dim=1)
 

@@ -22,6 +22,7 @@ from concept_tuning.diagnostics.source_frequency import build_pretrained
 from concept_tuning.methods.base import pool
 from concept_tuning.methods.concept_tuning import patch_features, patch_size
 from concept_tuning.models.backbone import Backbone
+from concept_tuning.models.folding import fold_batch_norms
 
 #: Most points laid out, unless told otherwise.
 MOST_POINTS = 5000
@@ -124,7 +125,7 @@ def embed_pictures(
     rows: list[_Row] = []
     missing: list[Unavailable] = []
     for subject, backbone in _networks(subjects, missing):
-        if backbone is subject.method.backbone:
+        if backbone is subject.inference_method.backbone:
             found = features[subject.name].pooled[chosen]
         else:
             found = _pooled(backbone, pictures, chosen, subject.image_size)
@@ -232,8 +233,8 @@ def _networks(subjects: Sequence[Subject], missing: list[Unavailable]) -> list[t
         if isinstance(found, Unavailable):
             missing.append(found)
         else:
-            before[same] = (subject, found)
-    return [*before.values(), *((subject, subject.method.backbone) for subject in subjects)]
+            before[same] = (subject, fold_batch_norms(found))
+    return [*before.values(), *((subject, subject.inference_method.backbone) for subject in subjects)]
 
 
 def _embedding(
@@ -250,7 +251,7 @@ def _embedding(
 ) -> Embedding:
     layouts: list[Layout] = []
     for subject, backbone, features in rows:
-        tuned = backbone is subject.method.backbone
+        tuned = backbone is subject.inference_method.backbone
         points, technique, distinct, explained = lay_out(features, seed=seed)
         layouts.append(
             Layout(

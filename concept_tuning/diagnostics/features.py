@@ -67,9 +67,10 @@ def compute_features(
 ) -> Features:
     """Run the chosen pictures through a run's network, in evaluation mode, on the CPU."""
     maps, scores, heads = [], [], []
+    backbone = subject.inference_method.backbone
     for start in range(0, len(pictures), BATCH):
         images = pictures.images(range(start, min(start + BATCH, len(pictures))), subject.image_size)
-        feature_map = subject.method.backbone(network_input(subject.method, images))
+        feature_map = backbone(network_input(subject.method, images))
         logits = subject.method.classify(feature_map)
         maps.append(feature_map.contiguous().numpy())
         scores.append(subject.method.combine(logits).numpy())

@@ -54,7 +54,7 @@ def picture_maps(
     """Compute maps of the pictures at ``places``; integrated gradients and occlusion take most of the time."""
     size = subject.image_size
     targets = torch.from_numpy(features.predicted[list(places)])
-    found = attribute_all(subject.method, pictures.images(places, size), targets, names=names)
+    found = attribute_all(subject.inference_method, pictures.images(places, size), targets, names=names)
     values = torch.stack([found[name] for name in names])
     small = F.interpolate(values, size=(SIDE, SIDE), mode="bilinear", antialias=True)
     scaled = scale_to_one(small.flatten(0, 1)).view_as(small)

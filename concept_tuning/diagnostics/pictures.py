@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from concept_tuning.data.transforms import eval_view
 from concept_tuning.engine.session import LoadedRun
 from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
+from concept_tuning.models.folding import fold_batch_norms
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,10 +37,22 @@ class Subject:
         """The run's model, in evaluation mode."""
         return self.run.method
 
+    @cached_property
+    def inference_method(self) -> Method:
+        """The same model with batch norms folded, for whatever asks of the network its outputs alone."""
+        return folded_method(self.method)
+
     @property
     def image_size(self) -> int:
         """Side in pixels of the square pictures the model takes."""
         return self.run.config.data.image_size
+
+
+def folded_method(method: Method) -> Method:
+    """Return a model with a copy of the network for inference, and the same other layers as ``method``."""
+    found = copy.copy(method)
+    found._modules = {**method._modules, "backbone": fold_batch_norms(method.backbone)}
+    return found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

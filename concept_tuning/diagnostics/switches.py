@@ -185,6 +185,22 @@ def front_door_switches(
     )
 
 
+def switched_probabilities(subject: Subject, features: Features) -> dict[str, dict[str, np.ndarray]]:
+    """Return (n, C) probabilities under every setting by its name, everything on first; empty without the head.
+
+    Those of the run's fixed rule are under :data:`PREDICTION`, those of the head under :data:`FRONT_DOOR`.
+    """
+    head = getattr(subject.method, "front_door", None)
+    if head is None:
+        return {}
+    return {
+        name: _probabilities(subject.method, features.maps, use_position=use_position, use_channel=use_channel)
+        for name, use_position, use_channel in _settings(
+            position=head.position is not None, channel=head.channel is not None
+        )
+    }
+
+
 def switch_outcome(
     probabilities: np.ndarray,
     before: np.ndarray,

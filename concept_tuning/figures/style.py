@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -51,17 +52,18 @@ def overlay(image: np.ndarray, values: np.ndarray, *, opacity: float = 0.5) -> n
         (s, s, 3) uint8.
     """
     from PIL import Image
-    from plotly.colors import sample_colorscale
 
     span = float(np.ptp(values))
     scaled = (values - values.min()) / span if span > 0 else np.zeros_like(values, dtype=float)
     small = Image.fromarray((scaled * 255).astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.BICUBIC)
-    table = np.array(
-        [
-            [int(part) for part in colour[4:-1].split(",")]
-            for colour in sample_colorscale(MAP_SCALE, np.linspace(0, 1, 256).tolist())
-        ],
-        dtype=np.float64,
-    )
-    mixed = (1 - opacity) * image + opacity * table[np.asarray(small)]
+    mixed = (1 - opacity) * image + opacity * _map_colours()[np.asarray(small)]
     return mixed.round().astype(np.uint8)
+
+
+@cache
+def _map_colours() -> np.ndarray:
+    """Return (256, 3) float64, the colours of :data:`MAP_SCALE`."""
+    from plotly.colors import sample_colorscale
+
+    colours = sample_colorscale(MAP_SCALE, np.linspace(0, 1, 256).tolist())
+    return np.array([[int(part) for part in colour[4:-1].split(",")] for colour in colours], dtype=np.float64)

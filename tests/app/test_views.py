@@ -52,18 +52,6 @@ def test_what_is_missing_is_said_on_its_page(show) -> None:
     assert any("made without" in text.value for text in page.info)
 
 
-def test_the_picture_is_in_the_address_and_both_runs_answer(show) -> None:
-    page = show("attention")
-    chosen = page.query_params["picture"]
-    keys = page.button_group[0].options
-    assert len(keys) == 8
-    again = show("attention", picture=chosen)
-    assert again.query_params["picture"] == chosen
-    assert sum("says **" in text.value for text in again.markdown) == 2
-    page.slider[0].set_value(0.9).run()
-    assert not page.exception
-
-
 def test_a_cell_of_the_confusion_matrix_opens_its_pictures(show) -> None:
     page = show("compare")
     label, said = (box for box in page.selectbox if box.key in ("compare-label", "compare-said"))

@@ -1,0 +1,33 @@
+"""The browser of the journeys: Debian's Chromium where there is one, otherwise the one that Playwright installs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser, Playwright
+
+HOW = (
+    "The journeys need a browser: install Debian's (`apt-get install chromium`), or Playwright's own "
+    "(`.venv/bin/playwright install --with-deps chromium`)."
+)
+# The tests' cache folder is one of their own, in which Playwright would look for its browser in vain.
+if sys.platform.startswith("linux"):
+    _cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(_cache / "ms-playwright"))
+
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+def launch_chromium(playwright: Playwright) -> Browser:
+    """Start Chromium headless; raises playwright's Error where there is none."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # for whom Chromium has no sandbox
+    return playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"] if root else [])
+
+
+def browser_required() -> bool:
+    """Whether a missing browser is a failure: where REQUIRE_BROWSER is set, otherwise where CI is."""
+    return os.environ.get("REQUIRE_BROWSER", os.environ.get("CI", "")).lower() not in ("", "0", "false")
