@@ -79,7 +79,7 @@ def planted_answer(monkeypatch, subjects, pictures):
     """Let the network's own map be given, and that of random weights be an even one, in the order of pictures."""
 
     def give(maps: np.ndarray) -> None:
-        original = subjects[0].method
+        original = subjects[0].inference_method
         served = {"own": 0, "random": 0}
 
         def attribute_all(method, images, targets, *, names):
@@ -204,13 +204,13 @@ def test_controls_of_the_picture_are_the_same_for_all_runs(results) -> None:
 
 
 def test_the_comparison_repeats_itself_and_leaves_the_model(subjects, pictures, results) -> None:
-    method = subjects[1].method
-    before = state(method)
+    methods = subjects[1].method, subjects[1].inference_method
+    before = [state(method) for method in methods]
     random = torch.get_rng_state()
     again = compare_with_controls(
         subjects[1], pictures, maps=MAPS, measures=(*MASK_MEASURES, ROAD), perturbed=10, seed=2
     )
-    assert state(method) == before
+    assert [state(method) for method in methods] == before
     assert torch.equal(torch.get_rng_state(), random)
     for found, expected in zip(again.values, results[1].values, strict=True):
         np.testing.assert_array_equal(found.values, expected.values)
@@ -218,8 +218,8 @@ def test_the_comparison_repeats_itself_and_leaves_the_model(subjects, pictures, 
 
 
 def test_an_error_leaves_the_model_as_found(subjects, pictures, monkeypatch) -> None:
-    method = subjects[0].method
-    before = state(method)
+    methods = subjects[0].method, subjects[0].inference_method
+    before = [state(method) for method in methods]
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("stop")
@@ -227,7 +227,7 @@ def test_an_error_leaves_the_model_as_found(subjects, pictures, monkeypatch) -> 
     monkeypatch.setattr(controls, "road", fail)
     with pytest.raises(RuntimeError, match="stop"):
         compare(subjects, pictures, measures=(ROAD,))
-    assert state(method) == before
+    assert [state(method) for method in methods] == before
 
 
 def test_results_are_read_back_equal(tmp_path, results) -> None:

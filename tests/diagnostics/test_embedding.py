@@ -110,6 +110,8 @@ def test_pictures_of_all_runs(subjects, pictures, features, tmp_path) -> None:
 def test_the_network_before_is_laid_out_once_for_runs_that_share_it(subjects, pictures, features, monkeypatch) -> None:
     before = ToyMethod(torch.eye(3)).backbone
     monkeypatch.setattr(module, "build_pretrained", lambda subject, *, analysis: before)
+    computed, pooled = [], module._pooled
+    monkeypatch.setattr(module, "_pooled", lambda *given: computed.append(len(given[2])) or pooled(*given))
     found = embed_pictures(subjects, pictures, features)
     assert [(one.name, one.tuned) for one in found.layouts] == [
         ("before vanilla", False),
@@ -117,7 +119,7 @@ def test_the_network_before_is_laid_out_once_for_runs_that_share_it(subjects, pi
         ("concept-tuning", True),
     ]
     assert found.layouts[0].predicted is None
-    assert before.seen == 16
+    assert computed == [16]
     pooled = pool(before(before.normalise(pictures.images(range(16), 64)))).numpy()
     np.testing.assert_allclose(found.layouts[0].points, align(lay_out(pooled)[0]), atol=1e-4)
 

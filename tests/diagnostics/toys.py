@@ -23,10 +23,9 @@ class ToyBackbone(nn.Module):
 
     def __init__(self, where: Tensor | None = None) -> None:
         super().__init__()
-        self.num_features, self.stride = 3, SIZE // 4
+        self.num_features, self.stride, self.image_size = 3, SIZE // 4, SIZE
         self.mean, self.std = torch.zeros(3), torch.ones(3)
         self.where = torch.ones(4, 4) if where is None else where
-        self.seen = 0
 
     def normalise(self, images: Tensor) -> Tensor:
         return images.float() / 255
@@ -35,7 +34,6 @@ class ToyBackbone(nn.Module):
         return size % self.stride == 0
 
     def forward(self, images: Tensor) -> Tensor:
-        self.seen += len(images)
         return F.adaptive_avg_pool2d(images, 4) * self.where
 
 
