@@ -11,7 +11,7 @@ import pytest
 from console_watch import ConsoleWatch
 from journey_server import Server, started_on
 from journey_steps import choose, keyed, press, set_everything, settle, visit
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from concept_tuning.engine.records import list_runs
 
@@ -24,7 +24,7 @@ _WORK_MS, _RECONNECT_MS = 150_000, 60_000
 _SETTINGS = {
     "Data": {"data.image_size": "64"},
     "Planted birds": {"planted.validation_images": "16", "planted.test_images": "16"},
-    "Optimiser": {"optim.epochs": "40", "optim.batch_size": "8"},
+    "Optimiser": {"optim.epochs": "40", "optim.max_steps": "320", "optim.batch_size": "8"},
     "Computer": {"engine.threads": "1", "engine.checkpoint_seconds": "1", "engine.evaluate_every": "10"},
 }
 
@@ -43,6 +43,11 @@ def _start_run(page: Page, url: str) -> None:
     settle(page)
     press(page, "train_start")
     expect(page.get_by_text(_PROGRESS)).to_be_visible(timeout=_WORK_MS)
+
+
+def _connected(page: Page) -> Locator:
+    """The application, while it is connected to its server: what it shows stays in place when it is not."""
+    return page.locator("[data-test-connection-state=CONNECTED]")
 
 
 def _step(server: Server) -> int:
@@ -78,9 +83,12 @@ def test_training_outlives_a_refresh_and_a_killed_server_and_is_resumed(
     assert watch.complaints == []
 
     server.kill()
+    expect(_connected(page)).to_have_count(0, timeout=_RECONNECT_MS)
     _wait_for_steps(server, after=_step(server))
     server.start()
-    expect(page.get_by_text(_PROGRESS)).to_be_visible(timeout=_RECONNECT_MS)  # the page finds its server by itself
+    expect(_connected(page)).to_have_count(1, timeout=_RECONNECT_MS)  # the page finds its server by itself
+    settle(page)
+    expect(page.get_by_text(_PROGRESS)).to_be_visible()
     watch.forgive_outage()
     page.reload()
     settle(page)
