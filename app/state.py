@@ -165,6 +165,11 @@ def exported_model(path: Path, format: str) -> bytes:
     return _exported(str(path), _stamp(path / "best" / "model.safetensors"), format)
 
 
+def drawn_report(diagnosis: Diagnosis, folder: Path) -> bytes:
+    """Return the report of the diagnosis in a folder as HTML, drawn once: it takes some seconds."""
+    return _report(str(folder), _stamp(folder / "diagnosis.json"), diagnosis)
+
+
 def detector_sweep() -> dict[str, Any] | None:
     """Return the recorded sweep of the shortcut detectors over rho, or None where it is missing or damaged."""
     return _sweep(str(SWEEP), _stamp(SWEEP))
@@ -282,6 +287,13 @@ def _exported(path: str, stamp: int, format: str) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         return export_run(load_run(Path(path)), format, Path(folder) / f"model.{format}").read_bytes()
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _report(path: str, stamp: int, _diagnosis: Diagnosis) -> bytes:
+    from concept_tuning.report.page import render_report
+
+    return render_report(_diagnosis).encode()
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

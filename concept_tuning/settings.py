@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -126,6 +127,7 @@ _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
 _OTHER_NAMES = {"learning_rate": "lr", "batch": "batch_size", "momentum": "sgd_momentum", "model": "architecture"}
 
 
+@functools.cache
 def settings() -> tuple[Setting, ...]:
     """Return every setting with its default, help text and type, in order of the sections."""
     default = RunConfig()

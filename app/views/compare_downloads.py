@@ -69,12 +69,12 @@ def show(source: Source, folder: Path) -> None:
 
 def report_html(diagnosis: Diagnosis, folder: Path) -> bytes:
     """Return the report that lies with the diagnosis, or draw it where there is none or it is older."""
-    from concept_tuning.report.page import PAGE, render_report
+    from concept_tuning.report.page import PAGE
 
     written, made = folder / PAGE, folder / "diagnosis.json"
     if written.is_file() and written.stat().st_mtime >= made.stat().st_mtime:
         return written.read_bytes()
-    return render_report(diagnosis).encode()
+    return state.drawn_report(diagnosis, folder)
 
 
 def predictions_file(source: Source) -> bytes:
