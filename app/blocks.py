@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from app.markdown import plain
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -52,10 +54,3 @@ def show_blocks(blocks: Sequence[Block], *, key: str) -> None:
 def show_figure(figure: go.Figure, *, key: str, **options: Any) -> Any:
     """Show a figure as it was drawn, in both themes, and return its selection if ``on_select`` asks for one."""
     return st.plotly_chart(figure, width="stretch", theme=None, key=key, config={"displayModeBar": False}, **options)
-
-
-def plain(text: str) -> str:
-    """Return text in which names from data cannot act as Markdown."""
-    for sign in "\\`*_[]<>$:#|~":
-        text = text.replace(sign, f"\\{sign}")
-    return text

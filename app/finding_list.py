@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.blocks import plain
+from app.markdown import plain
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.diagnose import Diagnosis

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import streamlit as st
 
 from app import state
-from app.blocks import plain
 from app.errors import shown_errors
+from app.markdown import plain
 from app.views import (
     attention_cells,
     attention_gallery,

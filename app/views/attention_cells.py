@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.clicks import clicked
 from app.errors import shown_errors
-from app.views.attention_looks import laid_over, say
+from app.markdown import plain
+from app.views.attention_looks import say
 from app.views.attention_picture import ChosenPicture
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _take_concept(peaks: np.ndarray, grid: tuple[int, int]) -> None:
 
 def _reading(one: ChosenPicture, result: PositionMaps, cell: tuple[int, int]) -> None:
     from concept_tuning.figures.labels import number
+    from concept_tuning.figures.style import laid_over
 
     place = result.keys.index(one.key)
     row, column = cell

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.blocks import plain
 from app.errors import shown_errors
+from app.markdown import plain
 from app.views.attention_picture import RIGHT, WRONG, PictureList, marks, said
 
 if TYPE_CHECKING:

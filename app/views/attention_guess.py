@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.clicks import clicked
 from app.errors import shown_errors
+from app.markdown import plain
 from app.views import attention_gallery
 from app.views.attention_looks import say
 from app.views.attention_picture import ChosenPicture

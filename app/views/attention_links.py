@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.errors import shown_errors
+from app.markdown import plain
 from app.views.attention_gallery import show_tiles
 from app.views.attention_looks import say
 from app.views.attention_picture import ChosenPicture, PictureList

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.errors import shown_errors
+from app.markdown import plain
 from app.views.attention_picture import ChosenPicture
 
 #: Runs side by side, width of their pictures in pixels, and how many classes are named.
@@ -61,18 +62,6 @@ def say(reasons: list[str]) -> None:
         st.caption(f":material/info: {plain(reason)}")
 
 
-def laid_over(image: np.ndarray, values: np.ndarray | None, opacity: float = 0.5) -> np.ndarray:
-    """Return a picture, enlarged, with a map over it; without the map where that is blank."""
-    from PIL import Image
-
-    from concept_tuning.figures.style import overlay
-
-    large = np.asarray(Image.fromarray(image).resize((WIDTH, WIDTH), Image.Resampling.BICUBIC))
-    if values is None or not (np.isfinite(values).all() and values.max() > values.min()):
-        return large
-    return overlay(large, values, opacity=opacity)
-
-
 def _columns(count: int) -> Iterator[Any]:
     """Return a place for each run, so many in a row that pictures stay large enough."""
     while count > 0:
@@ -82,6 +71,7 @@ def _columns(count: int) -> Iterator[Any]:
 
 def _run(one: ChosenPicture, run: str, kind: str, opacity: float) -> None:
     from concept_tuning.diagnostics.results import Unavailable
+    from concept_tuning.figures.style import laid_over
 
     st.markdown(f"##### {plain(run)}")
     names = one.pictures.diagnosis.overview.class_names

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from app.blocks import plain
 from app.errors import shown_errors
-from app.views.attention_looks import laid_over, say
+from app.markdown import plain
+from app.views.attention_looks import say
 from app.views.attention_picture import ChosenPicture
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def show(one: ChosenPicture) -> None:
 
 
 def _run(one: ChosenPicture, run: str, result: FrontDoorSwitches, setting: str, asked: bool) -> None:
+    from concept_tuning.figures.style import laid_over
+
     maps = result.maps
     if maps is None or setting not in maps.names:
         st.caption(f":material/info: {plain(run)} has no such switch; its head has one attention alone.")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import state
-from app.blocks import plain, show_blocks, show_chapter
+from app.blocks import show_blocks, show_chapter
 from app.finding_list import show_findings
+from app.markdown import plain
 from app.method_words import method_label
 from app.pages import page
 from app.views import compare_downloads, compare_mistakes

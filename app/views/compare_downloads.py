@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import state
-from app.blocks import plain
+from app.markdown import plain
 from app.views.compare_runs import run_places
 
 if TYPE_CHECKING:

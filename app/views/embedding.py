@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import state
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.errors import shown_errors
+from app.markdown import plain
 from app.picture_list import show_pictures
 
 if TYPE_CHECKING:

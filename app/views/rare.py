@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import state
-from app.blocks import plain, show_blocks
+from app.blocks import show_blocks
 from app.errors import shown_errors
 from app.finding_list import show_findings
+from app.markdown import plain
 from app.views import rare_concepts, rare_runs
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.blocks import plain, show_blocks, show_figure
+from app.blocks import show_blocks, show_figure
 from app.clicks import clicked
 from app.errors import shown_errors
+from app.markdown import plain
 from app.views import rare_one
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.blocks import plain, show_blocks, show_figure
+from app.blocks import show_blocks, show_figure
+from app.markdown import plain
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.rare_results import RareFeatures, Rarity

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.clicks import clicked
+from app.markdown import plain
 from app.picture_list import show_pictures
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.clicks import clicked
+from app.markdown import plain
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.concept_effects import ConceptEffects

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import state
-from app.blocks import plain, show_figure
+from app.blocks import show_figure
 from app.errors import shown_errors
+from app.markdown import plain
 from app.views import spurious_lab_runs
 from concept_tuning.engine.records import list_runs
 

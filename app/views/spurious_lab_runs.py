@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app import state
-from app.blocks import plain
+from app.markdown import plain
 from concept_tuning.diagnostics.background import FOLDER, DiagnosisJob, list_diagnoses, start_diagnosis
 from concept_tuning.engine.records import RunRecord, list_runs
 from concept_tuning.errors import StudioError

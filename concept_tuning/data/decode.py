@@ -48,6 +48,21 @@ class UnreadableImage(Exception):  # noqa: N818  (named for what it tells the us
     """A file cannot be used as a picture; the message says why, in words, without the file's name."""
 
 
+class TooManyPixels(UnreadableImage):
+    """A picture is over the limit; known from its header, before anything is decoded.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+    """
+
+    def __init__(self, width: int, height: int, limit: int) -> None:
+        super().__init__(
+            f"too large: {width} x {height} pixels, and at most {limit} are allowed (setting data.max_pixels)"
+        )
+        self.width, self.height = width, height
+
+
 def decode_image(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
     """Decode a picture of any common kind to RGB.
 
@@ -63,7 +78,7 @@ def decode_image(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        UnreadableImage: Missing, empty, cut off, damaged, too large, or not such a picture.
+        UnreadableImage: Missing, empty, cut off, damaged, too large (:class:`TooManyPixels`), or not such a picture.
     """
     with _loaded(source, max_pixels) as image:
         return _upright(_rgb(image), image)
@@ -140,9 +155,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise UnreadableImage("it has no pixels")
     if width * height > max_pixels:
-        raise UnreadableImage(
-            f"too large: {width} x {height} pixels, and at most {max_pixels} are allowed (setting data.max_pixels)"
-        )
+        raise TooManyPixels(width, height, max_pixels)
 
 
 @contextmanager

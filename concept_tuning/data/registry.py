@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -92,6 +93,14 @@ DATASETS: tuple[DatasetEntry, ...] = (
 SOURCE_NAMES = tuple(entry.name for entry in DATASETS if entry.kind != "own")
 
 
+class PictureStore(Protocol):
+    """Where the decoded pictures of a split are."""
+
+    def image(self, row: int) -> Tensor:
+        """Return the picture of a row, (3, h, w) uint8."""
+        ...
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Split:
     """The pictures of one split.
@@ -102,7 +111,7 @@ class Split:
         labels: (n,) int64 class indices.
         groups: (n,) int64 group indices, or None.
         rows: (n,) int64, the row of each in the table and in the cache.
-        images: The cache that holds the pictures of all splits.
+        images: What holds the pictures of all splits, by row.
     """
 
     name: str
@@ -110,7 +119,7 @@ class Split:
     labels: np.ndarray
     groups: np.ndarray | None
     rows: np.ndarray
-    images: ImageCache
+    images: PictureStore
 
     def __len__(self) -> int:
         return len(self.rows)

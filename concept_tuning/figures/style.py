@@ -60,6 +60,26 @@ def overlay(image: np.ndarray, values: np.ndarray, *, opacity: float = 0.5) -> n
     return mixed.round().astype(np.uint8)
 
 
+def laid_over(image: np.ndarray, values: np.ndarray | None, opacity: float = 0.5, *, side: int = 320) -> np.ndarray:
+    """Return a square picture, enlarged, with a map over it by :func:`overlay`; without a map that is blank.
+
+    Args:
+        image: (s, s, 3) uint8 RGB.
+        values: (h, w); blank if None, not finite or the same everywhere.
+        opacity: Of the map, 0..1.
+        side: Of the result, in pixels.
+
+    Returns:
+        (side, side, 3) uint8.
+    """
+    from PIL import Image
+
+    large = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+    if values is None or not (np.isfinite(values).all() and values.max() > values.min()):
+        return large
+    return overlay(large, values, opacity=opacity)
+
+
 @cache
 def _map_colours() -> np.ndarray:
     """Return (256, 3) float64, the colours of :data:`MAP_SCALE`."""
