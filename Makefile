@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Everything is set up by the first command that needs it.
-.PHONY: help install app demo-assets quick test test-all lint types bench clean
+.PHONY: help install app demo demo-assets quick test test-all lint types bench clean
 
 help:            ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,6 +18,9 @@ install: $(VENV)/.installed  ## make the virtual environment and install everyth
 
 app: install     ## the dashboard, on the demo that comes with it
 	$(BIN)/streamlit run app/main.py
+
+demo: install    ## the Gradio demo: vanilla against concept-tuned, side by side
+	$(BIN)/python app/gradio_demo.py
 
 demo-assets: install  ## train and diagnose the demo in assets/demo anew
 	$(BIN)/python assets/demo.py
