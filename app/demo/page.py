@@ -130,7 +130,7 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
     with gr.Row():
         patches = [_patch_gallery(side, name) for side, name in zip("ab", pair.names, strict=True)]
     gr.Markdown(
-        "The bright patch is where one of the run's concepts, a group of channels that speaks for the class it says, is "
+        "The bright patch is where one of the run's concepts, channels that speak for the class it says, is "
         "strongest. Concepts whose patches are the same share a picture.",
         elem_classes="note",
     )

@@ -145,7 +145,7 @@ def batch_summary(rows: Sequence[BatchRow], *, comparable: bool) -> str:
 
 
 def write_csv(pair: Pair, rows: Sequence[BatchRow], file: Path) -> Path:
-    """Write a batch as CSV, probabilities 0..1; a text that a spreadsheet might take for a formula gets an apostrophe."""
+    """Write a batch as CSV, probabilities 0..1; what a spreadsheet might take for a formula gets an apostrophe."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\r\n")
     heading = [f"{name} {what}" for name in pair.names for what in ("says", "probability")]
