@@ -1,7 +1,8 @@
 """What stands between the network and Gradio: a list of addresses, limits on bodies, and headers on every answer.
 
 Gradio serves more than this demo needs (components' own servers, proxies to other Spaces, deep links, editing by
-language models); whatever is not on the list here is answered 404.
+language models); whatever is not on the list here is answered 404. Gradio names files by their places on the server;
+here that folder goes by another name of the same length, so that bodies keep their length.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
@@ -92,6 +93,8 @@ class Gate:
         self._app = app
         self._folder = folder.resolve()
         self._uploads = uploads
+        self._inside = str(folder).encode()
+        self._outside = b"/files".ljust(len(self._inside), b"-")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -99,7 +102,10 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        send = _with_headers(send, scope["path"])
+        if scope["path"].startswith(_FILE):
+            path = scope["path"].replace(self._outside.decode(), self._inside.decode(), 1)
+            scope = {**scope, "path": path, "raw_path": quote(path).encode()}
+        send = _renamed(_with_headers(send, scope["path"]), self._inside, self._outside)
         answer, receive = await self._judge(Request(scope, receive))
         if answer is not None:
             await answer(scope, receive, send)
@@ -119,7 +125,7 @@ class Gate:
         if path == _UPLOAD:
             return await self._upload(), receive
         if request.method == "POST":
-            return await _question(request, self._folder)
+            return await self._question(request)
         return None, receive
 
     async def _file(self, name: str) -> Response | None:
@@ -138,29 +144,28 @@ class Gate:
         stored = await run_in_threadpool(lambda: sum(_sizes(self._folder)))
         return JSONResponse({"detail": BUSY}, status_code=503) if stored > MAX_STORED else None
 
+    async def _question(self, request: Request) -> tuple[Response | None, Receive]:
+        """Refuse a body that is too large, or that names a file other than an upload; returns what to receive again."""
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_QUESTION:
+                return JSONResponse({"detail": "The request is too large."}, status_code=413), request.receive
+        body = body.replace(self._outside, self._inside)
+        if request.headers.get("content-type", "").split(";")[0] == "application/json":
+            try:
+                named = [Path(name) for name in _named_files(json.loads(body))]
+            except (ValueError, RecursionError):
+                return JSONResponse({"detail": "The request is not valid JSON."}, status_code=400), request.receive
+            if not all(path.is_absolute() and path.resolve().is_relative_to(self._folder) for path in named):
+                detail = "Only files that were uploaded here can be used; upload the picture first."
+                return JSONResponse({"detail": detail}, status_code=400), request.receive
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-async def _question(request: Request, folder: Path) -> tuple[Response | None, Receive]:
-    """Refuse a body that is too large, or that names a file other than an upload; returns what to receive again."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_QUESTION:
-            return JSONResponse({"detail": "The request is too large."}, status_code=413), request.receive
-    if request.headers.get("content-type", "").split(";")[0] == "application/json":
-        try:
-            named = list(_named_files(json.loads(body)))
-        except (ValueError, RecursionError):
-            return JSONResponse({"detail": "The request is not valid JSON."}, status_code=400), request.receive
-        if not all(Path(name).is_absolute() and Path(name).resolve().is_relative_to(folder) for name in named):
-            detail = "Only files that were uploaded here can be used; upload the picture first."
-            return JSONResponse({"detail": detail}, status_code=400), request.receive
+        async def again() -> Message:
+            return messages.pop() if messages else await request.receive()
 
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> Message:
-        return messages.pop() if messages else await request.receive()
-
-    return None, again
+        return None, again
 
 
 def _named_files(value: Any) -> Iterator[str]:
@@ -188,6 +193,17 @@ def _sizes(folder: Path) -> Iterator[int]:
             yield file.stat().st_size
         except OSError:
             continue
+
+
+def _renamed(send: Send, inside: bytes, outside: bytes) -> Send:
+    """Put one name of the folder in the place of the other in whatever is text; files have no such names in them."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.body" and inside in message.get("body", b""):
+            message = {**message, "body": message["body"].replace(inside, outside)}
+        await send(message)
+
+    return sending
 
 
 def _with_headers(send: Send, path: str) -> Send:

@@ -1,0 +1,279 @@
+"""The gate, on a running demo: what is exposed is on a list, and each known hole of the framework is closed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from demo_server import DemoServer
+from PIL import Image
+
+from app.demo import gate
+from app.demo.page import PUBLIC
+from app.demo.worker import BUSY
+
+#: Every function that can be asked, and whether it is offered to programs; a new one must be put here on purpose.
+ENDPOINTS = {
+    "about": "public",
+    "compare": "public",
+    "compare_batch": "public",
+    "page_batch": "private",
+    "page_example": "private",
+    "page_look": "private",
+    "page_redraw": "private",
+    "page_switch": "private",
+}
+
+
+@pytest.fixture
+def web(demo: DemoServer):
+    with httpx.Client(base_url=demo.url, timeout=60) as client:
+        yield client
+
+
+def _picture(**saving: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((60, 80, 3), 120, np.uint8)).save(file, **({"format": "JPEG"} | saving))
+    return file.getvalue()
+
+
+def _upload(web: httpx.Client, content: bytes, name: str = "x.jpg") -> str:
+    answer = web.post("/gradio_api/upload", files={"files": (name, content)})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()[0])
+
+
+def _ask(web: httpx.Client, name: str, data: list[object]) -> str:
+    """Ask a function the way programs do; returns the last event."""
+    answer = web.post(f"/gradio_api/call/{name}", json={"data": data})
+    assert answer.status_code == 200, answer.text
+    return web.get(f"/gradio_api/call/{name}/{answer.json()['event_id']}").text
+
+
+def _file(path: str) -> dict[str, object]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_every_function_that_can_be_asked_is_on_the_list(web: httpx.Client) -> None:
+    found = {entry["api_name"]: entry["api_visibility"] for entry in web.get("/config").json()["dependencies"]}
+    assert found == ENDPOINTS
+    assert {name for name, kind in ENDPOINTS.items() if kind == "public"} == set(PUBLIC)
+    assert {name.removeprefix("/") for name in web.get("/gradio_api/info").json()["named_endpoints"]} == set(PUBLIC)
+
+
+def test_every_address_that_gradio_has_and_is_not_on_the_list_is_closed(web: httpx.Client) -> None:
+    import gradio
+    from fastapi.routing import APIRoute
+
+    with gradio.Blocks() as blocks:
+        gradio.Markdown("x")
+    app = gradio.routes.App.create_app(blocks)
+    nested = [route.original_router.routes for route in app.routes if hasattr(route, "original_router")]
+    assert nested
+    closed = 0
+    for route in (*app.routes, *(route for routes in nested for route in routes)):
+        if not isinstance(route, APIRoute):
+            continue
+        path = route.path
+        for part in ("{path:path}", "{path_or_url:path}", "{url_path:path}"):
+            path = path.replace(part, "x")
+        while "{" in path:
+            path = path[: path.index("{")] + "x" + path[path.index("}") + 1 :]
+        for method in route.methods & {"GET", "POST"}:
+            listed = (gate._READ if method == "GET" else gate._WRITE).fullmatch(path)
+            if not listed:
+                closed += 1
+                assert web.request(method, path).status_code == 404, f"{method} {path}"
+    assert closed > 20  # as proxy, stream, deep_link, component_server, monitoring, vibe-edit
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/proxy=https://example.com/x",
+        "/gradio_api/component_server",
+        "/gradio_api/deep_link",
+        "/gradio_api/run/compare",
+        "/gradio_api/api/compare",
+        "/monitoring",
+        "/docs",
+        "/openapi.json",
+        "/gradio_api/vibe-code",
+        "/static//etc/passwd",
+        "/static/..%2f..%2f..%2fetc/passwd",
+        "/assets//etc/passwd",
+        "/assets/%2e%2e/%2e%2e/etc/passwd",
+        "/static/C:/windows/win.ini",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=../../etc/passwd",
+        "/gradio_api/file=app/gradio_demo.py",
+        "/gradio_api/file=https://example.com/x.png",
+        "/gradio_api/file=http://127.0.0.1:22/",
+        "/gradio_api/file=//example.com/x",
+        "/gradio_api/file=file:///etc/passwd",
+        "/gradio_api/file/etc/passwd",
+    ],
+)
+def test_known_holes_are_closed(web: httpx.Client, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = web.request(method, path, follow_redirects=False)
+        assert answer.status_code in (400, 403, 404, 405, 422), f"{method} {path}: {answer.status_code}"
+        assert "root:" not in answer.text
+        assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        _file("/etc/passwd"),
+        _file("http://127.0.0.1:22/x.png"),
+        _file("https://example.com/x.png"),
+        _file("app/gradio_demo.py"),
+        {"url": "http://127.0.0.1:22/x.png", "meta": {"_type": "gradio.FileData"}},
+        [[_file("/etc/passwd")]],
+    ],
+)
+def test_a_question_that_names_another_file_than_an_upload_is_refused(web: httpx.Client, named: object) -> None:
+    for path, body in (
+        ("/gradio_api/call/compare", {"data": [named]}),
+        ("/gradio_api/queue/join", {"data": [named], "fn_index": 0, "session_hash": "abc"}),
+    ):
+        answer = web.post(path, json=body)
+        assert answer.status_code == 400
+        assert "uploaded here" in answer.text
+
+
+def test_bodies_are_limited_and_must_be_json(web: httpx.Client) -> None:
+    large = web.post("/gradio_api/call/compare", json={"data": ["x" * (gate.MAX_QUESTION + 1)]})
+    assert large.status_code == 413
+    headers = {"content-type": "application/json"}
+    assert web.post("/gradio_api/call/compare", content="{", headers=headers).status_code == 400
+    deep = "[" * 100_000
+    assert web.post("/gradio_api/call/compare", content=deep, headers=headers).status_code == 400
+
+
+def test_a_file_over_the_limit_is_refused_while_it_comes_in(web: httpx.Client) -> None:
+    answer = web.post("/gradio_api/upload", files={"files": ("x.png", b"\0" * (21 * 2**20))})
+    assert answer.status_code == 413
+
+
+def test_an_upload_comes_back_as_a_fresh_picture_without_what_else_was_in_it(web: httpx.Client) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "secret place"
+    content = _picture(exif=exif) + b"<script>alert(1)</script>"
+    assert b"secret place" in content
+    answer = web.get(f"/gradio_api/file={_upload(web, content)}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/webp"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    found = Image.open(io.BytesIO(answer.content))
+    assert found.size == (80, 60)
+    assert not found.getexif()
+    assert b"secret" not in answer.content
+    assert b"script" not in answer.content
+
+
+@pytest.mark.parametrize("name", ["x.svg", "x.html", "x.png"])
+def test_an_upload_that_is_no_picture_never_comes_back(web: httpx.Client, name: str) -> None:
+    path = _upload(web, b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", name)
+    answer = web.get(f"/gradio_api/file={path}")
+    assert answer.status_code == 415
+    assert "svg" not in answer.text
+
+
+def test_no_answer_names_a_path_or_a_line_of_code(web: httpx.Client) -> None:
+    asked = [
+        _ask(web, "compare", [_file(_upload(web, b"no picture"))]),
+        _ask(web, "compare", [None]),
+        _ask(web, "compare", ["x"]),
+        _ask(web, "compare_batch", [[_file(_upload(web, b"PK\x03\x04 cut"))]]),
+        _ask(web, "page_redraw", [None, "lime", 0.5]),
+        _ask(web, "page_look", [_file(_upload(web, _picture())), "grad-cam", "much", True, True]),
+        _ask(web, "page_look", [_file(_upload(web, _picture())), "grad-cam", 0.5, "x", {"y": 1}]),
+    ]
+    asked += [web.get("/config").text, web.get("/").text, web.get("/gradio_api/info").text, _upload(web, _picture())]
+    assert "/files---" in asked[-1]
+    for text in asked:
+        for secret in ("Traceback", str(Path.home()), tempfile.gettempdir(), "gradio_demo", "site-packages"):
+            assert secret not in text, text
+
+
+def test_every_answer_has_the_headers(web: httpx.Client) -> None:
+    for answer in (
+        web.get("/"),
+        web.get("/config"),
+        web.get("/nothing"),
+        web.post("/gradio_api/call/nothing", json={}),
+    ):
+        for name in gate.HEADERS:
+            assert name in answer.headers, f"{answer.url}: {name}"
+        assert "frame-ancestors" in answer.headers["content-security-policy"]
+
+
+def test_it_listens_on_the_loopback_address_alone(demo: DemoServer) -> None:
+    import psutil
+
+    places = {
+        connection.laddr.ip
+        for connection in psutil.Process(demo.pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert places == {"127.0.0.1"}
+
+
+def test_with_auth_nothing_is_answered_without_it(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("open sesame\n")
+    server = DemoServer(tmp_path, "--auth", f"ali:{password}")
+    try:
+        with httpx.Client(base_url=server.url, timeout=60) as web:
+            assert web.get("/config").status_code == 401
+            assert web.get("/gradio_api/info").status_code == 401
+            assert web.post("/gradio_api/call/about", json={"data": []}).status_code == 401
+            assert web.post("/gradio_api/upload", files={"files": ("x.png", b"x")}).status_code == 401
+            assert web.post("/login", data={"username": "ali", "password": "wrong"}).status_code == 400
+            assert web.post("/login", data={"username": "ali", "password": "open sesame"}).status_code == 200
+            assert web.post("/gradio_api/call/about", json={"data": []}).status_code == 200
+    finally:
+        server.end()
+
+
+def _gate(folder: Path, uploads: set[str], status: int = 200) -> httpx.AsyncClient:
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"from gradio"})
+
+    inner = gate.Gate(app, folder=folder, uploads=lambda: uploads)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=inner), base_url="http://demo")
+
+
+@pytest.mark.anyio
+async def test_a_full_queue_is_said_in_the_demos_own_words(tmp_path: Path) -> None:
+    async with _gate(tmp_path, set(), status=503) as web:
+        answer = await web.post("/gradio_api/queue/join", json={"data": []})
+        assert answer.status_code == 503
+        assert answer.json() == {"detail": BUSY}
+        assert answer.headers["retry-after"]
+
+
+@pytest.mark.anyio
+async def test_uploads_are_refused_while_the_disk_share_is_used_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").write_bytes(b"x" * 100)
+    async with _gate(tmp_path, set()) as web:
+        assert (await web.post("/gradio_api/upload")).text == "from gradio"
+        monkeypatch.setattr(gate, "MAX_STORED", 50)
+        answer = await web.post("/gradio_api/upload")
+        assert answer.status_code == 503
+        assert json.loads(answer.text)["detail"] == BUSY
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

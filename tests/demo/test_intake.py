@@ -1,0 +1,141 @@
+"""Uploads: limits before decoding, content and not names, nothing outside the folder, sentences without paths."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.demo import intake
+from app.demo.intake import UploadError, preview, read_batch, read_picture
+
+
+def _png(colour: int = 90, size: tuple[int, int] = (30, 20)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (colour, 10, 200)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _upload(folder: Path, content: bytes, name: str = "x.png") -> dict[str, str]:
+    path = folder / name
+    path.write_bytes(content)
+    return {"path": str(path), "orig_name": name}
+
+
+def test_a_picture_is_read_upright_and_by_its_content_whatever_its_name(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(file, format="JPEG", exif=exif)
+    assert read_picture(_upload(tmp_path, file.getvalue(), "x.txt"), tmp_path).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"hello there, this is text", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a picture"),
+        (_png()[:40], "damaged"),
+        (b"%PDF-1.4 something", "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_named_without_a_path(tmp_path: Path, content: bytes, words: str) -> None:
+    with pytest.raises(UploadError, match=words) as caught:
+        read_picture(_upload(tmp_path, content), tmp_path)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_too_many_pixels_and_bytes_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = bytearray(_png())
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+    with pytest.raises(UploadError, match="60000 x 60000 pixels, and at most 30 million"):
+        read_picture(_upload(tmp_path, bytes(header)), tmp_path)
+    monkeypatch.setattr(intake, "MAX_BYTES", 1000)
+    with pytest.raises(UploadError, match="over 0 MB"):
+        read_picture(_upload(tmp_path, _png() + b"\0" * 1000), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "upload", ["/etc/passwd", {"path": "/etc/passwd"}, {"path": 3}, {"url": "http://x"}, {"path": "a\0b"}]
+)
+def test_nothing_outside_the_folder_is_read(tmp_path: Path, upload: object) -> None:
+    with pytest.raises(UploadError, match="upload it again"):
+        read_picture(upload, tmp_path)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "secret.png"
+    inside.mkdir()
+    outside.write_bytes(_png())
+    (inside / "x.png").symlink_to(outside)
+    with pytest.raises(UploadError, match="upload it again"):
+        read_picture({"path": str(inside / "x.png")}, inside)
+
+
+def test_no_upload_at_all_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UploadError, match="upload one"):
+        read_picture(None, tmp_path)
+    for nothing in (None, [], "x", {}):
+        with pytest.raises(UploadError, match="choose pictures"):
+            read_batch(nothing, tmp_path, sides=(8,))
+
+
+def _zip(folder: Path, files: dict[str, bytes], name: str = "x.zip") -> dict[str, str]:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for inside, content in files.items():
+            archive.writestr(inside, content)
+    return _upload(folder, file.getvalue(), name)
+
+
+def test_a_batch_takes_pictures_and_archives_and_says_what_is_of_no_use(tmp_path: Path) -> None:
+    uploads = [
+        _upload(tmp_path, _png(), "a.png"),
+        _zip(tmp_path, {"a/b": _png(), "notes": b"text", "__MACOSX/x": b"1"}),
+    ]
+    found = read_batch(uploads, tmp_path, sides=(8, 16))
+    assert [picture.name for picture in found] == ["a.png", "a/b", "notes"]
+    assert [size.shape for size in found[0].sizes or ()] == [(8, 12, 3), (16, 24, 3)]
+    assert found[2].sizes is None
+    assert "not a picture" in found[2].reason
+
+
+def test_an_unsafe_or_too_large_archive_is_refused_without_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    climbing = io.BytesIO()
+    with zipfile.ZipFile(climbing, "w") as archive:
+        archive.writestr("../../evil.png", _png())
+    bomb = _zip(tmp_path, {"a": b"\0" * 30_000_000}, "bomb.zip")
+    for upload, words in (
+        (_upload(tmp_path, climbing.getvalue(), "evil.zip"), "leads out"),
+        (bomb, "bomb.zip"),
+        (_upload(tmp_path, b"PK\x03\x04 nonsense", "cut.zip"), "damaged"),
+    ):
+        with pytest.raises(UploadError, match=words) as caught:
+            read_batch([upload], tmp_path, sides=(8,))
+        assert str(tmp_path) not in str(caught.value)
+    assert not (tmp_path.parent / "evil.png").exists()
+    monkeypatch.setattr(intake, "MAX_PICTURES", 2)
+    with pytest.raises(UploadError, match="more than 2"):
+        read_batch([_zip(tmp_path, {"a": _png(), "b": _png(), "c": _png()})], tmp_path, sides=(8,))
+
+
+def test_a_batch_without_a_picture_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UploadError, match=r"no picture among these files. x.txt: .*not a picture"):
+        read_batch([_upload(tmp_path, b"text", "x.txt")], tmp_path, sides=(8,))
+
+
+def test_a_preview_is_small_and_never_enlarged(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(_png(size=(3000, 2000)))
+    assert preview(path).shape == (640, 960, 3)
+    path.write_bytes(_png())
+    assert preview(path).shape == (20, 30, 3)
