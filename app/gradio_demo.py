@@ -9,6 +9,8 @@ import argparse
 import atexit
 import os
 import shutil
+import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("Give both --run-a and --run-b, or neither for the two demo models.")
         auth = read_auth(options.auth) if options.auth else None
         with _private_folder() as folder:
+            signal.signal(signal.SIGTERM, _interrupt)  # whoever stops the demo that way gets its folder removed too
             serve(
                 options.run_a or _RUN_A,
                 options.run_b or _RUN_B,
@@ -80,6 +83,7 @@ def serve(
     Raises:
         StudioError: if a run cannot be loaded, or the port is taken.
     """
+    _check_port(port)
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -92,29 +96,26 @@ def serve(
     pair = Pair(subjects, Worker(waiting=WAITING, seconds=SECONDS), folder)
     demo = build_demo(pair, _examples(pair))
     gate = Middleware(Gate, folder=folder, uploads=lambda: demo.upload_file_set)
-    try:
-        demo.launch(
-            server_name=_ANYWHERE if "SPACE_ID" in os.environ else _LOOPBACK,
-            server_port=port,
-            share=share,
-            auth=[auth] if auth else None,
-            max_file_size=_max_bytes(),
-            show_error=False,
-            state_session_capacity=_SESSIONS,
-            app_kwargs={"middleware": [gate], "docs_url": None, "redoc_url": None, "openapi_url": None},
-            theme=_theme(gr),
-            css_paths=[Path(__file__).parent / "demo" / "demo.css"],
-            favicon_path=ROOT / "assets" / "icon.svg",
-            footer_links=["api"],
-            prevent_thread_lock=not block,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            run_history=False,
-        )
-    except OSError as error:
-        raise ConfigError(f"The demo cannot listen on port {port}: {error} Choose another --port.") from error
+    demo.launch(
+        server_name=_ANYWHERE if "SPACE_ID" in os.environ else _LOOPBACK,
+        server_port=port,
+        share=share,
+        auth=[auth] if auth else None,
+        max_file_size=_max_bytes(),
+        show_error=False,
+        state_session_capacity=_SESSIONS,
+        app_kwargs={"middleware": [gate], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        theme=_theme(gr),
+        css_paths=[Path(__file__).parent / "demo" / "demo.css"],
+        favicon_path=ROOT / "assets" / "icon.svg",
+        footer_links=["api"],
+        prevent_thread_lock=not block,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+    )
     return demo
 
 
@@ -136,6 +137,10 @@ def read_auth(text: str) -> tuple[str, str]:
     return user, lines[0].strip()
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gradio_demo.py",
@@ -147,6 +152,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--auth", metavar="USER:FILE", help="ask for this user and the password in the file")
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860 on)")
     return parser
+
+
+def _check_port(port: int | None) -> None:
+    """Refuse a port that cannot be listened on, before the long work of loading begins."""
+    if port is None:
+        return
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((_LOOPBACK, port))
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"The demo cannot listen on port {port} ({error}); choose another --port.") from error
 
 
 def _examples(pair: Any) -> list[Any]:

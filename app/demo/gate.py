@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.demo.intake import UploadError, preview
 from app.demo.worker import BUSY
+
+_LOG = logging.getLogger(__name__)
 
 _API = "/gradio_api"
 #: Addresses that can be read, as patterns of the whole path.
@@ -109,10 +112,28 @@ class Gate:
         answer, receive = await self._judge(Request(scope, receive))
         if answer is not None:
             await answer(scope, receive, send)
-        elif _JOINS.fullmatch(scope["path"]):
-            await self._app(scope, receive, _busy_in_words(send))
-        else:
-            await self._app(scope, receive, send)
+            return
+        if _JOINS.fullmatch(scope["path"]):
+            send = _busy_in_words(send)
+        await self._hand_on(scope, receive, send)
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let Gradio answer; where it fails at a request, say so in words, without its inside."""
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            _LOG.exception("The request to %s failed", scope["path"])
+            if begun:
+                raise
+            status = 400 if scope["path"] == _UPLOAD else 500
+            await JSONResponse({"detail": "This request cannot be read."}, status_code=status)(scope, receive, send)
 
     async def _judge(self, request: Request) -> tuple[Response | None, Receive]:
         """Return the answer to a request that is not for Gradio, or None; and what is still to be received."""
