@@ -117,7 +117,7 @@ def planted_table(config: PlantedConfig, *, seed: int) -> ImageTable:
         seed: From 0; other seeds give other pictures.
 
     Returns:
-        The table, its groups the habitats and its splits given. ``read``, ``stamp`` and ``masks`` take a
+        The table, its groups the habitats and its splits given. ``read``, ``stamp``, ``identity`` and ``masks`` take a
         row and draw only that picture; they can be pickled and called from several threads.
     """
     counts = (config.images, config.validation_images, config.test_images)
@@ -139,6 +139,7 @@ def planted_table(config: PlantedConfig, *, seed: int) -> ImageTable:
         splits=splits,
         read=birds.read,
         stamp=birds.stamp,
+        identity=birds.identity,
         masks=birds.masks,
         validation_note="like training" if like_training else "balanced over habitats",
     )
@@ -158,8 +159,8 @@ class _Birds:
     recipe: str = field(init=False)
 
     def __post_init__(self) -> None:
-        text = f"planted drawing={DRAWING_VERSION} pillow={PIL.__version__} size={self.config.draw_size}"
-        object.__setattr__(self, "recipe", f"{text} seed={self.seed}")
+        text = f"planted drawing={DRAWING_VERSION} size={self.config.draw_size} seed={self.seed}"
+        object.__setattr__(self, "recipe", text)
 
     def read(self, row: int) -> np.ndarray:
         return developed(self._canvas(row).picture(), _stream(self._scene(row), _LIGHT))
@@ -168,6 +169,9 @@ class _Birds:
         return _masks(self._canvas(row))
 
     def stamp(self, row: int) -> str:
+        return f"pillow={PIL.__version__} {self.identity(row)}"
+
+    def identity(self, row: int) -> str:
         scene = self._scene(row)
         return (
             f"{self.recipe} scene={SPLITS[scene.split]}/{scene.number} species={self.species[row]} "

@@ -140,7 +140,8 @@ class DataBundle:
         splits: ``train``, ``val`` and ``test``.
         problems: Files that were left out, and why.
         fingerprint: SHA-256 (hexadecimal) over the key, class, group and decoded content of every readable
-            picture of the source, whatever the split, the image size and the order of the rows.
+            picture of the source, whatever the split, the image size and the order of the rows. Of drawn pictures
+            the recipe counts, since other processors round other bits.
         used_fingerprint: The same over the pictures in the splits alone: it stays when others are added.
         validation_note: How validation was drawn, in words.
         copies: Pictures of the validation or test split whose decoded content is also that of a training
@@ -313,6 +314,7 @@ def _fingerprint(table: ImageTable, cache: ImageCache, rows: np.ndarray) -> str:
     digest = hashlib.sha256()
     for row in sorted(rows.tolist(), key=table.keys.__getitem__):
         group = None if table.groups is None else table.group_names[table.groups[row]]
-        line = [table.keys[row], table.class_names[table.labels[row]], group, cache.content(row).hex()]
+        content = cache.content(row).hex() if table.identity is None else table.identity(row)
+        line = [table.keys[row], table.class_names[table.labels[row]], group, content]
         digest.update(json.dumps(line).encode() + b"\n")
     return digest.hexdigest()

@@ -34,6 +34,8 @@ class ImageTable:
             :class:`concept_tuning.data.decode.UnreadableImage`.
         stamp: A cheap string that changes when picture i's bytes may have (path, size and time of
             change of a file; the recipe of a drawn picture).
+        identity: What a picture is known by in the data's fingerprint, for pictures that are drawn and may differ in
+            a last bit from one machine to another; None: by its decoded content.
         masks: Ground-truth masks of picture i, name to (H, W) bool, ``object`` first and
             ``part:<name>`` for parts; None where the source has none.
         problems: Files that were left out while listing.
@@ -49,6 +51,7 @@ class ImageTable:
     splits: np.ndarray | None
     read: Callable[[int], np.ndarray]
     stamp: Callable[[int], str]
+    identity: Callable[[int], str] | None = None
     masks: Callable[[int], dict[str, np.ndarray]] | None = None
     problems: tuple[ProblemFile, ...] = ()
     validation_note: str = "like training"

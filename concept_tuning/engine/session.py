@@ -220,10 +220,10 @@ def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
     if (folder.path / "data.json").is_file():
         before = folder.read_json("data.json", "used_fingerprint")["used_fingerprint"]
         if before != data.used_fingerprint:
+            source = Path(config.data.source).name
             raise DataError(
-                f"The pictures of {config.data.source} are not those the run {folder.path} began with "
-                f"(fingerprint {data.used_fingerprint[:12]}, then {before[:12]}). "
-                "Put the old ones back or start a new run."
+                f"The pictures of {source} are not those that the run {folder.path.name} began with (fingerprint "
+                f"{data.used_fingerprint[:12]}, then {before[:12]}). Put the old ones back or start a new run."
             )
     return data
 

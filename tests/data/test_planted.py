@@ -334,3 +334,12 @@ def images_per_second(size):
 def test_drawing_is_fast_enough_to_need_no_download():
     """The target is 200 a second at 128 px on one free core; the bound leaves room for a busy machine."""
     assert images_per_second(128) > 100
+
+
+def test_what_the_pictures_are_known_by_does_not_depend_on_versions_of_the_drawing_library() -> None:
+    table = planted_table(PlantedConfig(images=8, draw_size=64), seed=3)
+    assert table.identity is not None
+    names = [table.identity(row) for row in range(len(table))]
+    assert len(set(names)) == len(table)
+    assert not any("pillow" in name for name in names)
+    assert all(name in table.stamp(row) and "pillow" in table.stamp(row) for row, name in enumerate(names))

@@ -167,6 +167,16 @@ def test_fingerprint_follows_content_and_labels_not_size_order_or_seed(config, u
     assert fingerprint(changed) != base
 
 
+def test_the_fingerprint_of_drawn_pictures_follows_their_recipe_and_not_what_a_processor_rounds(config, use):
+    def fingerprint(**changes):
+        use(memory_table(**changes))
+        return load_data(config).fingerprint
+
+    drawn = fingerprint(identity=lambda row: f"recipe {row}")
+    assert fingerprint(identity=lambda row: f"recipe {row}", read=lambda row: draw(row) ^ 1, stamp=str) == drawn
+    assert fingerprint(identity=lambda row: f"another {row}") != drawn
+
+
 def test_used_fingerprint_follows_the_pictures_of_the_splits_alone(config, use):
     use(memory_table())
     bundle = load_data(config)
