@@ -83,6 +83,7 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
                 label="Your picture",
                 type="filepath",
                 image_mode=None,
+                format="png",
                 sources=["upload", "clipboard", "webcam"],
                 height=300,
                 buttons=[],
@@ -151,8 +152,10 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
         ]
 
     def look(upload: object, name: str, share: float, *setting: bool) -> list[Any]:
-        found = None if upload is None else pair.look_at_upload(upload)
-        return show(found, *_checked(name, share), *setting)
+        return show(pair.look_at_upload(upload), *_checked(name, share), *setting)
+
+    def forget() -> list[Any]:
+        return show(None, METHODS[0], _OPACITY)
 
     def look_at_example(name: str, share: float, *setting: bool, event: gr.SelectData) -> list[Any]:
         if not isinstance(event.index, int) or not 0 <= event.index < len(examples):
@@ -168,8 +171,7 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
         return [found, words.difference(found, name), words.maps_for_slider(found.answers, name, share)]
 
     own: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "preprocess": False}
-    gr.on(
-        [picture.input],
+    picture.upload(
         _answered(look),
         [picture, *settings],
         shown,
@@ -177,6 +179,8 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
         show_progress_on=[*labels, slider],
         **own,
     )
+    # Without the picture, which at its first removal is still sent as it was (Gradio 6.31).
+    picture.clear(_answered(forget), None, shown, api_name="page_forget", **own)
     gallery.select(
         _answered_event(look_at_example),
         settings,

@@ -24,6 +24,7 @@ ENDPOINTS = {
     "compare_batch": "public",
     "page_batch": "private",
     "page_example": "private",
+    "page_forget": "private",
     "page_look": "private",
     "page_redraw": "private",
     "page_switch": "private",
