@@ -161,7 +161,7 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
         if not isinstance(event.index, int) or not 0 <= event.index < len(examples):
             raise UploadError("There is no such example.")
         example = examples[event.index]
-        return [example.pixels, *show(pair.look(example.pixels, example.name), *_checked(name, share), *setting)]
+        return [example.pixels, *show(pair.look(example.pixels, example), *_checked(name, share), *setting)]
 
     def redraw(found: Looked | None, name: str, share: float) -> list[Any]:
         name, share = _checked(name, share)

@@ -13,6 +13,7 @@ from app.demo.intake import BatchPicture, UploadError, read_batch, read_picture
 from app.demo.worker import Worker
 from concept_tuning.data.cache import cache_side, shrink
 from concept_tuning.diagnostics.attribution import CAMS, METHODS
+from concept_tuning.diagnostics.example_pictures import ExamplePicture
 from concept_tuning.diagnostics.given_picture import GivenAnswer, look_at_given, predict_given, slow_map_of_given
 from concept_tuning.diagnostics.pair import same_classes
 from concept_tuning.diagnostics.pictures import Subject
@@ -30,12 +31,12 @@ class Looked:
     Attributes:
         sizes: The picture, (h, w, 3) uint8, as each run's data would hold it.
         answers: Each run's view of it.
-        truth: What it is, in words; empty where nobody told.
+        example: The example that it is; None for what a visitor sent.
     """
 
     sizes: tuple[np.ndarray, np.ndarray]
     answers: tuple[GivenAnswer, GivenAnswer]
-    truth: str = ""
+    example: ExamplePicture | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,11 @@ class Pair:
         first, second = (subject.run.class_names for subject in self.subjects)
         return same_classes(first, second)
 
-    def look(self, pixels: np.ndarray, truth: str = "") -> Looked:
+    def look(self, pixels: np.ndarray, example: ExamplePicture | None = None) -> Looked:
         """Ask both runs everything quick about a picture, (H, W, 3) uint8; raises as :meth:`Worker.ask`."""
         sizes = self._sizes(pixels)
         answers = self._worker.ask(_both, look_at_given, self.subjects, sizes)
-        return Looked(sizes, answers, truth)
+        return Looked(sizes, answers, example)
 
     def look_at_upload(self, upload: object) -> Looked:
         """Ask about an upload; raises UploadError besides."""
@@ -108,7 +109,7 @@ class Pair:
             replace(answer, maps={**answer.maps, name: values})
             for answer, values in zip(looked.answers, found, strict=True)
         )
-        return Looked(looked.sizes, (first, second), looked.truth)
+        return Looked(looked.sizes, (first, second), looked.example)
 
     def compare(self, upload: object) -> dict[str, Any]:
         """Return what both runs say of an upload, as plain values: the answer of the endpoint ``/compare``."""

@@ -38,8 +38,7 @@ _OFF = {
 
 def difference(looked: Looked, map_name: str) -> str:
     """Return, as Markdown, what differs, and of an example what it truly is."""
-    truth = f"A {plain(looked.truth)}.\n" if looked.truth else ""
-    return f"{truth}### {plain(what_differs(*looked.answers, map_name))}"
+    return f"{_truth(looked)}### {plain(what_differs(*looked.answers, map_name))}"
 
 
 def maps_for_slider(
@@ -163,3 +162,16 @@ def write_csv(pair: Pair, rows: Sequence[BatchRow], file: Path) -> Path:
 
 def _share(answer: GivenAnswer, probabilities: np.ndarray, label: int) -> str:
     return f"**{plain(answer.class_names[label])}** ({100 * float(probabilities[label]):.1f} %)"
+
+
+def _truth(looked: Looked) -> str:
+    """Return a line on what an example is in truth, and who is right."""
+    if looked.example is None:
+        return ""
+    label, group = looked.example.label, looked.example.group
+    text = f"In truth a {plain(label)}" + (f" ({plain(group)})" if group else "")
+    if not all(label in answer.class_names for answer in looked.answers):
+        return f"{text}.\n"
+    right = [plain(answer.run) for answer in looked.answers if answer.top == label]
+    who = {0: "both are wrong", 1: f"only {''.join(right)} is right", 2: "both are right"}[len(right)]
+    return f"{text}: {who}.\n"

@@ -11,7 +11,7 @@ from concept_tuning.config import PlantedConfig
 from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.planted import planted_table
 from concept_tuning.data.registry import open_table
-from concept_tuning.data.table import SPLITS
+from concept_tuning.data.table import SPLITS, ImageTable
 from concept_tuning.diagnostics.given_picture import predict_given
 from concept_tuning.diagnostics.pair import same_classes
 from concept_tuning.diagnostics.pictures import Subject
@@ -26,12 +26,19 @@ class ExamplePicture:
     """A picture to try.
 
     Attributes:
-        name: Its class, and its group where it has one, in words.
+        label: Its class.
+        group: Its group; empty where it has none.
         pixels: (H, W, 3) uint8 RGB.
     """
 
-    name: str
+    label: str
+    group: str
     pixels: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Class and group in words."""
+        return f"{self.label}, {self.group}" if self.group else self.label
 
 
 def held_out_examples(subject: Subject, *, count: int) -> list[ExamplePicture]:
@@ -52,24 +59,16 @@ def held_out_examples(subject: Subject, *, count: int) -> list[ExamplePicture]:
             pixels = table.read(row)
         except UnreadableImage:
             continue
-        group = "" if table.groups is None else f", {table.group_names[table.groups[row]]}"
-        found.append(ExamplePicture(name=f"{table.class_names[table.labels[row]]}{group}", pixels=pixels))
+        found.append(_example(table, row, pixels))
     return found
 
 
 def planted_examples(count: int) -> list[ExamplePicture]:
     """Draw a few planted birds of the default settings."""
     table = planted_table(PlantedConfig(), seed=_BIRDS_SEED)
-    assert table.groups is not None
     assert table.splits is not None
     rows = np.flatnonzero(table.splits == SPLITS.index("test"))[:count]
-    return [
-        ExamplePicture(
-            name=f"{table.class_names[table.labels[row]]}, {table.group_names[table.groups[row]]}",
-            pixels=table.read(int(row)),
-        )
-        for row in rows
-    ]
+    return [_example(table, int(row), table.read(int(row))) for row in rows]
 
 
 def telling_first(examples: Sequence[ExamplePicture], a: Subject, b: Subject) -> list[ExamplePicture]:
@@ -85,3 +84,8 @@ def telling_first(examples: Sequence[ExamplePicture], a: Subject, b: Subject) ->
     apart = first.argmax(1) != second.argmax(1)
     distance = np.abs(first - second).sum(1) / 2
     return [examples[place] for place in np.lexsort((-distance, ~apart))]
+
+
+def _example(table: ImageTable, row: int, pixels: np.ndarray) -> ExamplePicture:
+    group = "" if table.groups is None else table.group_names[table.groups[row]]
+    return ExamplePicture(label=table.class_names[table.labels[row]], group=group, pixels=pixels)

@@ -15,6 +15,7 @@ from concept_tuning.diagnostics.statistics import (
     portions,
     seed_weights,
 )
+from concept_tuning.diagnostics.words import signed
 
 Outcome = Literal["better", "worse", "no difference shown"]
 
@@ -22,6 +23,8 @@ Outcome = Literal["better", "worse", "no difference shown"]
 MIN_DIFFERING = 6
 #: Fewer seeds than this are called few.
 FEW_SEEDS = 5
+#: On fewer pictures than this nothing is said without a warning.
+FEW_PICTURES = 30
 #: Differences in accuracy that are rounding errors.
 _ROUNDING = 1e-9
 
@@ -214,6 +217,7 @@ def _comparison(
     outcome: Outcome = "no difference shown"
     if differing >= MIN_DIFFERING and _leaves_zero(difference) and _holds_its_value(difference):
         outcome = "better" if difference.value > 0 else "worse"
+    seeds = (len(sides.first), len(sides.second))
     return Comparison(
         measure=measure,
         first=ends[0],
@@ -221,32 +225,56 @@ def _comparison(
         difference=difference,
         differing=differing,
         outcome=outcome,
-        sentence=_sentence(measure, sides, difference, outcome, differing),
+        sentence=_sentence(measure, sides.names, seeds, difference, outcome, differing),
     )
 
 
-def _sentence(measure: str, sides: _Sides, difference: Interval, outcome: Outcome, differing: int) -> str:
-    seeds = (len(sides.first), len(sides.second))
+def sentence_of(verdict: Verdict, part: Comparison) -> str:
+    """Return the outcome of one of a verdict's comparisons in words; of an old result in the words of today."""
+    return _sentence(part.measure, verdict.names, verdict.seeds, part.difference, part.outcome, part.differing)
+
+
+def _sentence(
+    measure: str,
+    names: tuple[str, str],
+    seeds: tuple[int, int],
+    difference: Interval,
+    outcome: Outcome,
+    differing: int,
+) -> str:
     single = min(seeds) == 1
-    first, second = map(_these_runs, sides.names, seeds) if single else sides.names
-    points = 100 * np.array([difference.value, difference.low, difference.high])
+    first, second = map(_these_runs, names, seeds) if single else names
     runs = f"{_count(seeds[0], 'seed')} each" if seeds[0] == seeds[1] else f"{seeds[0]} and {seeds[1]} seeds"
     verb = "are" if single and seeds[0] > 1 else "is"
     found = f"{first} {verb} {outcome} than {second}"
     if outcome == "no difference shown":
         found = f"no difference shown between {first} and {second}"
-    if single or outcome == "no difference shown":
+    few = difference.n < FEW_PICTURES
+    if single or few or outcome == "no difference shown":
         found = found[0].upper() + found[1:]
-    text = (
-        f"{found} in {measure}: {points[0]:+.1f} points, {100 * difference.level:g} % interval {points[1]:+.1f} to "
-        f"{points[2]:+.1f}, over {runs}, on {_count(difference.n, 'picture')}"
-    )
+    text = f"{found} in {measure}: {_in_favour(names, difference)}, over {runs}, on {_count(difference.n, 'picture')}"
     text += "; with one seed nothing is shown of the methods." if single else "."
+    if few:
+        text = f"Too few pictures ({difference.n}) to say anything. {text}"
     if not _holds_its_value(difference):
         text += " The difference lies outside its own interval, so that interval is biased and decides nothing."
     elif outcome == "no difference shown" and _leaves_zero(difference):
         text += f" Only {_count(differing, 'picture')} differ, too few to decide."
     return f"{text} So few seeds make the interval rough." if 1 < min(seeds) < FEW_SEEDS else text
+
+
+def _in_favour(names: tuple[str, str], difference: Interval) -> str:
+    """Return the difference in points with the method that it favours; the interval's signs are that method's."""
+    side = -1 if difference.value < 0 else 1
+    low, high = sorted((100 * side * difference.low, 100 * side * difference.high))
+    value = f"{100 * abs(difference.value):.1f}"
+    favoured = names[0 if side > 0 else 1]
+    points = f"{value} points in favour of {favoured}" if float(value) else "0.0 points"
+    if high - low < 100 * _ROUNDING:
+        same = " because the runs do not differ on any picture" if abs(difference.value) < _ROUNDING else ""
+        return f"{points}, the same in every resample{same}, which is no certainty"
+    of = "" if float(value) else f" for {favoured}"
+    return f"{points}, {100 * difference.level:g} % interval {signed(low)} to {signed(high)}{of}"
 
 
 def _these_runs(name: str, count: int) -> str:

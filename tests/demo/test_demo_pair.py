@@ -16,6 +16,7 @@ from app.demo import words
 from app.demo.intake import UploadError
 from app.demo.pair import Pair, load_pair
 from app.demo.worker import Worker
+from concept_tuning.diagnostics.example_pictures import ExamplePicture
 from concept_tuning.diagnostics.given_picture import predict_given
 from concept_tuning.errors import RunError
 
@@ -145,3 +146,20 @@ def test_one_folder_twice_and_no_run_are_refused_and_equal_names_told_apart(subj
         f"{folder.parent.name}-{folder.name}",
         f"once-{folder.name}",
     ]
+
+
+def test_an_example_says_what_it_is_and_who_is_right(pair: Pair, strangers: Pair) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    looked = pair.look(pixels)
+    first, second = looked.answers
+    assert not words.difference(looked, "grad-cam").startswith("In truth")
+    neither = next(name for name in first.class_names if name not in (first.top, second.top))
+    for label, said in (
+        (first.top, "both are right" if first.top == second.top else f"only {first.run} is right"),
+        (neither, "both are wrong"),
+    ):
+        example = ExamplePicture(label=label, group="sand", pixels=pixels)
+        text = words.difference(pair.look(pixels, example), "grad-cam")
+        assert text.startswith(f"In truth a {words.plain(label)} (sand): {words.plain(said)}.")
+    elsewhere = strangers.look(pixels, ExamplePicture(label="wolf", group="", pixels=pixels))
+    assert words.difference(elsewhere, "grad-cam").startswith("In truth a wolf.\n")
