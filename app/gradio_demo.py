@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from concept_tuning.errors import ConfigError, StudioError  # noqa: E402
 DEMO = ROOT / "assets" / "demo"
 _RUN_A, _RUN_B = DEMO / "vanilla", DEMO / "concept-tuning"
 _LOOPBACK, _ANYWHERE = "127.0.0.1", "0.0.0.0"
+_PORTS = range(7860, 7960)
 #: Requests that wait for the models at once, and the longest wait in seconds.
 WAITING, SECONDS = 24, 30.0
 _SESSIONS = 200
@@ -40,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("Give both --run-a and --run-b, or neither for the two demo models.")
         auth = read_auth(options.auth) if options.auth else None
         with _private_folder() as folder:
-            signal.signal(signal.SIGTERM, _interrupt)  # whoever stops the demo that way gets its folder removed too
+            for name in ("SIGTERM", "SIGHUP"):  # whoever stops the demo that way gets its folder removed too
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), _interrupt)
             serve(
                 options.run_a or _RUN_A,
                 options.run_b or _RUN_B,
@@ -83,21 +87,24 @@ def serve(
     Raises:
         StudioError: if a run cannot be loaded, or the port is taken.
     """
-    _check_port(port)
+    port = _free_port() if port is None else _checked_port(port)
     import gradio as gr
     from starlette.middleware import Middleware
 
     from app.demo.gate import Gate
     from app.demo.page import build_demo
     from app.demo.pair import Pair, load_pair
+    from app.demo.storage import sweep_regularly
     from app.demo.worker import Worker
 
     subjects = load_pair(run_a, run_b)
     pair = Pair(subjects, Worker(waiting=WAITING, seconds=SECONDS), folder)
     demo = build_demo(pair, _examples(pair))
-    gate = Middleware(Gate, folder=folder, uploads=lambda: demo.upload_file_set)
-    demo.launch(
-        server_name=_ANYWHERE if "SPACE_ID" in os.environ else _LOOPBACK,
+    in_space = "SPACE_ID" in os.environ
+    gate = Middleware(Gate, folder=folder, uploads=lambda: demo.upload_file_set, behind_proxy=share or in_space)
+    sweeping = sweep_regularly(folder)
+    _, local, public = demo.launch(
+        server_name=_ANYWHERE if in_space else _LOOPBACK,
         server_port=port,
         share=share,
         auth=[auth] if auth else None,
@@ -109,13 +116,23 @@ def serve(
         css_paths=[Path(__file__).parent / "demo" / "demo.css"],
         favicon_path=ROOT / "assets" / "icon.svg",
         footer_links=["api"],
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
+        quiet=True,
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
         run_history=False,
     )
+    print(f"The demo of {pair.names[0]} and {pair.names[1]} is at {public or local}; Ctrl-C stops it.", flush=True)
+    if share and not public:
+        print("There is no public link: Gradio's server cannot be reached from here.", file=sys.stderr, flush=True)
+    if block:
+        try:
+            threading.Event().wait()
+        finally:
+            sweeping.set()
+            demo.close(verbose=False)
     return demo
 
 
@@ -129,7 +146,7 @@ def read_auth(text: str) -> tuple[str, str]:
     if not (separator and user and name):
         raise ConfigError("Write --auth as USER:FILE, where the first line of FILE is the password.")
     try:
-        lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(name).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The password file {name} cannot be read ({error}).") from error
     if not lines or not lines[0].strip():
@@ -154,16 +171,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_port(port: int | None) -> None:
-    """Refuse a port that cannot be listened on, before the long work of loading begins."""
-    if port is None:
-        return
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _checked_port(port: int) -> int:
+    """Return a port if it can be listened on, before the long work of loading begins; raises ConfigError if not."""
+    if not 1 <= port <= 65_535:
+        raise ConfigError(f"--port must be 1 to 65535, got {port}.")
+    if not _is_free(port):
+        raise ConfigError(f"The demo cannot listen on port {port}: it is taken, or not allowed. Choose another --port.")
+    return port
+
+
+def _free_port() -> int:
+    """Return the first free port of those that Gradio uses; raises ConfigError if there is none."""
+    if "SPACE_ID" in os.environ:
+        return _PORTS[0]
+    for port in _PORTS:
+        if _is_free(port):
+            return port
+    raise ConfigError(f"All ports from {_PORTS[0]} to {_PORTS[-1]} are taken; name a free one by --port.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
             probe.bind((_LOOPBACK, port))
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"The demo cannot listen on port {port} ({error}); choose another --port.") from error
+        except OSError:
+            return False
+    return True
 
 
 def _examples(pair: Any) -> list[Any]:
@@ -195,7 +229,10 @@ class _private_folder:  # noqa: N801 - reads as a statement
     """A folder for uploads and answers that only this user may read, gone at the end; Gradio is told of it."""
 
     def __enter__(self) -> Path:
-        self._path = Path(tempfile.mkdtemp(prefix="concept-tuning-demo-"))
+        try:
+            self._path = Path(tempfile.mkdtemp(prefix="concept-tuning-demo-")).resolve()
+        except OSError as error:
+            raise ConfigError(f"The folder for temporary files cannot be written ({error}); set TMPDIR.") from error
         atexit.register(shutil.rmtree, self._path, ignore_errors=True)
         os.environ["GRADIO_TEMP_DIR"] = str(self._path)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

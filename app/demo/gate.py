@@ -1,4 +1,4 @@
-"""What stands between the network and Gradio: a list of addresses, limits on bodies, and headers on every answer.
+"""What stands between the network and Gradio: a list of addresses, limits on bodies, and headers on answers.
 
 Gradio serves more than this demo needs (components' own servers, proxies to other Spaces, deep links, editing by
 language models); whatever is not on the list here is answered 404. Gradio names files by their places on the server;
@@ -7,24 +7,24 @@ here that folder goes by another name of the same length, so that bodies keep th
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import re
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.demo.intake import UploadError, preview
-from app.demo.worker import BUSY
+from app.demo.answers import busy_in_words, errors_in_words, renamed, with_headers
+from app.demo.intake import UploadError, fresh_picture
+from app.demo.storage import stored_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ READABLE: tuple[str, ...] = (
     r"/favicon\.ico",
     r"/robots\.txt",
     r"/manifest\.json",
-    r"/assets/[\w./-]+",
-    r"/static/[\w./-]+",
+    r"/assets/[\w.-][\w./-]*",
+    r"/static/[\w.-][\w./-]*",
     r"/logout",
     rf"{_API}/theme\.css",
     rf"{_API}/info/?",
@@ -58,29 +58,28 @@ READABLE: tuple[str, ...] = (
 WRITABLE: tuple[str, ...] = (
     r"/login/?",
     rf"{_API}/queue/join",
-    rf"{_API}/call/[\w-]+",
+    rf"{_API}/call/(v2/)?[\w-]+",
     rf"{_API}/upload",
     rf"{_API}/cancel",
     rf"{_API}/reset/?",
 )
 _READ, _WRITE = (re.compile("|".join(f"(?:{pattern})" for pattern in part)) for part in (READABLE, WRITABLE))
-_UPLOAD = f"{_API}/upload"
-_FILE = f"{_API}/file="
-_JOINS = re.compile(rf"{_API}/(queue/join|call/[\w-]+)")
+_UPLOAD, _FILE = f"{_API}/upload", f"{_API}/file="
+_JOINS = re.compile(rf"{_API}/(queue/join|call/(v2/)?[\w-]+)")
+_LOGIN = re.compile(r"/login/?")
 
-#: Most bytes of a question, which names files and does not hold them, and of all uploads and answers on disk.
-MAX_QUESTION, MAX_STORED = 256 * 1024, 2**30
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "geolocation=(), microphone=(), camera=(self)",
-    # A Space shows the demo in a frame of its own site; nobody else may.
-    "Content-Security-Policy": "object-src 'none'; base-uri 'self'; "
-    "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
-}
-#: Nothing that a visitor made, opened on its own, may run or load anything.
-_FILE_POLICY = "default-src 'none'; sandbox"
+#: Most bytes of a question, which names files and does not hold them; of one upload, its files together; and of all
+#: uploads and answers on disk.
+MAX_QUESTION, MAX_UPLOAD, MAX_STORED = 256 * 1024, 100 * 2**20, 2**30
+#: Log-ins that one address may try within a minute.
+MAX_LOGINS, _MINUTE = 10, 60.0
+NOTHING_HERE = "There is nothing here."
+FOREIGN_FILE = "Only files that were uploaded here can be used; upload the picture first."
+DISK_SHARE = "The demo's share of the disk is used up; uploads are deleted after ten minutes. Try again then."
+
+
+class _TooLarge(Exception):  # noqa: N818 - ends the reading of a body, and is answered here
+    """A body is over the limit."""
 
 
 class Gate:
@@ -90,32 +89,50 @@ class Gate:
         app: What it stands in front of.
         folder: Where uploads and answers are put.
         uploads: Returns the paths of all that visitors have sent.
+        behind_proxy: Whether headers that a proxy adds on who asked, and how, are to be believed.
     """
 
-    def __init__(self, app: ASGIApp, *, folder: Path, uploads: Callable[[], set[str]]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, folder: Path, uploads: Callable[[], set[str]], behind_proxy: bool = False
+    ) -> None:
         self._app = app
         self._folder = folder.resolve()
         self._uploads = uploads
-        self._inside = str(folder).encode()
+        self._behind_proxy = behind_proxy
+        self._inside = str(self._folder).encode()
         self._outside = b"/files".ljust(len(self._inside), b"-")
+        self._reserved = 0
+        self._logins: dict[str, deque[float]] = defaultdict(deque)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            return
-        if scope["path"].startswith(_FILE):
-            path = scope["path"].replace(self._outside.decode(), self._inside.decode(), 1)
-            scope = {**scope, "path": path, "raw_path": quote(path).encode()}
-        send = _renamed(_with_headers(send, scope["path"]), self._inside, self._outside)
-        answer, receive = await self._judge(Request(scope, receive))
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(self._cleaned(scope), receive, send)
+        else:  # the demo has no web sockets
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        send = renamed(with_headers(send, alone=path.startswith(_FILE)), self._inside, self._outside)
+        try:
+            answer, receive = await self._judge(scope, receive)
+        except (ValueError, RecursionError):  # a path or a body that is no text, or nested too deep
+            answer = _refusal(400, "This request cannot be read.")
         if answer is not None:
             await answer(scope, receive, send)
             return
-        if _JOINS.fullmatch(scope["path"]):
-            send = _busy_in_words(send)
-        await self._hand_on(scope, receive, send)
+        send = busy_in_words(send) if _JOINS.fullmatch(path) else errors_in_words(send)
+        if path != _UPLOAD:
+            await self._hand_on(scope, receive, send)
+            return
+        size = _announced(scope)
+        self._reserved += size
+        try:
+            await self._hand_on(scope, _counted(receive, MAX_UPLOAD), send)
+        finally:
+            self._reserved -= size
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let Gradio answer; where it fails at a request, say so in words, without its inside."""
@@ -128,136 +145,131 @@ class Gate:
 
         try:
             await self._app(scope, receive, sending)
-        except Exception:
-            _LOG.exception("The request to %s failed", scope["path"])
+        except Exception as error:
             if begun:
                 raise
-            status = 400 if scope["path"] == _UPLOAD else 500
-            await JSONResponse({"detail": "This request cannot be read."}, status_code=status)(scope, receive, send)
+            await self._failure(scope, error)(scope, receive, send)
 
-    async def _judge(self, request: Request) -> tuple[Response | None, Receive]:
+    def _failure(self, scope: Scope, error: Exception) -> Response:
+        if isinstance(error, _TooLarge):
+            return _refusal(413, f"At most {MAX_UPLOAD >> 20} MB can be sent at once; send fewer or smaller files.")
+        _LOG.warning("The request to %s failed: %s: %s", scope["path"], type(error).__name__, error)
+        if _JOINS.fullmatch(scope["path"]):
+            return _refusal(404, "There is no such endpoint, or it takes something else; see /gradio_api/info.")
+        return _refusal(400 if scope["path"] == _UPLOAD else 500, "This request cannot be read.")
+
+    async def _judge(self, scope: Scope, receive: Receive) -> tuple[Response | None, Receive]:
         """Return the answer to a request that is not for Gradio, or None; and what is still to be received."""
-        path, receive = request.url.path, request.receive
-        allowed = {"GET": _READ, "HEAD": _READ, "POST": _WRITE}.get(request.method)
+        path, method = scope["path"], scope["method"]
+        allowed = {"GET": _READ, "HEAD": _READ, "POST": _WRITE}.get(method)
         if allowed is None or not allowed.fullmatch(path) or ".." in path:
-            return JSONResponse({"detail": "There is nothing here."}, status_code=404), receive
+            return _refusal(404, NOTHING_HERE), receive
         if path.startswith(_FILE):
             return await self._file(unquote(path.removeprefix(_FILE))), receive
         if path == _UPLOAD:
-            return await self._upload(), receive
-        if request.method == "POST":
-            return await self._question(request)
+            return await self._room(scope), receive
+        if method == "POST":
+            return await self._question(scope, receive)
         return None, receive
 
     async def _file(self, name: str) -> Response | None:
         """Answer for a file: what was uploaded comes back as a fresh picture of its pixels or not at all."""
         place = Path(name)
         if "\0" in name or not place.is_absolute() or not place.resolve().is_relative_to(self._folder):
-            return JSONResponse({"detail": "There is no such file."}, status_code=404)
+            return _refusal(404, "There is no such file.")
         if str(place) not in self._uploads():
             return None
         try:
-            return Response(await run_in_threadpool(_fresh, place), media_type="image/webp")
+            return Response(await run_in_threadpool(fresh_picture, place), media_type="image/webp")
         except UploadError as error:
-            return JSONResponse({"detail": str(error)}, status_code=415)
+            return _refusal(415, str(error))
 
-    async def _upload(self) -> Response | None:
-        stored = await run_in_threadpool(lambda: sum(_sizes(self._folder)))
-        return JSONResponse({"detail": BUSY}, status_code=503) if stored > MAX_STORED else None
+    async def _room(self, scope: Scope) -> Response | None:
+        """Refuse an upload that is too large, or for which there is no room with those that are coming in."""
+        size = _announced(scope)
+        if size > MAX_UPLOAD:
+            return self._failure(scope, _TooLarge())
+        stored = await run_in_threadpool(stored_bytes, self._folder)
+        return _refusal(503, DISK_SHARE) if stored + self._reserved + size > MAX_STORED else None
 
-    async def _question(self, request: Request) -> tuple[Response | None, Receive]:
+    async def _question(self, scope: Scope, receive: Receive) -> tuple[Response | None, Receive]:
         """Refuse a body that is too large, or that names a file other than an upload; returns what to receive again."""
+        request = Request(scope, receive)
         body = b""
         async for part in request.stream():
             body += part
             if len(body) > MAX_QUESTION:
-                return JSONResponse({"detail": "The request is too large."}, status_code=413), request.receive
-        body = body.replace(self._outside, self._inside)
-        if request.headers.get("content-type", "").split(";")[0] == "application/json":
-            try:
-                named = [Path(name) for name in _named_files(json.loads(body))]
-            except (ValueError, RecursionError):
-                return JSONResponse({"detail": "The request is not valid JSON."}, status_code=400), request.receive
+                return _refusal(413, "The request is too large."), receive
+        if _LOGIN.fullmatch(scope["path"]):
+            if self._tries_too_often(request):
+                return _refusal(429, "Too many log-ins; wait a minute."), receive
+        else:
+            body = body.replace(self._outside, self._inside)
+            if request.headers.get("content-type", "").split(";")[0] != "application/json":
+                return _refusal(415, "Questions are asked as application/json."), receive
+            named = [Path(name) for name in _named_files(json.loads(body))]
             if not all(path.is_absolute() and path.resolve().is_relative_to(self._folder) for path in named):
-                detail = "Only files that were uploaded here can be used; upload the picture first."
-                return JSONResponse({"detail": detail}, status_code=400), request.receive
+                return _refusal(400, FOREIGN_FILE), receive
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:
-            return messages.pop() if messages else await request.receive()
+            return messages.pop() if messages else await receive()
 
         return None, again
 
+    def _tries_too_often(self, request: Request) -> bool:
+        now = time.monotonic()
+        tries = self._logins[request.client.host if request.client else ""]
+        while tries and now - tries[0] > _MINUTE:
+            tries.popleft()
+        tries.append(now)
+        return len(tries) > MAX_LOGINS
+
+    def _cleaned(self, scope: Scope) -> Scope:
+        """Return a request with the server's own name of a file, without a stranger's word on who forwarded it."""
+        headers = scope["headers"]
+        if not self._behind_proxy:
+            headers = [(name, value) for name, value in headers if not name.lower().startswith(b"x-forwarded-")]
+        path: str = scope["path"]
+        if not path.startswith(_FILE):
+            return {**scope, "headers": headers}
+        path = path.replace(self._outside.decode(), self._inside.decode(errors="surrogateescape"), 1)
+        return {**scope, "headers": headers, "path": path, "raw_path": quote(path, errors="replace").encode()}
+
+
+def _refusal(status: int, detail: str) -> Response:
+    return JSONResponse({"detail": detail}, status_code=status)
+
+
+def _announced(scope: Scope) -> int:
+    """Return how many bytes a request says that it has; the most that are taken where it does not say."""
+    found = dict(scope["headers"]).get(b"content-length", b"")
+    return int(found) if found.isdigit() else MAX_UPLOAD
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    """Return ``receive`` that ends with :class:`_TooLarge` when more than ``limit`` bytes have come."""
+    count = 0
+
+    async def receiving() -> Message:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count > limit:
+            raise _TooLarge
+        return message
+
+    return receiving
+
 
 def _named_files(value: Any) -> Iterator[str]:
-    """Yield every path or address of a file that a question names."""
+    """Yield what a question says of each file: its path, or its address where it has no path."""
     if isinstance(value, dict):
-        for key in ("path", "url"):
-            if isinstance(value.get(key), str) and not (key == "url" and isinstance(value.get("path"), str)):
-                yield value[key].replace("\0", "?")
+        named = value.get("path") if isinstance(value.get("path"), str) else value.get("url")
+        if isinstance(named, str):
+            yield named.replace("\0", "?")
         for inner in value.values():
             yield from _named_files(inner)
     elif isinstance(value, list):
         for inner in value:
             yield from _named_files(inner)
-
-
-def _fresh(place: Path) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(preview(place)).save(file, format="WEBP", quality=85)
-    return file.getvalue()
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    for file in folder.rglob("*"):
-        try:
-            yield file.stat().st_size
-        except OSError:
-            continue
-
-
-def _renamed(send: Send, inside: bytes, outside: bytes) -> Send:
-    """Put one name of the folder in the place of the other in whatever is text; files have no such names in them."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.body" and inside in message.get("body", b""):
-            message = {**message, "body": message["body"].replace(inside, outside)}
-        await send(message)
-
-    return sending
-
-
-def _with_headers(send: Send, path: str) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers[name] = value
-            if path.startswith(_FILE):
-                headers["Content-Security-Policy"] = _FILE_POLICY
-                headers["Cache-Control"] = "private, max-age=300"
-        await send(message)
-
-    return sending
-
-
-def _busy_in_words(send: Send) -> Send:
-    """Put the demo's own words in the place of Gradio's where its queue is full."""
-    full = False
-
-    async def sending(message: Message) -> None:
-        nonlocal full
-        if message["type"] == "http.response.start":
-            full = message["status"] == 503
-            if full:
-                body = json.dumps({"detail": BUSY}).encode()
-                headers = MutableHeaders(scope=message)
-                headers["Content-Length"] = str(len(body))
-                headers["Content-Type"] = "application/json"
-                headers["Retry-After"] = "2"
-                await send(message)
-                await send({"type": "http.response.body", "body": body})
-        if not full:
-            await send(message)
-
-    return sending

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from concept_tuning.data.cache import shrink
 from concept_tuning.data.decode import TooManyPixels, UnreadableImage, decode_image
@@ -18,8 +20,10 @@ from concept_tuning.errors import DataError, StudioError
 
 #: Of one file as it is sent, and of a picture in it.
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 30_000_000
-#: Of a batch: pictures, entries of an archive, its unpacked bytes, and how many times its own size those may be.
-MAX_PICTURES, _MAX_ENTRIES, _MAX_UNPACKED, _MAX_RATIO = 100, 400, 200 * 2**20, 50.0
+#: Of a batch: pictures, archives, entries of one, unpacked bytes of all, and how many times its own size those may be.
+MAX_PICTURES, MAX_ARCHIVES, _MAX_ENTRIES, _MAX_UNPACKED, _MAX_RATIO = 100, 5, 400, 200 * 2**20, 50.0
+#: Longest time for reading a batch, in seconds.
+READ_SECONDS = 20.0
 #: Short side in pixels in which a sender's picture is shown back.
 _PREVIEW_SIDE = 640
 _ZIP_MARK = b"PK\x03\x04"
@@ -74,21 +78,24 @@ def read_batch(uploads: object, folder: Path, *, sides: Sequence[int]) -> list[B
     """
     if not isinstance(uploads, Sequence) or isinstance(uploads, str) or not uploads:
         raise UploadError("There are no files yet: choose pictures, or a zip archive of pictures.")
-    found: list[BatchPicture] = []
-    for upload in uploads:
-        for name, content in _files(upload, folder):
-            if len(found) == MAX_PICTURES:
-                raise UploadError(f"These are more than {MAX_PICTURES} files; send fewer at a time.")
-            found.append(_batch_picture(name, content, sides))
-    if not any(picture.sizes for picture in found):
-        first = f" {found[0].name}: {found[0].reason}." if found else ""
+    reading = _Reading(folder, sides)
+    for upload in _different(uploads):
+        reading.take(upload)
+    if not any(picture.sizes for picture in reading.found):
+        first = f" {reading.found[0].name}: {reading.found[0].reason}" if reading.found else ""
         raise UploadError(f"There is no picture among these files.{first}")
-    return found
+    return reading.found
 
 
-def preview(path: Path) -> np.ndarray:
-    """Return an uploaded picture made small, to show it to its sender; raises UploadError as :func:`read_picture`."""
-    return shrink(_decode(_bytes(path)), _PREVIEW_SIDE)
+def fresh_picture(path: Path) -> bytes:
+    """Return an uploaded picture made small, as a new WebP file, to show it to its sender.
+
+    Raises:
+        UploadError: as :func:`read_picture`.
+    """
+    file = io.BytesIO()
+    Image.fromarray(shrink(_decode(_bytes(path)), _PREVIEW_SIDE)).save(file, format="WEBP", quality=85)
+    return file.getvalue()
 
 
 def _place(upload: object, folder: Path) -> Path:
@@ -124,29 +131,82 @@ def _decode(content: bytes) -> np.ndarray:
         raise UploadError(f"This cannot be used as a picture: {error}. Send another one.") from error
 
 
-def _files(upload: Any, folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents of an upload, those in it if it is a zip archive."""
-    path = _place(upload, folder)
-    content = _bytes(path)
-    name = str(upload.get("orig_name") or path.name)
-    if not content.startswith(_ZIP_MARK):
-        yield name, content
-        return
-    with tempfile.TemporaryDirectory() as place:
-        target = Path(place) / "archive"
+def _different(uploads: Sequence[object]) -> list[object]:
+    """Return the uploads, each path once."""
+    found: dict[str, object] = {}
+    for upload in uploads[: MAX_PICTURES + 1]:
+        path = upload.get("path") if isinstance(upload, Mapping) else None
+        found.setdefault(str(path), upload)
+    return list(found.values())
+
+
+class _Reading:
+    """Reads uploads one after another, within one limit of time, of pictures and of unpacked bytes for all of them."""
+
+    def __init__(self, folder: Path, sides: Sequence[int]) -> None:
+        self.found: list[BatchPicture] = []
+        self._folder = folder
+        self._sides = sides
+        self._until = time.monotonic() + READ_SECONDS
+        self._unpacked = 0
+        self._archives = 0
+
+    def take(self, upload: object) -> None:
+        """Read an upload, or what is in it if it is a zip archive; raises UploadError for what holds for all."""
+        name = _name(upload)
         try:
-            extract_archive(path, target, max_entries=_MAX_ENTRIES, max_bytes=_MAX_UNPACKED, max_ratio=_MAX_RATIO)
+            path = _place(upload, self._folder)
+            content = _bytes(path)
+        except UploadError as error:
+            self._add(BatchPicture(name=name, sizes=None, reason=str(error)))
+            return
+        if not content.startswith(_ZIP_MARK):
+            self._read(name, content)
+            return
+        self._archives += 1
+        if self._archives > MAX_ARCHIVES:
+            raise UploadError(f"These are more than {MAX_ARCHIVES} archives; send fewer at a time.")
+        with tempfile.TemporaryDirectory() as place:
+            self._unpack(path, name, Path(place) / "archive")
+
+    def _unpack(self, path: Path, name: str, target: Path) -> None:
+        limit = _MAX_UNPACKED - self._unpacked
+        try:
+            extract_archive(path, target, max_entries=_MAX_ENTRIES, max_bytes=max(1, limit), max_ratio=_MAX_RATIO)
         except DataError as error:
-            raise UploadError(f"{name}: {str(error).replace(f'{path}: ', '').replace(str(path), name)}") from error
+            words = str(error).replace(f"{path}: ", "").replace(str(path), name)
+            raise UploadError(f"{name}: {words}") from error
         for file in sorted(target.rglob("*")):
             inside = file.relative_to(target)
-            if file.is_file() and not any(is_hidden(part) for part in inside.parts):
-                yield inside.as_posix(), _bytes(file)
+            if not file.is_file():
+                continue
+            self._unpacked += file.stat().st_size
+            if any(is_hidden(part) for part in inside.parts):
+                continue
+            try:
+                content = _bytes(file)
+            except UploadError as error:
+                self._add(BatchPicture(name=inside.as_posix(), sizes=None, reason=str(error)))
+                continue
+            self._read(inside.as_posix(), content)
+
+    def _read(self, name: str, content: bytes) -> None:
+        try:
+            pixels = _decode(content)
+        except UploadError as error:
+            self._add(BatchPicture(name=name, sizes=None, reason=str(error)))
+            return
+        self._add(BatchPicture(name=name, sizes=tuple(shrink(pixels, side) for side in self._sides)))
+
+    def _add(self, picture: BatchPicture) -> None:
+        if len(self.found) == MAX_PICTURES:
+            raise UploadError(f"These are more than {MAX_PICTURES} files; send fewer at a time.")
+        if time.monotonic() > self._until:
+            raise UploadError("Reading these files takes too long; send fewer or smaller ones at a time.")
+        self.found.append(picture)
 
 
-def _batch_picture(name: str, content: bytes, sides: Sequence[int]) -> BatchPicture:
-    try:
-        pixels = _decode(content)
-    except UploadError as error:
-        return BatchPicture(name=name, sizes=None, reason=str(error))
-    return BatchPicture(name=name, sizes=tuple(shrink(pixels, side) for side in sides))
+def _name(upload: object) -> str:
+    if not isinstance(upload, Mapping):
+        return "?"
+    return str(upload.get("orig_name") or Path(str(upload.get("path", "?"))).name)[:200]

@@ -27,14 +27,23 @@ AnswerT = TypeVar("AnswerT")
 TITLE = "Vanilla against Concept-Tuning"
 #: Questions that programs may ask, by the names of their addresses; all else belongs to the page.
 PUBLIC = ("about", "compare", "compare_batch")
-#: Seconds between two looks for old files, and the age in seconds at which uploads and answers are deleted.
-DELETE_EVERY, DELETE_AGE = 60, 600
 _STATE_SECONDS, _AT_ONCE = 1800, 4
+#: Questions that wait for their turn; whoever comes then is told that the demo is busy.
+QUEUE = 32
 _CLASSES = 5
+#: Batches are read one at a time, those of the page and of programs together.
+_BATCHES = "batches"
 _OPACITY = 0.5
 _PICTURE_NOTE = (
-    f"PNG, JPEG, WebP, GIF, BMP or TIFF, at most {MAX_BYTES >> 20} MB and {MAX_PIXELS // 1_000_000} million pixels; of "
-    "an animation the first frame. The networks see the middle square. Uploads are deleted after ten minutes."
+    f"PNG, JPEG, WebP, GIF, BMP, TIFF or PPM, at most {MAX_BYTES >> 20} MB and {MAX_PIXELS // 1_000_000} million "
+    "pixels; of an animation the first frame. The networks see the middle square. Uploads are deleted after ten "
+    "minutes."
+)
+
+
+_KINDS = (
+    "The first three are read off the last feature map and come at once; the last two ask the network many times and "
+    "take a second or two."
 )
 
 
@@ -44,7 +53,7 @@ def build_demo(pair: Pair, examples: Sequence[ExamplePicture]) -> gr.Blocks:
     Every function that it exposes takes pictures and settings of the page alone: none trains, writes but to its own
     folder of answers, or reads a path that is no upload.
     """
-    with gr.Blocks(title=TITLE, delete_cache=(DELETE_EVERY, DELETE_AGE), analytics_enabled=False) as demo:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         gr.Markdown(f"# {TITLE}\n{_introduction(pair)}")
         with gr.Tab("One picture"):
             _one_picture(pair, examples)
@@ -55,7 +64,7 @@ def build_demo(pair: Pair, examples: Sequence[ExamplePicture]) -> gr.Blocks:
             gr.HTML(FIGURE)
             gr.Markdown(CAVEATS)
         _api(pair)
-    demo.queue(max_size=32, default_concurrency_limit=_AT_ONCE, api_open=False)
+    demo.queue(max_size=QUEUE, default_concurrency_limit=_AT_ONCE, api_open=False)
     return demo
 
 
@@ -126,7 +135,7 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
             )
             with gr.Row():
                 kind = gr.Radio(list(METHODS), value=METHODS[0], label="Kind of map", scale=3, elem_id="kind")
-                opacity = gr.Slider(0, 1, _OPACITY, step=0.05, label="Opacity of the map", scale=2, min_width=160)
+                opacity = gr.Slider(0, 1, _OPACITY, step=0.05, label="Opacity", scale=2, min_width=160)
     switches = _Switches(pair)
     with gr.Row():
         patches = [_patch_gallery(side, name) for side, name in zip("ab", pair.names, strict=True)]
@@ -152,7 +161,13 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
         ]
 
     def look(upload: object, name: str, share: float, *setting: bool) -> list[Any]:
-        return show(pair.look_at_upload(upload), *_checked(name, share), *setting)
+        name, share = _checked(name, share)
+        try:
+            return show(pair.look_at_upload(upload), name, share, *setting)
+        except UploadError as error:  # said where the answer would stand, and nothing stays of an earlier one
+            nothing = forget()
+            nothing[1] = f"### {plain(str(error))}"
+            return nothing
 
     def forget() -> list[Any]:
         return show(None, METHODS[0], _OPACITY)
@@ -316,7 +331,7 @@ def _several_pictures(pair: Pair) -> None:
     summary = gr.Markdown(elem_id="batch-summary")
     table = gr.Dataframe(
         headers=["picture", "agree", *pair.names, "note"],
-        column_widths=["22%", "10%", "24%", "24%", "20%"],
+        column_widths=["160px", "80px", "200px", "200px", "280px"],
         datatype="str",
         interactive=False,
         wrap=True,
@@ -340,6 +355,8 @@ def _several_pictures(pair: Pair) -> None:
         [files],
         [summary, table, download],
         api_name="page_batch",
+        concurrency_id=_BATCHES,
+        concurrency_limit=1,
         api_visibility="private",
         preprocess=False,
         show_progress_on=[table],
@@ -373,6 +390,8 @@ def _api(pair: Pair) -> None:
         [files],
         [answer, table],
         api_name="compare_batch",
+        concurrency_id=_BATCHES,
+        concurrency_limit=1,
         api_description=f"The same of up to {MAX_PICTURES} pictures or a zip archive of them, disagreements first, and "
         "as a CSV file.",
         preprocess=False,
@@ -396,7 +415,10 @@ def _checked(name: object, opacity: object) -> tuple[str, float]:
     """Return settings of the page, which a stranger's program may have sent, as what they should be."""
     if name not in METHODS:
         raise UploadError(f"There is no such kind of map; choose one of {', '.join(METHODS)}.")
-    share = float(opacity) if isinstance(opacity, int | float) else _OPACITY
+    try:
+        share = float(opacity) if isinstance(opacity, int | float) else _OPACITY
+    except OverflowError:
+        share = _OPACITY
     return str(name), min(max(share, 0.0), 1.0) if np.isfinite(share) else _OPACITY
 
 
@@ -424,7 +446,7 @@ def _in_words(function: Callable[..., AnswerT], *args: Any, **more: Any) -> Answ
     try:
         return function(*args, **more)
     except StudioError as error:
-        raise gr.Error(str(error), duration=12, print_exception=False) from error
+        raise gr.Error(str(error), duration=8, print_exception=False) from error
     except Exception as error:
         _LOG.exception("A request failed")
         text = "Something unexpected went wrong here; it was written to the server's log. Try another picture."

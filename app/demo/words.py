@@ -169,9 +169,9 @@ def _truth(looked: Looked) -> str:
     if looked.example is None:
         return ""
     label, group = looked.example.label, looked.example.group
-    text = f"In truth a {plain(label)}" + (f" ({plain(group)})" if group else "")
+    text = f"In truth: {plain(label)}" + (f" ({plain(group)})" if group else "")
     if not all(label in answer.class_names for answer in looked.answers):
-        return f"{text}.\n"
+        return f"{text}, which not both were trained on.\n"
     right = [plain(answer.run) for answer in looked.answers if answer.top == label]
-    who = {0: "both are wrong", 1: f"only {''.join(right)} is right", 2: "both are right"}[len(right)]
-    return f"{text}: {who}.\n"
+    who = {0: "Both are wrong", 1: f"Only {''.join(right)} is right", 2: "Both are right"}[len(right)]
+    return f"{text}. {who}.\n"

@@ -8,6 +8,8 @@ from concept_tuning.diagnostics.given_picture import GivenAnswer
 
 #: Shared mass of two maps above and below which they are said to look at the same or at different places.
 SAME_PLACE, OTHER_PLACE = 0.75, 0.5
+#: A map of which no ninth has so many times the mean has no place of its own, and what is then said.
+FLAT, EVERYWHERE = 1.2, "whole picture"
 _ROWS, _COLUMNS = ("upper", "", "lower"), ("left", "", "right")
 
 
@@ -40,11 +42,14 @@ def shared_mass(a: np.ndarray, b: np.ndarray) -> float | None:
 def place_in_words(values: np.ndarray) -> str:
     """Say in which ninth of the picture a map (h, w) is strongest; empty for a blank map.
 
-    The ninth with the greatest sum, not the one with the peak, which may be a single cell.
+    The ninth with the greatest mean, not the one with the peak, which may be a single cell; :data:`EVERYWHERE` where
+    even that is hardly above the mean of all.
     """
     if not values.any():
         return ""
-    thirds = [[part.sum() for part in np.array_split(row, 3, axis=1)] for row in np.array_split(values, 3, axis=0)]
+    thirds = [[part.mean() for part in np.array_split(row, 3, axis=1)] for row in np.array_split(values, 3, axis=0)]
+    if np.max(thirds) < FLAT * values.mean():
+        return EVERYWHERE
     row, column = np.unravel_index(int(np.argmax(thirds)), (3, 3))
     words = f"{_ROWS[row]} {_COLUMNS[column]}".strip()
     if not words:
@@ -72,7 +77,7 @@ def _answers(a: GivenAnswer, b: GivenAnswer) -> str:
     if agree is False:
         return f"They disagree: {said}."
     common = len(set(a.class_names) & set(b.class_names))
-    known = f"{common} classes are known to both" if common else "no class is known to both"
+    known = f"{common} known to both" if common else "none known to both"
     return f"{said}. They were trained on different classes ({known}), so whether they agree cannot be said."
 
 
@@ -84,9 +89,9 @@ def _places(a: GivenAnswer, b: GivenAnswer, map_name: str) -> str:
         blank = " and ".join(answer.run for answer, place in zip((a, b), places, strict=True) if not place)
         return f"The {map_name} map of {blank} is blank: it points at nothing."
     share = f"their {map_name} maps have {100 * common:.0f} % in common"
-    where = f"{a.run} looks most at the {places[0]}, {b.run} at the {places[1]}"
+    where = f"{_looks(a.run, places[0])}, {_looks(b.run, places[1])}"
     if places[0] == places[1]:
-        where = f"Both look most at the {places[0]}"
+        where = "Both look at the whole picture" if places[0] == EVERYWHERE else f"Both look most at the {places[0]}"
     if common >= SAME_PLACE:
         return (
             f"They look at the same place, the {places[0]}: {share}."
@@ -94,3 +99,7 @@ def _places(a: GivenAnswer, b: GivenAnswer, map_name: str) -> str:
             else (f"They look at much the same ({share}); {where}.")
         )
     return f"They look at different places: {where}; {share}." if common < OTHER_PLACE else f"{where}; {share}."
+
+
+def _looks(run: str, place: str) -> str:
+    return f"{run} looks at the {place}" if place == EVERYWHERE else f"{run} looks most at the {place}"

@@ -88,7 +88,7 @@ def test_runs_of_different_classes_are_shown_but_never_said_to_agree(strangers: 
     assert strangers.compare(upload)["agree"] is None
     assert not strangers.about()["same_classes"]
     looked = strangers.look_at_upload(upload)
-    assert "1 classes are known to both" in words.difference(looked, "grad-cam")
+    assert "(1 known to both)" in words.difference(looked, "grad-cam")
     rows = strangers.compare_batch([upload])
     assert rows[0].agree is None
     assert words.batch_table(rows)[0][1] == "cannot be compared"
@@ -155,11 +155,11 @@ def test_an_example_says_what_it_is_and_who_is_right(pair: Pair, strangers: Pair
     assert not words.difference(looked, "grad-cam").startswith("In truth")
     neither = next(name for name in first.class_names if name not in (first.top, second.top))
     for label, said in (
-        (first.top, "both are right" if first.top == second.top else f"only {first.run} is right"),
-        (neither, "both are wrong"),
+        (first.top, "Both are right" if first.top == second.top else f"Only {first.run} is right"),
+        (neither, "Both are wrong"),
     ):
         example = ExamplePicture(label=label, group="sand", pixels=pixels)
         text = words.difference(pair.look(pixels, example), "grad-cam")
-        assert text.startswith(f"In truth a {words.plain(label)} (sand): {words.plain(said)}.")
+        assert text.startswith(f"In truth: {words.plain(label)} (sand). {words.plain(said)}.")
     elsewhere = strangers.look(pixels, ExamplePicture(label="wolf", group="", pixels=pixels))
-    assert words.difference(elsewhere, "grad-cam").startswith("In truth a wolf.\n")
+    assert words.difference(elsewhere, "grad-cam").startswith("In truth: wolf, which not both were trained on.")

@@ -16,8 +16,9 @@ from concept_tuning.errors import ConfigError
 
 def test_the_password_is_the_first_line_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "p:w"
-    file.write_text("  open sesame \nmore\n")
-    assert read_auth(f"ali:{file}") == ("ali", "open sesame")
+    for mark in ("", "\ufeff"):  # as some editors put before the first letter
+        file.write_text(f"{mark}  open sesame \nmore\n", encoding="utf-8")
+        assert read_auth(f"ali:{file}") == ("ali", "open sesame")
 
 
 @pytest.mark.parametrize("text", ["ali", ":file", "ali:", ""])
@@ -49,7 +50,8 @@ def test_folders_that_are_no_runs_and_a_taken_port_end_with_a_sentence(tmp_path:
         taken.listen()
         port = str(taken.getsockname()[1])
         for arguments, words in (
-            (["--run-a", str(tmp_path / "a"), "--run-b", str(tmp_path / "b")], "a"),
+            (["--run-a", str(tmp_path / "a"), "--run-b", str(tmp_path / "b")], "not a run folder"),
+            (["--port", "0"], "1 to 65535"),
             (["--port", port], f"port {port}"),
         ):
             done = subprocess.run(

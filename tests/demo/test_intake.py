@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from app.demo import intake
-from app.demo.intake import UploadError, preview, read_batch, read_picture
+from app.demo.intake import UploadError, fresh_picture, read_batch, read_picture
 
 
 def _png(colour: int = 90, size: tuple[int, int] = (30, 20)) -> bytes:
@@ -133,9 +133,40 @@ def test_a_batch_without_a_picture_is_refused_with_the_reason(tmp_path: Path) ->
         read_batch([_upload(tmp_path, b"text", "x.txt")], tmp_path, sides=(8,))
 
 
-def test_a_preview_is_small_and_never_enlarged(tmp_path: Path) -> None:
+def test_a_fresh_picture_is_small_and_never_enlarged(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
-    path.write_bytes(_png(size=(3000, 2000)))
-    assert preview(path).shape == (640, 960, 3)
-    path.write_bytes(_png())
-    assert preview(path).shape == (20, 30, 3)
+    for size, expected in (((3000, 2000), (960, 640)), ((30, 20), (30, 20))):
+        path.write_bytes(_png(size=size))
+        found = Image.open(io.BytesIO(fresh_picture(path)))
+        assert (found.format, found.size) == ("WEBP", expected)
+
+
+def test_one_file_of_no_use_does_not_refuse_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "MAX_BYTES", 2000)
+    uploads = [
+        _upload(tmp_path, _png(), "a.png"),
+        _upload(tmp_path, b"x" * 3000, "video.mp4"),
+        {"path": str(tmp_path / "expired.png"), "orig_name": "expired.png"},
+        {},
+        3,
+    ]
+    found = read_batch(uploads, tmp_path, sides=(8,))
+    assert [picture.name for picture in found if picture.sizes] == ["a.png"]
+    reasons = {picture.name: picture.reason for picture in found if not picture.sizes}
+    assert "over 0 MB" in reasons["video.mp4"]
+    assert "upload it again" in reasons["expired.png"]
+
+
+def test_a_batch_has_one_limit_of_time_of_archives_and_of_unpacked_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archives = [_zip(tmp_path, {f"{number}/a": _png()}, f"{number}.zip") for number in range(intake.MAX_ARCHIVES + 1)]
+    assert len(read_batch([archives[0]] * 50, tmp_path, sides=(8,))) == 1  # the same path counts once
+    with pytest.raises(UploadError, match="more than 5 archives"):
+        read_batch(archives, tmp_path, sides=(8,))
+    monkeypatch.setattr(intake, "_MAX_UNPACKED", len(_png()) + 10)
+    with pytest.raises(UploadError, match=r"1\.zip"):
+        read_batch(archives[:2], tmp_path, sides=(8,))
+    monkeypatch.setattr(intake, "READ_SECONDS", -1.0)
+    with pytest.raises(UploadError, match="takes too long"):
+        read_batch([_upload(tmp_path, _png())], tmp_path, sides=(8,))

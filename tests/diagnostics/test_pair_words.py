@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from concept_tuning.diagnostics.given_picture import GivenAnswer
-from concept_tuning.diagnostics.pair import agreement, place_in_words, shared_mass, what_differs
+from concept_tuning.diagnostics.pair import EVERYWHERE, agreement, place_in_words, shared_mass, what_differs
 
 
 def _answer(run: str, shares: dict[str, float], values: np.ndarray) -> GivenAnswer:
@@ -57,8 +57,12 @@ def test_the_ninth_with_the_most_is_named(row: int, column: int, words: str) -> 
     assert place_in_words(_spot(row, column)) == words
 
 
-def test_a_blank_map_has_no_place() -> None:
+def test_a_blank_map_has_no_place_and_a_flat_one_is_everywhere() -> None:
     assert place_in_words(np.zeros((6, 6))) == ""
+    assert place_in_words(np.ones((64, 64))) == EVERYWHERE
+    rows, columns = np.mgrid[0:64, 0:64] - 31.5
+    assert place_in_words(np.exp(-(rows**2 + columns**2) / (2 * 200**2))) == EVERYWHERE
+    assert place_in_words(np.exp(-(rows**2 + columns**2) / (2 * 15**2))) == "middle"
 
 
 def test_sentences() -> None:
@@ -73,8 +77,10 @@ def test_sentences() -> None:
     )
     assert what_differs(a, other, "grad-cam") == (
         "They disagree: one says cat (90 %), two says dog (80 %). They look at different places: one looks most at the "
-        "upper left, two at the lower right; their grad-cam maps have 0 % in common."
+        "upper left, two looks most at the lower right; their grad-cam maps have 0 % in common."
     )
     assert "The grad-cam map of two is blank" in what_differs(a, blank, "grad-cam")
     assert "cannot be said" in what_differs(a, birds, "grad-cam")
+    flat = _answer("two", {"cat": 0.2, "dog": 0.8}, np.ones((9, 9)))
+    assert "two looks at the whole picture" in what_differs(a, flat, "grad-cam")
     assert [agreement(a, one) for one in (same, other, birds)] == [True, False, None]
