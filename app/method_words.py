@@ -7,6 +7,17 @@ METHOD_LABELS = {
     "linear-probe": "Linear probe",
     "vanilla": "Vanilla fine-tuning",
     "concept-tuning": "Concept-Tuning",
+    "lp-ft": "LP-FT",
+    "l2-sp": "L2-SP",
+    "delta": "DELTA",
+    "bss": "Batch spectral shrinkage",
+    "stoch-norm": "Stochastic normalisation",
+    "co-tuning": "Co-Tuning",
+    "bi-tuning": "Bi-Tuning",
+    "lwf": "Learning without forgetting",
+    "core-tuning": "Core-tuning",
+    "group-dro": "Group DRO",
+    "dfr": "Deep feature reweighting",
 }
 
 

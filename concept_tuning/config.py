@@ -15,11 +15,40 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from concept_tuning.config_methods import (
+    BiTuningConfig,
+    BssConfig,
+    CoreTuningConfig,
+    CoTuningConfig,
+    DeltaConfig,
+    DfrConfig,
+    GroupDroConfig,
+    L2SpConfig,
+    LpFtConfig,
+    LwfConfig,
+    StochNormConfig,
+)
 from concept_tuning.errors import ConfigError
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-MethodName = Literal["scratch", "linear-probe", "vanilla", "concept-tuning"]
+MethodName = Literal[
+    "scratch",
+    "linear-probe",
+    "vanilla",
+    "concept-tuning",
+    "lp-ft",
+    "l2-sp",
+    "delta",
+    "bss",
+    "stoch-norm",
+    "co-tuning",
+    "bi-tuning",
+    "lwf",
+    "core-tuning",
+    "group-dro",
+    "dfr",
+]
 PresetName = Literal["smoke", "quick", "small", "paper"]
 
 METHOD_NAMES: tuple[str, ...] = get_args(MethodName)
@@ -236,6 +265,10 @@ class ConceptTuningConfig:
     transport_tolerance: Annotated[
         float, Field(ge=0, description="Sinkhorn stops below this mean absolute change of the first dual.")
     ] = 1e-3
+    regulariser: Annotated[
+        Literal["none", "l2-sp", "delta"],
+        Field(description="Keep the backbone near its start besides, by the settings of that method's section."),
+    ] = "none"
     prediction: Annotated[
         Literal["mean", "classifier", "front-door"],
         Field(description="The fixed prediction rule: mean of both classifiers' probabilities, or one of them."),
@@ -312,6 +345,17 @@ class RunConfig:
     elpv: ElpvConfig = Field(default_factory=ElpvConfig)
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
     concept_tuning: ConceptTuningConfig = Field(default_factory=ConceptTuningConfig)
+    lp_ft: LpFtConfig = Field(default_factory=LpFtConfig)
+    l2_sp: L2SpConfig = Field(default_factory=L2SpConfig)
+    delta: DeltaConfig = Field(default_factory=DeltaConfig)
+    bss: BssConfig = Field(default_factory=BssConfig)
+    stoch_norm: StochNormConfig = Field(default_factory=StochNormConfig)
+    co_tuning: CoTuningConfig = Field(default_factory=CoTuningConfig)
+    bi_tuning: BiTuningConfig = Field(default_factory=BiTuningConfig)
+    lwf: LwfConfig = Field(default_factory=LwfConfig)
+    core_tuning: CoreTuningConfig = Field(default_factory=CoreTuningConfig)
+    group_dro: GroupDroConfig = Field(default_factory=GroupDroConfig)
+    dfr: DfrConfig = Field(default_factory=DfrConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     engine: EngineConfig = Field(default_factory=EngineConfig)
 

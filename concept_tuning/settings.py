@@ -53,15 +53,44 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+#: The sections that belong to methods, by name, each with the method.
+METHOD_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "concept_tuning": ("concept-tuning",),
+    "lp_ft": ("lp-ft",),
+    "l2_sp": ("l2-sp",),
+    "delta": ("delta",),
+    "bss": ("bss",),
+    "stoch_norm": ("stoch-norm",),
+    "co_tuning": ("co-tuning",),
+    "bi_tuning": ("bi-tuning",),
+    "lwf": ("lwf",),
+    "core_tuning": ("core-tuning",),
+    "group_dro": ("group-dro",),
+    "dfr": ("dfr",),
+}
+
+#: Methods that need group labels, and those that need pre-trained weights; the classes say so too, but load torch.
+NEEDS_GROUPS = ("group-dro", "dfr")
+NEEDS_PRETRAINED = ("l2-sp", "delta", "co-tuning", "lwf")
+
+
+def _regularises(config: RunConfig, method: str) -> bool:
+    """Whether Concept-Tuning takes a rival's regulariser in."""
+    return config.method == "concept-tuning" and config.concept_tuning.regulariser == method
+
+
 #: Settings (by pattern) that have no effect where the condition holds, and why. Naming one is then an
 #: error, not a silent no-op.
 _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
     (r"planted\..*", lambda c: c.data.source != "planted", "it belongs to the data `planted`"),
     (r"elpv\..*", lambda c: c.data.source != "elpv", "it belongs to the data `elpv`"),
-    (
-        r"concept_tuning\..*",
-        lambda c: c.method != "concept-tuning",
-        "it belongs to the method `concept-tuning`",
+    *(
+        (
+            rf"{section}\..*",
+            lambda c, users=users: not any(c.method == user or _regularises(c, user) for user in users),
+            f"it belongs to the method `{users[0]}`",
+        )
+        for section, users in METHOD_SECTIONS.items()
     ),
     (
         r"data\.(validation|test)_fraction",
@@ -181,7 +210,7 @@ def build_config(
         flat["data.source"] = data
     if backbone is not None:
         flat["backbone.architecture"] = backbone
-    given = _parse_overrides(overrides)
+    given = _parse_overrides(overrides, method)
     flat.update(given)
     nested: dict[str, Any] = {"method": method}
     for key, value in flat.items():
@@ -192,12 +221,19 @@ def build_config(
     return config
 
 
-def resolve_key(key: str) -> str:
-    """Return the full name of a setting; raises :class:`ConfigError` naming the nearest one if there is none."""
+def resolve_key(key: str, method: str | None = None) -> str:
+    """Return the full name of a setting; a bare name that several methods have means that of ``method``.
+
+    Raises:
+        ConfigError: if there is none, naming the nearest, or if there are several.
+    """
     full_names = [setting.key for setting in settings()]
     if key in full_names:
         return key
     matches = [name for name in full_names if name.split(".")[1] == key]
+    if len(matches) > 1 and method is not None:
+        own = [name for name in matches if method in METHOD_SECTIONS.get(name.split(".")[0], (method,))]
+        matches = own or matches[:1]  # of another method: refused as idle, with that reason
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -211,15 +247,15 @@ def resolve_key(key: str) -> str:
     raise ConfigError(f"Unknown setting {key!r}.{hint} `concept-tuning settings` lists them all.")
 
 
-def _parse_overrides(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
+def _parse_overrides(overrides: Mapping[str, Any] | Iterable[str], method: str) -> dict[str, Any]:
     if isinstance(overrides, Mapping):
-        return {resolve_key(key): value for key, value in overrides.items()}
+        return {resolve_key(key, method): value for key, value in overrides.items()}
     parsed: dict[str, Any] = {}
     for text in overrides:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"Cannot read setting {text!r}; write it as key=value, e.g. lr=0.03.")
-        full = resolve_key(key.strip())
+        full = resolve_key(key.strip(), method)
         if full in parsed:
             raise ConfigError(f"Setting {full} is given twice.")
         parsed[full] = _parse_value(full, value.strip())

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "concept_tuning"
 LAYERS = {
     "errors": 0,
     "config": 1,
+    "config_methods": 1,
     "settings": 2,
     "data": 3,
     "models": 3,

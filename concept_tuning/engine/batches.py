@@ -60,8 +60,8 @@ class BatchPlan:
             yield [(epoch, int(position)) for position in order[first : first + share]]
 
 
-class TrainingViews(Dataset[tuple[torch.Tensor, int]]):
-    """Augmented views (V, 3, S, S) uint8 and label of a training image in a given epoch."""
+class TrainingViews(Dataset[tuple[torch.Tensor, int, int]]):
+    """Augmented views (V, 3, S, S) uint8, label and group (-1: none) of a training image in a given epoch."""
 
     def __init__(self, split: Split, kinds: tuple[ViewKind, ...], config: DataConfig, seed: int) -> None:
         self._split = split
@@ -69,7 +69,7 @@ class TrainingViews(Dataset[tuple[torch.Tensor, int]]):
         self._config = config
         self._seed = seed
 
-    def __getitem__(self, where: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, where: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
         epoch, position = where
         views = train_views(
             self._split.image(position),
@@ -78,7 +78,8 @@ class TrainingViews(Dataset[tuple[torch.Tensor, int]]):
             config=self._config,
             seed=image_seed(self._seed, epoch, int(self._split.rows[position])),
         )
-        return views, int(self._split.labels[position])
+        groups = self._split.groups
+        return views, int(self._split.labels[position]), -1 if groups is None else int(groups[position])
 
 
 class EvaluationImages(Dataset[torch.Tensor]):

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,34 @@ def start(config: RunConfig, root: Path = ROOT, name: str | None = None) -> RunR
     with controlled(root, make=True):
         path = root / (name or default_run_dir(config, root=root).name.lstrip("."))
         _refuse_taken(path)
-        draft = root / f".starting-{path.name}"
-        try:
-            folder = RunFolder.create(draft, config)
-            write_status(folder, state="queued", message="Waiting its turn", submitted=time.time())
-            draft.rename(path)  # a run is seen with its status or not at all
-            _launch(RunFolder(path), root)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(path, ignore_errors=True)
-            raise
+        _begin(path, config)
     return read_run(path.name, root)
+
+
+def start_together(configs: Mapping[str, RunConfig], root: Path = ROOT) -> list[RunRecord]:
+    """Queue new runs by their names, all of them or none.
+
+    Raises:
+        RunError: as :func:`start`, for any of them; no folder is left behind.
+    """
+    for name in configs:
+        check_name(name)
+    from concept_tuning.engine.session import with_absolute_paths
+
+    root = Path(root).resolve()
+    begun: list[Path] = []
+    with controlled(root, make=True):
+        for name in configs:
+            _refuse_taken(root / name)
+        try:
+            for name, config in configs.items():
+                _begin(root / name, with_absolute_paths(config))
+                begun.append(root / name)
+        except BaseException:
+            for path in begun:
+                _take_back(path)
+            raise
+    return [read_run(name, root) for name in configs]
 
 
 def resume(run: RunRecord) -> RunRecord:
@@ -214,6 +232,28 @@ def _launch(folder: RunFolder, root: Path) -> None:
     except BaseException:
         process.kill()
         raise
+
+
+def _begin(path: Path, config: RunConfig) -> None:
+    """Make a queued run's folder and start its process, or leave nothing behind; the caller holds the controls."""
+    draft = path.with_name(f".starting-{path.name}")
+    try:
+        folder = RunFolder.create(draft, config)
+        write_status(folder, state="queued", message="Waiting its turn", submitted=time.time())
+        draft.rename(path)  # a run is seen with its status or not at all
+        _launch(RunFolder(path), path.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _take_back(path: Path) -> None:
+    """Undo :func:`_begin` while the controls are still held, for which the new process waits."""
+    process = working_process(status_or_empty(RunFolder(path)))
+    if process is not None:
+        _kill(process, path.name)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _at_rest(run: RunRecord, done: str) -> RunRecord:

@@ -151,6 +151,7 @@ def read_metrics(run: RunRecord) -> Metrics:
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
+            float(row["step"])
             rows[row.pop("kind")].append(_flat(row))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"Line {number} of {file} is damaged; the curves cannot be drawn.") from error
@@ -173,7 +174,10 @@ def check_name(name: str) -> str:
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds a run, be it whole or broken."""
-    return any((path / mark).is_file() for mark in _MARKS)
+    try:
+        return any((path / mark).is_file() for mark in _MARKS)
+    except OSError:  # a folder that cannot be looked into
+        return False
 
 
 def working_process(status: Mapping[str, Any]) -> psutil.Process | None:
@@ -259,11 +263,32 @@ def _read_whole(name: str, root: Path, path: Path) -> RunRecord:
         total_steps=int(status["total_steps"]) if "total_steps" in status else None,
         seconds_left=_number(status.get("seconds_left")) if state == "training" else None,
         images_per_second=_number(status.get("images_per_second")),
-        updated=None if updated is None else datetime.fromisoformat(updated),
+        updated=None if updated is None else _time(updated),
         submitted=_number(status.get("submitted")) if state == "queued" else None,
         stopping=working and stop_requested(folder, status.get("pid")),
-        results=folder.read_json("results.json", "splits") if state == "finished" else None,
+        results=_results(folder) if state == "finished" else None,
     )
+
+
+def _time(text: str) -> datetime:
+    """Return a time that can also be counted in seconds since 1970; raises ValueError or OverflowError."""
+    found = datetime.fromisoformat(text)
+    found.timestamp()
+    return found
+
+
+def _results(folder: RunFolder) -> dict[str, Any]:
+    """Return a run's results; raises RunError unless every split has its accuracy, interval and count as numbers."""
+    found = folder.read_json("results.json", "splits")
+    try:
+        for split in found["splits"].values():
+            for name in ("accuracy", "low", "high", "n"):
+                float(split[name])
+            if split.get("worst_group_accuracy") is not None:
+                float(split["worst_group_accuracy"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder.path / 'results.json'} does not hold what it should; it is damaged.") from error
+    return found
 
 
 def _status(folder: RunFolder) -> tuple[dict[str, Any], str, str]:

@@ -15,6 +15,7 @@ Layout::
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import os
@@ -85,7 +86,9 @@ class RunFolder:
             folder.write_json("versions.json", versions())
             folder.write_json("config.json", config.to_dict())
         except OSError as error:
-            raise RunError(f"Cannot write the run folder {path}: {error.strerror}. Name another --run-dir.") from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "the disk is full. Free some space" if full else f"{error.strerror}. Name another --run-dir"
+            raise RunError(f"Cannot write the run folder {path}: {what}, and start again.") from error
         return folder
 
     def _clear_failed_start(self) -> bool:

@@ -14,16 +14,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
+from torch import Tensor
 
 from concept_tuning.config import BackboneConfig, RunConfig
 from concept_tuning.data.registry import SOURCE_NAMES, DataBundle, load_data
 from concept_tuning.data.splits import splits_to_json
 from concept_tuning.data.table import SPLITS
-from concept_tuning.engine.checkpoint import is_disk_full, list_checkpoints, remove_leftovers, storage_message
+from concept_tuning.engine.checkpoint import (
+    is_disk_full,
+    list_checkpoints,
+    remove_leftovers,
+    save_weights,
+    storage_message,
+)
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
+from concept_tuning.engine.run_pictures import RunPictures
 from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir
 from concept_tuning.engine.trainer import Stopped, Trainer, Watcher
-from concept_tuning.errors import DataError, RunError, StudioError, TrainingError
+from concept_tuning.errors import ConfigError, DataError, RunError, StudioError, TrainingError
 from concept_tuning.methods.base import Method
 from concept_tuning.methods.registry import build_method
 from concept_tuning.models.backbone import build_backbone, find_architecture
@@ -181,6 +189,7 @@ def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watche
             torch.manual_seed(config.engine.seed)
             method = _build(config, len(data.class_names), weights=weights, report=watcher.message)
             torch.manual_seed(config.engine.seed + 1 + accelerator.process_index)
+            _refuse_method(method, config, data)
             trainer = Trainer(config, method, data, folder, accelerator=accelerator, status=status, watcher=watcher)
             watcher.message(_plan_message(trainer, data))
             trainer.run()
@@ -196,6 +205,8 @@ def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watche
 def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBundle, device: torch.device) -> None:
     """Read every split once with the best epoch's weights and write predictions and results."""
     load_best_weights(method, folder)
+    if method.finish(RunPictures(config, method, data, device)):
+        save_weights(folder.best_weights, _inference_state(method), {})
     results: dict[str, Any] = {"validation_note": data.validation_note, "splits": {}}
     for name, split in data.splits.items():
         predictions = predict_split(
@@ -212,10 +223,34 @@ def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBund
     folder.write_json("results.json", results)
 
 
+def _inference_state(method: Method) -> dict[str, Tensor]:
+    return {
+        f"{part}.{name}": value.contiguous()
+        for part, module in method.inference_modules().items()
+        for name, value in module.state_dict().items()
+    }
+
+
+def _refuse_method(method: Method, config: RunConfig, data: DataBundle) -> None:
+    """Refuse a method that lacks what it needs of the data or the weights; raises :class:`ConfigError`."""
+    if method.needs_groups and not data.group_names:
+        raise ConfigError(
+            f"{method.name} needs group labels, and {Path(config.data.source).name} has none. Use data with groups "
+            "(planted, elpv, or a CSV file with a group column), or another method."
+        )
+    if method.needs_pretrained and config.backbone.weights == "random":
+        raise ConfigError(
+            f"{method.name} keeps to what the pre-trained network knows, and backbone.weights=random knows nothing. "
+            "Use pre-trained weights, or another method."
+        )
+
+
 def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
     saved: dict[str, Sequence[str]] | None = None
     if (folder.path / "split.json").is_file():
         saved = folder.read_json("split.json", *SPLITS)
+        if not all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in saved.values()):
+            raise RunError(f"{folder.path / 'split.json'} holds no lists of names; the run folder is damaged.")
     data = load_data(config, report=report, splits=saved)
     if (folder.path / "data.json").is_file():
         before = folder.read_json("data.json", "used_fingerprint")["used_fingerprint"]

@@ -24,6 +24,7 @@ from concept_tuning.data.registry import DataBundle
 from concept_tuning.engine.batches import BatchPlan, training_loader
 from concept_tuning.engine.checkpoint import load_last_checkpoint, save_checkpoint, save_weights, storage_message
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
+from concept_tuning.engine.run_pictures import RunPictures
 from concept_tuning.engine.runs import RunFolder, StatusWriter
 from concept_tuning.engine.schedule import build_optimizer, rate_factor, set_learning_rates
 from concept_tuning.errors import RunError, TrainingError
@@ -107,6 +108,8 @@ class Trainer:
             TrainingError: on a non-finite loss or a full disk; the last good checkpoint is intact.
         """
         self._restore()
+        if self.progress.step == 0:
+            self.method.prepare(RunPictures(self.config, self.method, self.data, self.accelerator.device))
         self._cut_metrics()
         loader = training_loader(
             self.data.splits["train"],
@@ -121,8 +124,8 @@ class Trainer:
         with _interrupts() as interrupted:
             self.method.train()
             started = time.monotonic()
-            for views, labels in loader:
-                terms = self._step(views, labels)
+            for views, labels, groups in loader:
+                terms = self._step(views, labels, groups)
                 self._training_seconds += time.monotonic() - started
                 self._report(terms)
                 self._evaluate_if_due()
@@ -133,13 +136,13 @@ class Trainer:
                 self._save_if_due()
                 started = time.monotonic()
 
-    def _step(self, views: Tensor, labels: Tensor) -> dict[str, float]:
+    def _step(self, views: Tensor, labels: Tensor, groups: Tensor) -> dict[str, float]:
         """Do one optimiser step and return the values of the loss terms."""
         step = self.progress.step
         set_learning_rates(self.optimizer, rate_factor(self.config.optim, step, self.total_steps))
         device = self.accelerator.device
         inputs = self._normalised(views.to(device, non_blocking=True))
-        terms, keep = self.module(inputs, labels.to(device), self._context(step))
+        terms, keep = self.module(inputs, labels.to(device), self._context(step, groups.to(device)))
         total = self.method.total(terms)
         values = self._means({**terms, "loss": total})
         self._check_finite(values)
@@ -160,10 +163,16 @@ class Trainer:
         # each view, a (B, 3, H, W) slice, becomes channels-last
         return inputs.permute(1, 0, 3, 4, 2).contiguous().permute(1, 0, 4, 2, 3)
 
-    def _context(self, step: int) -> StepContext:
+    def _context(self, step: int, groups: Tensor) -> StepContext:
         seed = int(np.random.SeedSequence([self.config.engine.seed, step, 0xC0]).generate_state(1, np.uint64)[0] >> 1)
         generator = torch.Generator().manual_seed(seed)
-        return StepContext(generator, self.accelerator.process_index, self.accelerator.num_processes)
+        return StepContext(
+            generator,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            progress=step / self.total_steps,
+            groups=groups if self.data.group_names else None,
+        )
 
     def _means(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Return scalar values averaged over the processes."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,10 @@ class StepContext:
     """Generator on the CPU, seeded by the run's seed and the step alone."""
     rank: int = 0
     processes: int = 1
+    progress: float = 0.0
+    """Share of the training that is done before the step, 0..1."""
+    groups: Tensor | None = None
+    """(B,) int64 group of each image; None where the data has no groups."""
 
     def normal(self, batch: int, *shape: int, device: torch.device) -> Tensor:
         """Return (batch, *shape) standard normal numbers for this process' images."""
@@ -46,12 +50,49 @@ class StepContext:
         return drawn[self.rank * batch : (self.rank + 1) * batch]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures of a split as the network takes them, without augmentation.
+
+    Attributes:
+        images: (B, 3, S, S) float32, normalised, on the method's device.
+        labels: (B,) int64.
+        groups: (B,) int64, or None where the data has no groups.
+    """
+
+    images: Tensor
+    labels: Tensor
+    groups: Tensor | None
+
+
+class PictureSource(Protocol):
+    """The run's pictures, for what a method does with them before or after the training."""
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Yield all pictures of ``train`` or ``val`` once, in their order."""
+        ...
+
+    def group_counts(self) -> Tensor | None:
+        """Return (C, G) int64 training pictures of each class in each group; None where the data has no groups."""
+        ...
+
+
 class Method(nn.Module, ABC):
-    """A way to fine-tune: a backbone, its heads, and the loss terms of a batch."""
+    """A way to fine-tune: a backbone, its heads, and the loss terms of a batch.
+
+    Attributes:
+        name: As in ``method=``.
+        summary: What it does, in a sentence.
+        reference: Where it comes from.
+        needs_groups: Whether it cannot do without group labels.
+        needs_pretrained: Whether it cannot begin with random weights.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     reference: ClassVar[str]
+    needs_groups: ClassVar[bool] = False
+    needs_pretrained: ClassVar[bool] = False
 
     def __init__(self, config: RunConfig, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
@@ -68,6 +109,13 @@ class Method(nn.Module, ABC):
     def term_weights(self) -> Mapping[str, float]:
         """Weight of each loss term in the total."""
         return {"cross_entropy": 1.0}
+
+    def prepare(self, pictures: PictureSource) -> None:
+        """Look at the pictures once, before the first step of a run; what is found must be in the state dict."""
+
+    def finish(self, pictures: PictureSource) -> bool:
+        """Change the best epoch's weights after the training; returns whether anything was changed."""
+        return False
 
     @abstractmethod
     def forward(self, views: Tensor, labels: Tensor, context: StepContext) -> tuple[LossTerms, Keep]:

@@ -18,7 +18,8 @@ from concept_tuning.config import ConceptTuningConfig, RunConfig
 from concept_tuning.losses.bottleneck import gaussian_kl
 from concept_tuning.losses.contrastive import image_contrast
 from concept_tuning.losses.rare_concept import concept_contrast
-from concept_tuning.methods.base import Keep, LossTerms, Method, StepContext, ViewKind, pool
+from concept_tuning.methods.base import Keep, LossTerms, Method, PictureSource, StepContext, ViewKind, pool
+from concept_tuning.methods.starting_point import build_starting_point, without_weight_decay
 from concept_tuning.models.backbone import Backbone
 from concept_tuning.models.class_queue import ClassQueue
 from concept_tuning.models.front_door import FrontDoorHead
@@ -81,6 +82,7 @@ class ConceptTuning(Method):
         if parts.concept_weight > 0:
             self.concept_queue = ClassQueue(num_classes, parts.queue_size, (parts.concepts, num_classes))
             self.patch_size = patch_size(backbone, config)
+        self.starting_point = build_starting_point(parts.regulariser, config, backbone)
 
     @property
     def uses_keys(self) -> bool:
@@ -105,7 +107,18 @@ class ConceptTuning(Method):
             "bottleneck_kl": self.parts.beta,
             "image_contrast": self.parts.image_weight,
             "concept_contrast": self.parts.concept_weight,
+            **({} if self.starting_point is None else self.starting_point.term_weights),
         }
+
+    def prepare(self, pictures: PictureSource) -> None:
+        """Prepare the regulariser, if there is one."""
+        if self.starting_point is not None:
+            self.starting_point.prepare(pictures)
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """See :meth:`Method.parameter_groups`; a regulariser's terms stand in for the weight decay."""
+        groups = super().parameter_groups()
+        return groups if self.starting_point is None else without_weight_decay(groups)
 
     def forward(self, views: Tensor, labels: Tensor, context: StepContext) -> tuple[LossTerms, Keep]:
         """See :meth:`Method.forward`."""
@@ -113,6 +126,8 @@ class ConceptTuning(Method):
         terms: LossTerms = {"cross_entropy": self.cross_entropy(query.logits, labels)}
         if self.front_door is not None:
             terms.update(self._front_door_terms(query.feature_map, labels, context))
+        if self.starting_point is not None:
+            terms.update(self.starting_point.terms(self, views[:, 0], query.feature_map))
         if not self.uses_keys:
             return terms, {}
         keep: Keep = {"labels": labels}

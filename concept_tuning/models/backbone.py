@@ -224,7 +224,7 @@ def find_architecture(name: str) -> str:
 
 
 def create_network(architecture: str, *, image_size: int, **arguments: Any) -> nn.Module:
-    """Create a timm network without classifier, as free of its input size as timm lets it be.
+    """Create a timm network, as free of its input size as timm lets it be; without classifier but for ``num_classes``.
 
     Raises:
         ConfigError: if it cannot be built for ``image_size``.
@@ -251,10 +251,11 @@ def last_batch_norm(backbone: Backbone) -> nn.Module | None:
 
 
 def _create(architecture: str, image_size: int, arguments: dict[str, Any]) -> nn.Module:
+    arguments = {"num_classes": 0, **arguments}
     if arguments.get("pretrained"):
-        return timm.create_model(architecture, num_classes=0, **arguments)
+        return timm.create_model(architecture, **arguments)
     try:
-        return timm.create_model(architecture, pretrained=False, num_classes=0, **arguments)
+        return timm.create_model(architecture, **arguments)
     except _REFUSALS as error:
         raise ConfigError(_size_message(None, architecture, image_size, error)) from error
 

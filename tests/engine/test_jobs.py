@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from concept_tuning.config import RunConfig
+from concept_tuning.engine import jobs
 from concept_tuning.engine.checkpoint import list_checkpoints
-from concept_tuning.engine.jobs import LOG, delete, rename, request_stop, resume, start, stop
+from concept_tuning.engine.jobs import LOG, delete, rename, request_stop, resume, start, start_together, stop
 from concept_tuning.engine.records import RunRecord, list_runs, read_metrics, read_run
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import start_run
@@ -282,7 +283,7 @@ def test_a_start_that_fails_leaves_nothing_behind(root: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match="No space left"):
+        with pytest.raises(RunError, match="disk is full"):
             start(RunConfig(), root, "one")
     assert [path for path in root.iterdir() if path.is_dir()] == []
     (root / "one").mkdir()
@@ -291,6 +292,36 @@ def test_a_start_that_fails_leaves_nothing_behind(root: Path, monkeypatch: pytes
     (root / "file").touch()
     with pytest.raises(RunError, match="Cannot work in"):
         start(RunConfig(), root / "file", "one")
+
+
+def test_runs_that_are_started_together_are_started_all_or_none(root: Path, monkeypatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(jobs, "_launch", lambda folder, root: begun.append(folder.path.name))
+    configs = {name: RunConfig() for name in ("one", "two", "three")}
+    (root / "three").mkdir()
+    with pytest.raises(RunError, match="'three' is taken"):
+        start_together(configs, root)
+    with pytest.raises(RunError, match="cannot be the name"):
+        start_together(configs | {"../four": RunConfig()}, root)
+    assert (begun, list_runs(root)) == ([], [])
+    (root / "three").rmdir()
+    assert [run.name for run in start_together(configs, root)] == begun == list(configs)
+
+
+def test_a_start_that_fails_takes_those_before_it_back(root: Path, monkeypatch) -> None:
+    launched: list[subprocess.Popen] = []
+
+    def launch(folder: RunFolder, root: Path) -> None:
+        if launched:
+            raise RunError("The disk is full.")
+        launched.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        write_status(folder, **(folder.status() | {"pid": launched[0].pid}))
+
+    monkeypatch.setattr(jobs, "_launch", launch)
+    with pytest.raises(RunError, match="disk is full"):
+        start_together({"one": RunConfig(), "two": RunConfig()}, root)
+    assert launched[0].wait(5) == -signal.SIGKILL
+    assert [path.name for path in root.iterdir() if path.is_dir()] == []
 
 
 def test_a_resume_that_fails_says_so_and_can_be_repeated(at_rest, root: Path, monkeypatch) -> None:

@@ -76,7 +76,7 @@ def test_a_dead_child_that_nobody_asked_after_is_dead() -> None:
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
 def test_a_run_at_rest_needs_no_process(state: str, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RunConfig())
-    folder.write_json("results.json", {"splits": {"test": {"accuracy": 0.5}}})
+    folder.write_json("results.json", {"splits": {"test": {"accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 80}}})
     written(folder, state=state, pid=dead_pid(), step=2, total_steps=8, seconds_left=3)
     run = read_run("run", tmp_path)
     assert (run.state, run.seconds_left, run.working) == (state, None, False)
@@ -113,6 +113,7 @@ def test_what_is_no_run_is_passed_over(tmp_path: Path) -> None:
         ("status.json", '{"state": "stopped", "step": "many"}'),
         ("status.json", '{"state": "stopped", "step": 1e999}'),
         ("status.json", '{"state": "stopped", "updated": "yesterday"}'),
+        ("status.json", '{"state": "stopped", "updated": "0001-01-01T00:00:00"}'),
         ("status.json", '{"state": "finished"}'),
     ],
 )
@@ -127,6 +128,34 @@ def test_a_damaged_run_is_listed_as_broken_with_the_reason(file: str, content, t
     assert (bad.state, good.state) == ("broken", "interrupted")
     assert len(bad.message) > 20
     assert not bad.working
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        [],
+        {"test": None},
+        {"test": {}},
+        {"test": {"accuracy": "x", "low": 0, "high": 1, "n": 3}},
+        {"test": {"accuracy": 0.5, "low": 0, "high": 1, "n": 3, "worst_group_accuracy": "none"}},
+    ],
+)
+def test_a_finished_run_with_odd_results_is_broken_and_the_others_are_not(splits: object, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "bad", RunConfig())
+    written(folder, state="finished")
+    folder.write_json("results.json", {"splits": splits})
+    RunFolder.create(tmp_path / "good", RunConfig())
+    bad, good = list_runs(tmp_path)
+    assert (bad.state, good.state) == ("broken", "interrupted")
+    assert "results.json" in bad.message
+
+
+@pytest.mark.parametrize("row", ['{"kind": "evaluation", "accuracy": 1}', '{"kind": "step", "step": "x"}'])
+def test_curves_without_steps_are_damaged(row: str, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RunConfig())
+    folder.metrics_file.write_text(f"{row}\n")
+    with pytest.raises(RunError, match="Line 1 of"):
+        read_metrics(read_run("run", tmp_path))
 
 
 def test_curves_come_by_term_and_a_half_written_line_is_left_out(tmp_path: Path) -> None:

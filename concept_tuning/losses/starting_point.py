@@ -1,0 +1,83 @@
+"""Distances from where fine-tuning began: of the parameters (L2-SP) and of the feature map (DELTA)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def half_squared_distance(values: Iterable[Tensor], start: Iterable[Tensor]) -> Tensor:
+    """Return half the squared Euclidean distance of parameters from their start, a scalar in float32 at least.
+
+    The term of L2-SP (Li et al., ICML 2018, arXiv 1802.01483, equation 2) without its weight alpha.
+
+    Raises:
+        ValueError: if the numbers or shapes of the two differ.
+    """
+    pairs = list(zip(values, start, strict=True))
+    for value, first in pairs:
+        if value.shape != first.shape:
+            raise ValueError(f"a parameter has shape {tuple(value.shape)}, and had {tuple(first.shape)} at the start")
+    if not pairs:
+        return torch.zeros(())
+    return torch.stack([(value.float() - first.float()).pow(2).sum() for value, first in pairs]).sum() / 2
+
+
+def half_squared_norm(values: Iterable[Tensor]) -> Tensor:
+    """Return half the squared Euclidean norm of parameters, a scalar in float32 at least."""
+    found = [value.float().pow(2).sum() for value in values]
+    return torch.stack(found).sum() / 2 if found else torch.zeros(())
+
+
+def feature_map_distance(maps: Tensor, start: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the distance of feature maps from those at the start, averaged over the images.
+
+    DELTA (Li et al., ICLR 2019, arXiv 1901.09229, equations 3 and 5): the squared Euclidean distance of each
+    channel's map, weighted by the channel's attention; here divided by the number of cells, so that it does not
+    grow with the input, and multiplied by the number of channels, so that equal weights of 1 / D are no attention.
+
+    Args:
+        maps: (B, D, h, w).
+        start: (B, D, h, w) of the same pictures, by the network at its start.
+        weights: (D,) >= 0 with sum 1; None: 1 / D each.
+
+    Returns:
+        Scalar >= 0, in float32 at least; half the weighted sum, as in the authors' code.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    if maps.ndim != 4 or maps.shape != start.shape:
+        raise ValueError(f"maps must be (B, D, h, w) alike, got {tuple(maps.shape)} and {tuple(start.shape)}")
+    channels = maps.shape[1]
+    if weights is not None and weights.shape != (channels,):
+        raise ValueError(f"weights must be ({channels},), got {tuple(weights.shape)}")
+    distances = (maps.float() - start.float()).pow(2).mean((2, 3))
+    weighted = distances.sum(1) if weights is None else channels * (distances @ weights.float())
+    return weighted.mean() / 2
+
+
+def channel_attention(pooled: Tensor, labels: Tensor, classifier: Tensor, bias: Tensor) -> Tensor:
+    """Return DELTA's weights of the last feature map's channels, (D,) with sum 1.
+
+    Equation 6 of arXiv 1901.09229: the softmax over channels of how much the loss rises without one. Without
+    channel j the pooled feature j is 0, so each logit falls by its weight times the feature: no pass is needed.
+
+    Args:
+        pooled: (n, D) pooled feature maps of the network at its start.
+        labels: (n,) int64.
+        classifier: (C, D) weights of a classifier trained on such features.
+        bias: (C,) its bias.
+    """
+    logits = pooled @ classifier.T + bias
+    base = torch.nn.functional.cross_entropy(logits, labels)
+    rises = []
+    for channels in torch.arange(pooled.shape[1], device=pooled.device).split(64):
+        without = logits[:, None, :] - pooled[:, channels, None] * classifier.T[channels]
+        losses = torch.nn.functional.cross_entropy(
+            without.flatten(0, 1), labels.repeat_interleave(len(channels)), reduction="none"
+        )
+        rises.append(losses.view(-1, len(channels)).mean(0) - base)
+    return torch.cat(rises).softmax(0)

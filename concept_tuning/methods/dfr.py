@@ -1,0 +1,143 @@
+"""Deep feature reweighting: the last layer anew on balanced groups (Kirichenko et al., ICLR 2023, arXiv 2204.02937)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from concept_tuning.errors import TrainingError
+from concept_tuning.methods.base import Keep, LossTerms, Method, PictureSource, StepContext, pool
+
+#: Inverse strengths of the l1 penalty that are tried, as in the authors' code.
+_STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
+#: Fewest pictures of the rarest class within a group for half of them to choose the strength.
+_ENOUGH = 4
+
+
+class Dfr(Method):
+    """Plain fine-tuning; then a logistic regression on pooled features, fitted to groups of equal size.
+
+    Section 5 of the paper: the pictures are standardised, a sample with as many pictures of every class within a
+    group is drawn several times, and the fitted classifiers are averaged. The strength of the l1 penalty is chosen by
+    the worst group of the half that was not fitted to. Cells without pictures are passed over, as is said in the
+    paper of groups that do not exist. By default it is fitted to validation, whose groups it then needs to know;
+    validation accuracy afterwards is of pictures that it has seen.
+    """
+
+    name = "dfr"
+    summary = "Plain fine-tuning, then the last layer anew on groups of equal size; needs group labels."
+    reference = "Kirichenko et al., ICLR 2023, arXiv 2204.02937, section 5"
+    needs_groups = True
+
+    def forward(self, views: Tensor, labels: Tensor, context: StepContext) -> tuple[LossTerms, Keep]:
+        """See :meth:`Method.forward`; the same as plain fine-tuning."""
+        logits = self.classifier(pool(self.backbone(views[:, 0])))
+        return {"cross_entropy": self.cross_entropy(logits, labels)}, {}
+
+    @torch.no_grad()
+    def finish(self, pictures: PictureSource) -> bool:
+        """Fit the last layer anew."""
+        split = "val" if self.config.dfr.data == "validation" else "train"
+        features, labels, groups = self._features(pictures, split)
+        weights, bias = retrained_classifier(
+            features,
+            labels,
+            groups,
+            classes=self.classifier.out_features,
+            subsets=self.config.dfr.subsets,
+            seed=self.config.engine.seed,
+        )
+        self.classifier.weight.copy_(torch.from_numpy(weights))
+        self.classifier.bias.copy_(torch.from_numpy(bias))
+        return True
+
+    def _features(self, pictures: PictureSource, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        training = self.training
+        self.eval()
+        try:
+            batches = [(pool(self.backbone(batch.images)).float(), batch) for batch in pictures.batches(split)]
+        finally:
+            self.train(training)
+        groups = [batch.groups for _, batch in batches]
+        if any(found is None for found in groups):
+            raise TrainingError("dfr needs group labels, and these pictures have none.")
+        return (
+            torch.cat([features for features, _ in batches]).cpu().numpy(),
+            torch.cat([batch.labels for _, batch in batches]).cpu().numpy(),
+            torch.cat([found for found in groups if found is not None]).cpu().numpy(),
+        )
+
+
+def retrained_classifier(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, classes: int, subsets: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a last layer to samples in which every class within a group has as many pictures.
+
+    Args:
+        features: (n, D) float32.
+        labels: (n,) int64, 0..C-1; every class has pictures.
+        groups: (n,) int64.
+        classes: Number C of classes.
+        subsets: Balanced samples whose classifiers are averaged.
+        seed: Of the samples.
+
+    Returns:
+        (C, D) float32 weights and (C,) float32 bias for features as they are, not standardised.
+
+    Raises:
+        TrainingError: if a class has no pictures.
+    """
+    missing = set(range(classes)) - set(labels.tolist())
+    if missing:
+        raise TrainingError(f"dfr needs pictures of every class, and class {min(missing)} has none in that split.")
+    mean, deviation = features.mean(0), features.std(0) + 1e-8
+    scaled = (features - mean) / deviation
+    cells = labels * (int(groups.max()) + 1) + groups
+    random = np.random.default_rng(seed)
+    strength = _chosen_strength(scaled, labels, cells, random)
+    found = []
+    for _ in range(subsets):
+        rows = _balanced(cells, random)
+        found.append(_fitted(scaled[rows], labels[rows], strength, classes))
+    weights = np.mean([weight for weight, _ in found], axis=0) / deviation
+    bias = np.mean([shift for _, shift in found], axis=0) - weights @ mean
+    return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def _chosen_strength(scaled: np.ndarray, labels: np.ndarray, cells: np.ndarray, random: np.random.Generator) -> float:
+    """Return the strength whose classifier of one half is best in the worst cell of the other."""
+    classes, least = int(labels.max()) + 1, np.unique(cells, return_counts=True)[1].min()
+    if least < _ENOUGH:
+        return _STRENGTHS[0]
+    half = np.zeros(len(cells), dtype=bool)
+    for cell in np.unique(cells):
+        rows = random.permutation(np.flatnonzero(cells == cell))
+        half[rows[: len(rows) // 2]] = True
+    rows = np.flatnonzero(half)[_balanced(cells[half], random)]
+    worst = []
+    for strength in _STRENGTHS:
+        weights, bias = _fitted(scaled[rows], labels[rows], strength, classes)
+        right = (scaled[~half] @ weights.T + bias).argmax(1) == labels[~half]
+        worst.append(min(right[cells[~half] == cell].mean() for cell in np.unique(cells)))
+    return _STRENGTHS[int(np.argmax(worst))]
+
+
+def _balanced(cells: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return rows in which every cell that has any is as frequent as the rarest."""
+    kinds, counts = np.unique(cells, return_counts=True)
+    chosen = [random.choice(np.flatnonzero(cells == kind), counts.min(), replace=False) for kind in kinds]
+    return np.sort(np.concatenate(chosen))
+
+
+def _fitted(scaled: np.ndarray, labels: np.ndarray, strength: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (C, D) weights and (C,) bias of an l1-penalised logistic regression, one class against the rest."""
+    weights, bias = np.zeros((classes, scaled.shape[1])), np.zeros(classes)
+    for label in range(classes):
+        fit = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", max_iter=1000, random_state=0)
+        fit.fit(scaled, labels == label)
+        weights[label], bias[label] = fit.coef_[0], fit.intercept_[0]
+    if classes == 2:  # two against each other, not each against the rest
+        weights, bias = weights / 2, bias / 2
+    return weights, bias
