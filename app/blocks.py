@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from app.look import fit_key
 from app.markdown import plain
 
 if TYPE_CHECKING:
@@ -52,5 +53,12 @@ def show_blocks(blocks: Sequence[Block], *, key: str) -> None:
 
 
 def show_figure(figure: go.Figure, *, key: str, **options: Any) -> Any:
-    """Show a figure as it was drawn, in both themes, and return its selection if ``on_select`` asks for one."""
-    return st.plotly_chart(figure, width="stretch", theme=None, key=key, config={"displayModeBar": False}, **options)
+    """Show a figure as it was drawn, in both themes, and return its selection if ``on_select`` asks for one.
+
+    One that says in ``layout.meta`` how high it is for its width is no higher than that.
+    """
+    fit = (figure.layout.meta or {}).get("fit")
+    with st.container(key=fit_key(fit, key) if fit else None):
+        return st.plotly_chart(
+            figure, width="stretch", theme=None, key=key, config={"displayModeBar": False}, **options
+        )

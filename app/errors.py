@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import streamlit as st
+from streamlit.errors import FragmentHandledException
 
+from app.markdown import plain
 from concept_tuning.errors import StudioError
 
 _LOG = logging.getLogger(__name__)
@@ -19,10 +21,10 @@ def shown_errors() -> Iterator[None]:
     try:
         yield
     except StudioError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
     except Exception as error:
-        # Streamlit stops and reruns scripts by exceptions of its own, which are no errors.
-        if type(error).__module__.startswith("streamlit.runtime"):
+        # Streamlit stops and reruns scripts, and ends failed fragments, by exceptions of its own, which are no errors.
+        if isinstance(error, FragmentHandledException) or type(error).__module__.startswith("streamlit.runtime"):
             raise
         _LOG.exception("The page failed")
         st.error(

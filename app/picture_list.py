@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from concept_tuning.diagnostics.thumbnails import Thumbnails
     from concept_tuning.report.picture_lists import ListedPicture
 
-_FIRST, _MOST, _WIDTH = 12, 60, 128
+_FIRST, _MOST = 12, 60
 
 
 def show_pictures(pictures: Sequence[ListedPicture], thumbnails: Thumbnails, *, key: str) -> None:
@@ -24,10 +24,10 @@ def show_pictures(pictures: Sequence[ListedPicture], thumbnails: Thumbnails, *, 
             "No pictures here." if not pictures else f"{len(pictures)} pictures, none of which was kept as a thumbnail."
         )
         return
-    more = len(kept) > _FIRST and st.toggle(f"Show {min(len(kept), _MOST)}, not only {_FIRST}", key=f"{key}-more")
+    more = len(kept) > _FIRST and st.toggle(f"Show {min(len(kept), _MOST)} pictures", key=f"{key}-more")
     shown = kept[: _MOST if more else _FIRST]
-    with st.container(horizontal=True, gap="small"):
+    with st.container(key=f"pictures-{key}"):
         for one in shown:
-            st.image(thumbnails.file(one.key), caption=plain(one.text), alt=f"{one.key}: {one.text}", width=_WIDTH)
+            st.image(thumbnails.file(one.key), caption=plain(one.text), alt=f"{one.key}: {one.text}", width="stretch")
     if len(shown) < len(pictures):
         st.caption(f"{len(shown)} of {len(pictures)} pictures.")

@@ -1,4 +1,6 @@
-"""What pages share: cached results and runs, the chosen diagnosis, and locks. Nothing else in the app caches or locks.
+"""What the dashboard's pages share: cached results and runs, the chosen diagnosis, and locks.
+
+No other module of the dashboard caches for all sessions or locks; the Gradio demo, a process of its own, is apart.
 
 Cached functions take the file's time of change as a key, so that a diagnosis or run that was made anew is read anew.
 """
@@ -7,15 +9,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 from pydantic import TypeAdapter
+
+from app.markdown import plain
+from concept_tuning.diagnostics.words import MINUS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +46,7 @@ DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 #: Record of `benchmarks/detector_sweep.py`.
 SWEEP = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "detector_sweep.json"
 DEMO_LABEL = "Demo: planted birds"
+_FOLDER = "diagnosis-folder"
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,14 @@ class Source:
 def diagnoses() -> list[Source]:
     """Return the diagnoses there are: the demo, then those below the folder of runs, newest first."""
     found = [Source(DEMO_LABEL, DEMO / "diagnosis")] if (DEMO / "diagnosis" / "diagnosis.json").is_file() else []
-    files = sorted(ROOT.glob("**/diagnosis.json"), key=lambda path: -path.stat().st_mtime) if ROOT.is_dir() else []
-    return found + [Source(str(path.parent.relative_to(ROOT)), path.parent) for path in files]
+    files = sorted(ROOT.glob("**/diagnosis.json"), key=lambda path: -_stamp(path)) if ROOT.is_dir() else []
+    return found + [Source(_label(path.parent), path.parent) for path in files]
+
+
+def _label(folder: Path) -> str:
+    """Return what a diagnosis below the folder of runs is called, which is never the demo's label."""
+    name = str(folder.relative_to(ROOT))
+    return f"./{name}" if name == DEMO_LABEL else name
 
 
 def choose_diagnosis() -> Diagnosis | None:
@@ -76,23 +89,40 @@ def choose_diagnosis() -> Diagnosis | None:
         return None
     wanted = st.session_state.get("diagnosis", st.query_params.get("diagnosis"))
     labels = list(known)
+    if wanted is not None and wanted not in known:
+        st.warning(f"There is no diagnosis {plain(wanted)}; this is {plain(labels[0])}.", icon=":material/warning:")
     label = st.sidebar.selectbox(
         "Diagnosis",
         labels,
         index=labels.index(wanted) if wanted in known else 0,
+        format_func=lambda name: _words(name, str(known[name]), _stamp(known[name] / "diagnosis.json")),
         help="Which runs to look at. Make others on the Train page, or with `concept-tuning diagnose`.",
     )
     st.session_state["diagnosis"] = label
-    if label != labels[0]:
-        st.query_params["diagnosis"] = label
-    else:
+    st.session_state[_FOLDER] = known[label]
+    if label == DEMO_LABEL:
         st.query_params.pop("diagnosis", None)
+    else:
+        st.query_params["diagnosis"] = label
     return read_diagnosis(known[label])
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _words(label: str, path: str, stamp: int) -> str:
+    """Return a diagnosis in words: the demo's label, else its folder's name and its runs."""
+    if label == DEMO_LABEL:
+        return label
+    try:
+        runs = json.loads((Path(path) / "diagnosis.json").read_text(encoding="utf-8"))["runs"]
+        return f"{Path(path).name}: {', '.join(str(run['name']) for run in runs)}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return label
 
 
 def chosen_folder() -> Path:
     """Return the folder of the diagnosis that :func:`choose_diagnosis` returned."""
-    return {source.label: source.path for source in diagnoses()}[st.session_state["diagnosis"]]
+    folder: Path = st.session_state[_FOLDER]
+    return folder
 
 
 def read_diagnosis(path: Path) -> Diagnosis:
@@ -106,12 +136,33 @@ def read_showcase() -> Showcase | None:
     return _showcase(str(path), _stamp(path)) if path.is_file() else None
 
 
+def demo_verdict(methods: set[str]) -> str | None:
+    """Return what the demo's diagnosis says of the accuracies of two methods; None where it says nothing.
+
+    Read without the libraries that the whole diagnosis needs, so that the first page opens at once.
+    """
+    for path in sorted((DEMO / "diagnosis" / "results").glob("*_verdict.json")):
+        try:
+            verdicts = json.loads(path.read_text(encoding="utf-8"))["verdicts"]
+            found = [one["accuracy"]["sentence"] for one in verdicts if set(one.get("names", ())) == methods]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue
+        if found:
+            return re.sub(r"(?<= )-(?=\d)", MINUS, str(found[0]))
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class SharedRun:
     """A run's model that sessions share; hold the lock while it is used, since explanations put hooks on it."""
 
     subject: Subject
     lock: threading.Lock
+    _named: dict[str, Subject] = field(default_factory=dict)
+
+    def named(self, name: str) -> Subject:
+        """Return the run under the name that a diagnosis gives it; what is computed of the model once is kept."""
+        return self._named.setdefault(name, replace(self.subject, name=name))
 
 
 def shared_run(path: Path) -> SharedRun:
@@ -213,12 +264,14 @@ def habitat_guesses() -> list[HabitatGuess]:
 
 
 def survey_data(config: RunConfig) -> Survey:
-    """Return what the data of a run holds, kept for a minute; after :func:`check_data`, with every picture checked.
+    """Return what the data of a run holds, kept a minute; for five after :func:`check_data`, with all pictures checked.
 
     Raises:
         DataError: if the data cannot be used.
     """
-    return _checked().get(_data_key(config)) or _survey(_data_key(config))
+    key = _data_key(config)
+    checked = _checked(key)
+    return checked[0] if checked else _survey(key)
 
 
 def check_data(config: RunConfig, progress: Callable[[int, int], None]) -> Survey:
@@ -226,7 +279,7 @@ def check_data(config: RunConfig, progress: Callable[[int, int], None]) -> Surve
     from concept_tuning.data.survey import survey
 
     found = survey(config, check=True, progress=progress)
-    _checked()[_data_key(config)] = found
+    _checked(_data_key(config))[:] = [found]
     return found
 
 
@@ -237,14 +290,21 @@ def training_figures(runs: Sequence[RunRecord]) -> tuple[go.Figure, dict[str, go
 
 
 def _data_key(config: RunConfig) -> str:
-    """Return what decides about the data, as text: the settings and the source's time of change."""
+    """Return what decides about the data, as text: the settings, and when source and the folders in it last changed."""
     values = {name: part for name, part in config.to_dict().items() if name in ("data", "planted", "elpv")}
-    return json.dumps([values, _stamp(Path(config.data.source))])
+    source = Path(config.data.source)
+    try:
+        inner = sorted(path for path in source.iterdir() if path.is_dir()) if source.is_dir() else []
+        inner += [path for folder in inner for path in sorted(folder.iterdir()) if path.is_dir()]
+    except OSError:
+        inner = []
+    return json.dumps([values, [_stamp(path) for path in (source, *inner)]])
 
 
-@st.cache_resource(show_spinner=False)
-def _checked() -> dict[str, Survey]:
-    return {}
+@st.cache_resource(max_entries=16, ttl=300, show_spinner=False)
+def _checked(key: str) -> list[Survey]:
+    """Return a place for what was found of the data of this key; empty until it was checked."""
+    return []
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -352,10 +412,6 @@ def _asked(
     from concept_tuning.diagnostics.one_picture import pick_pictures
 
     pictures = pick_pictures(run_data(Path(path)), keys, split=split)
-    with shared_run(Path(path)).lock:
-        return _question(_named(path, stamp, name), pictures)
-
-
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _named(path: str, stamp: int, name: str) -> Subject:
-    return replace(shared_run(Path(path)).subject, name=name)
+    shared = shared_run(Path(path))
+    with shared.lock:
+        return _question(shared.named(name), pictures)

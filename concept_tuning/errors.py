@@ -19,6 +19,10 @@ class DataError(StudioError):
     """The data cannot be used as given: a missing folder, an empty class, an unsafe archive."""
 
 
+class ArchiveError(DataError):
+    """An archive is damaged, unsafe or empty: nothing in it can be used."""
+
+
 class WeightsError(StudioError):
     """A backbone or its pre-trained weights cannot be had or do not match."""
 

@@ -22,7 +22,7 @@ def test_diagnose_writes_results_a_report_and_the_findings(runs, tmp_path, capsy
     out = tmp_path / "out"
     assert diagnose(*runs, "--out", str(out), "--images", "0", "--only", "predictions", "verdict", "ledger") == 0
     printed = capsys.readouterr()
-    assert "- vanilla has " in printed.out
+    assert "vanilla has " in printed.out
     assert f"Report: {out / 'report.html'}" in printed.out
     assert "Predictions and mistakes" in printed.err
     overview = json.loads((out / "diagnosis.json").read_text())

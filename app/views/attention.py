@@ -7,6 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from app import state
+from app.choice import choose_one
 from app.errors import shown_errors
 from app.markdown import plain
 from app.views import (
@@ -44,8 +45,15 @@ def render() -> None:
     key = attention_gallery.chosen(pictures)
     attention_gallery.show(pictures, key)
     one = ChosenPicture(pictures, key)
-    _heading(one)
-    if not attention_guess.show(one):
+    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+        _heading(one)
+        on = attention_guess.offer()
+    if one.image is None:
+        st.info(
+            "This picture was not kept as a thumbnail, and no run's folder is there to read it from. Choose another.",
+            icon=":material/info:",
+        )
+    if not attention_guess.show(one, on=on):
         return
     attention_looks.show_maps(one)
     _details(one)
@@ -56,13 +64,12 @@ def _details(one: ChosenPicture) -> None:
     """Show one part of what is known besides."""
     with shown_errors():
         wanted = st.query_params.get("part")
-        part = st.segmented_control(
+        part = choose_one(
             "Look closer",
             list(PARTS),
-            default=wanted if wanted in PARTS else "concepts",
-            format_func=lambda name: PARTS[name][0],
             key="attention-part",
-            required=True,
+            default=wanted if wanted in PARTS else None,
+            words=lambda name: PARTS[name][0],
         )
         st.query_params["part"] = part
         PARTS[part][1](one)
@@ -72,10 +79,5 @@ def _heading(one: ChosenPicture) -> None:
     names = one.pictures.diagnosis.overview.class_names
     label = plain(names[one.label]) if one.label is not None else "unknown class"
     group = f", {plain(one.group)}" if one.group else ""
-    st.subheader(f"A {label}{group}", anchor="picture")
-    st.caption(plain(one.key))
-    if one.image is None:
-        st.info(
-            "This picture was not kept as a thumbnail, and no run's folder is there to read it from. Choose another.",
-            icon=":material/info:",
-        )
+    st.subheader(f"A {label}{group}", anchor="picture", width="content")
+    st.caption(plain(one.key), width="content")

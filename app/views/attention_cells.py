@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from app.blocks import show_figure
+from app.choice import choose_one
 from app.clicks import clicked
 from app.errors import shown_errors
 from app.markdown import plain
@@ -31,7 +32,7 @@ def show(one: ChosenPicture) -> None:
             return
         run = next(iter(found))
         if len(found) > 1:
-            run = st.segmented_control("Run", list(found), default=run, required=True, key="attention-cell-run")
+            run = choose_one("Run", list(found), key="attention-cell-run")
         result: PositionMaps = found[run]
         place = result.keys.index(one.key)
         concepts = one.result("concept-maps", run)
@@ -47,7 +48,7 @@ def show(one: ChosenPicture) -> None:
 def _choose_cell(one: ChosenPicture, mean: np.ndarray, concepts: ConceptMaps | None) -> tuple[int, int]:
     """Show the picture to click, and what does the same by keyboard; return row and column from 0."""
     from concept_tuning.figures.cell_grid import cell_figure
-    from concept_tuning.figures.tiles import merge_equal
+    from concept_tuning.figures.tiles import merge_equal, numbers_label
 
     rows, columns = mean.shape
     for name, most in ((_ROW, rows), (_COLUMN, columns)):
@@ -56,9 +57,14 @@ def _choose_cell(one: ChosenPicture, mean: np.ndarray, concepts: ConceptMaps | N
     patches = []
     if concepts is not None:
         boxes = concepts.boxes[concepts.keys.index(one.key)] / concepts.image_size
-        patches = [(corners, " ".join(str(n + 1) for n in places)) for corners, places in merge_equal(boxes)]
+        patches = [(corners, numbers_label(places)) for corners, places in merge_equal(boxes)]
     chart = "attention-cells"
-    caption = "Click a cell to see where it attends. Yellow: the concept patches by number, 1 tells the class best."
+    caption = "Click a cell to see where it attends. Solid orange frame: the chosen cell."
+    if patches:
+        caption += (
+            " Dashed yellow frames: the concept patches by number, 1 tells the class best; a patch lies around the "
+            "place where its channels fire most and need not follow the cells."
+        )
     assert one.image is not None
     show_figure(
         cell_figure(one.key, one.image, (rows, columns), marked=[cell], patches=patches, page=300),

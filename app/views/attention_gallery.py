@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 _PICTURE, _MOVED, _PAGE = "attention-picture", "attention-moved", "attention-page"
 _SCOPE, _CLASS, _GROUP, _ANSWERS = "attention-scope", "attention-class", "attention-group", "attention-answers"
 _DIAGNOSED, _WHOLE = "diagnosed", "whole split"
-_ANY = "any"
-#: Pictures at once, and their width in pixels.
-_AT_ONCE, _WIDTH = 12, 96
-#: Makes the whole tile take the click of the button below the picture, which stays reachable by keyboard.
+#: Pictures at once, which are one row.
+_AT_ONCE = 8
+#: Makes the whole tile take the click of the button below the picture, which stays reachable by keyboard. A row that
+#: is too wide for the page can be pushed sideways.
 _STYLE = """<style>
+[class*="st-key-attention-row-"] {display: grid !important; grid-auto-flow: column; gap: 0.5rem; overflow-x: auto;
+ grid-auto-columns: minmax(5.25rem, 7.5rem); padding: 2px;}
+[class*="st-key-attention-row-"] > div {width: auto !important; min-width: 0 !important;}
 [class*="st-key-attention-tile-"] {position: relative; gap: 0.25rem;}
 [class*="st-key-attention-tile-"] :is(div, span, button, p) {position: static;}
 [class*="st-key-attention-tile-"] [data-testid="stElementToolbar"] {display: none;}
@@ -63,7 +66,11 @@ def show(pictures: PictureList, key: str) -> None:
         st.rerun()
     with shown_errors():
         st.html(_STYLE)
-        found = _filtered(pictures)
+        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+            with st.popover("Filter", icon=":material/filter_alt:", key="attention-filter"):
+                found = _filtered(pictures)
+            shown = _page(found) if found else []
+            _leaf(pictures, found, shown)
         st.session_state["attention-found"] = found
         if not found:
             st.info(
@@ -72,10 +79,7 @@ def show(pictures: PictureList, key: str) -> None:
             )
             st.button("Take all filters back", key="attention-reset", on_click=_reset)
             return
-        shown = _page(found)
-        small = pictures.thumbnails(shown)
-        show_tiles(pictures, shown, key, small, name="gallery", on_click=choose)
-        _tell(pictures, found, shown)
+        show_tiles(pictures, shown, key, pictures.thumbnails(shown), name="gallery", on_click=choose)
 
 
 def show_tiles(
@@ -89,12 +93,13 @@ def show_tiles(
 ) -> None:
     """Show pictures that can be clicked, the chosen one with a filled button; ``name`` makes the keys unique."""
     classes = pictures.diagnosis.overview.class_names
-    with st.container(horizontal=True, gap="small"):
+    with st.container(key=f"attention-row-{name}"):
         for place, one in enumerate(keys):
             label = classes[int(small.labels[small.keys.index(one)])] if one in small else "not kept"
-            with st.container(key=f"attention-tile-{name}-{place}", width=_WIDTH):
+            with st.container(key=f"attention-tile-{name}-{place}"):
                 if one in small:
-                    st.image(small.file(one), alt=f"{one}: {label}. {said(pictures.predictions, one)}", width=_WIDTH)
+                    alt = f"{one}: {label}. {said(pictures.predictions, one)}"
+                    st.image(small.file(one), alt=alt, width="stretch")
                 st.button(
                     f"{plain(label)} {marks(pictures.predictions, one)}",
                     key=f"attention-open-{name}-{place}",
@@ -112,7 +117,7 @@ def _remember(key: str) -> None:
 
 def _reset() -> None:
     for name in (_CLASS, _GROUP):
-        st.session_state[name] = _ANY
+        st.session_state[name] = None
     st.session_state[_ANSWERS] = []
 
 
@@ -131,36 +136,38 @@ def _filtered(pictures: PictureList) -> list[str]:
         _DIAGNOSED: f"{overview.pictures} diagnosed",
         _WHOLE: f"all {overview.total} of the {overview.split} split",
     }
-    first, second, third, fourth = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
-    scope = first.selectbox(
+    scope = st.selectbox(
         "Pictures",
         scopes,
         format_func=names.__getitem__,
         key=_SCOPE,
         help="What the runs say is known of diagnosed pictures; of others, the models are asked when one is chosen.",
     )
-    label = second.selectbox("Class", [_ANY, *overview.class_names], key=_CLASS, bind="query-params")
-    groups = [_ANY, *any_run.group_names] if any_run.groups is not None else [_ANY]
-    group = third.selectbox(
+    label = st.selectbox("Class", overview.class_names, index=None, key=_CLASS, bind="query-params", placeholder="any")
+    groups = any_run.group_names if any_run.groups is not None else ()
+    group = st.selectbox(
         "Group",
         groups,
+        index=None,
         key=_GROUP,
         bind="query-params",
-        disabled=len(groups) == 1,
-        help=None if len(groups) > 1 else "This data has no groups.",
+        placeholder="any",
+        disabled=not groups,
+        help=None if groups else "This data has no groups.",
     )
-    answers = fourth.multiselect(
-        "Answers (all that you choose hold)",
+    answers = st.multiselect(
+        "Answers",
         list(answer_choices(predictions)),
         key=_ANSWERS,
         placeholder="any: right, wrong, lost, rescued",
-        help="Lost: the first run has it right and the second wrong; rescued is the reverse.",
+        help="Of several, all hold. Lost: the first run has it right and the second wrong; rescued is the reverse.",
     )
-    wanted = None if label == _ANY else overview.class_names.index(label)
-    where = None if group == _ANY else any_run.group_names.index(group)
+    wanted = None if label is None else overview.class_names.index(label)
+    where = None if group is None else any_run.group_names.index(group)
     found = choose_keys(predictions, label=wanted, group=where, answers=answers, first=pictures.with_maps)
     if scope == _WHOLE:
         found += _undiagnosed(pictures, wanted, where, answers)
+    st.caption("Pictures with stored maps come first; of any other, the models are asked.")
     return found
 
 
@@ -185,33 +192,34 @@ def _undiagnosed(pictures: PictureList, label: int | None, group: int | None, an
 def _page(found: list[str]) -> list[str]:
     """Return the pictures of the page that is turned to; the first after another filter."""
     pages = -(-len(found) // _AT_ONCE)
-    before = st.session_state.get(_PAGE, (len(found), found[0], 0))
-    page = min(before[2], pages - 1) if before[:2] == (len(found), found[0]) else 0
-    st.session_state[_PAGE] = (len(found), found[0], page)
+    before, page = st.session_state.get(_PAGE, (found, 0))
+    page = min(page, pages - 1) if before == found else 0
+    st.session_state[_PAGE] = (found, page)
     return found[page * _AT_ONCE : (page + 1) * _AT_ONCE]
 
 
 def _turn(step: int) -> None:
-    count, first, page = st.session_state[_PAGE]
-    st.session_state[_PAGE] = (count, first, max(0, page + step))
+    found, page = st.session_state[_PAGE]
+    st.session_state[_PAGE] = (found, max(0, page + step))
 
 
-def _tell(pictures: PictureList, found: list[str], shown: list[str]) -> None:
-    page = st.session_state[_PAGE][2]
-    start = page * _AT_ONCE
-    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        if len(found) > len(shown):
-            st.button(
-                "Previous", icon=":material/chevron_left:", key="attention-back", on_click=_turn, args=(-1,),
-                disabled=page == 0,
-            )  # fmt: skip
-            st.button(
-                "Next", icon=":material/chevron_right:", key="attention-on", on_click=_turn, args=(1,),
-                disabled=start + len(shown) >= len(found),
-            )  # fmt: skip
-        runs = ", then ".join(plain(run) for run in pictures.predictions)
-        signs = f" {RIGHT} right, {WRONG} wrong: {runs}." if runs else ""
-        st.caption(
-            f"{start + 1} to {start + len(shown)} of {len(found)} pictures. Those with stored maps come first; of any "
-            f"other, the models are asked.{signs}"
-        )
+def _leaf(pictures: PictureList, found: list[str], shown: list[str]) -> None:
+    """Offer to turn the page, and say which pictures these are."""
+    if not found:
+        return
+    start = st.session_state[_PAGE][1] * _AT_ONCE
+    if len(found) > len(shown):
+        st.button(
+            "", icon=":material/chevron_left:", key="attention-back", on_click=_turn, args=(-1,), disabled=start == 0,
+            help="Pictures before these",
+        )  # fmt: skip
+        st.button(
+            "", icon=":material/chevron_right:", key="attention-on", on_click=_turn, args=(1,),
+            disabled=start + len(shown) >= len(found), help="Pictures after these",
+        )  # fmt: skip
+    named = [st.session_state[name] for name in (_CLASS, _GROUP) if st.session_state.get(name) is not None]
+    named += st.session_state.get(_ANSWERS, [])
+    kept = f": {plain(', '.join(named))}" if named else ""
+    runs = ", then ".join(plain(run) for run in pictures.predictions)
+    signs = f". {RIGHT} right, {WRONG} wrong: {runs}" if runs else ""
+    st.caption(f"{start + 1} to {start + len(shown)} of {len(found)} pictures{kept}{signs}.", width="content")

@@ -23,14 +23,18 @@ _ON, _DONE, _CHART = "attention-guess", "attention-guessed", "attention-guess-ch
 _GRID, _MOST, _KIND = (6, 6), 3, "grad-cam"
 
 
-def show(one: ChosenPicture) -> bool:
-    """Show the switch, and before the reveal the picture to mark; return whether the maps may be seen."""
-    on = st.toggle(
+def offer() -> bool:
+    """Show the switch and return whether it is on."""
+    return st.toggle(
         "Guess first",
         key=_ON,
         help="The maps stay hidden until you have marked where you would look. Then you see how much of each map your "
         "marks caught.",
     )
+
+
+def show(one: ChosenPicture, *, on: bool) -> bool:
+    """Show the picture to mark before the reveal, and the score after it; return whether the maps may be seen."""
     if not on or one.image is None:
         return True
     done = st.session_state.setdefault(_DONE, {})

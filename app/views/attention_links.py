@@ -11,7 +11,7 @@ from app.errors import shown_errors
 from app.markdown import plain
 from app.views.attention_gallery import show_tiles
 from app.views.attention_looks import say
-from app.views.attention_picture import ChosenPicture, PictureList
+from app.views.attention_picture import ChosenPicture
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.results import Unavailable
@@ -39,7 +39,7 @@ def show(one: ChosenPicture) -> None:
             "Second picture (those matched in the diagnosis first)",
             others,
             index=0 if stored else None,
-            format_func=lambda key: f"{_class(pictures, key)}: {key}",
+            format_func=lambda key: f"{pictures.classes.get(key, '')}: {key}",
             key=_SECOND,
             placeholder="Choose one, or click a picture below",
         )
@@ -62,19 +62,11 @@ def _stored(one: ChosenPicture) -> list[str]:
     return list(dict.fromkeys(second for first, second in pairs if first == one.key))
 
 
-def _class(pictures: PictureList, key: str) -> str:
-    names = pictures.diagnosis.overview.class_names
-    for found in pictures.predictions.values():
-        if key in found.keys:
-            return names[int(found.labels[found.keys.index(key)])]
-    return ""
-
-
 def _offered(one: ChosenPicture, others: list[str], stored: list[str]) -> list[str]:
     """Return some of the other pictures, half of them of the same class."""
-    name = _class(one.pictures, one.key)
-    same = [key for key in others if _class(one.pictures, key) == name and key not in stored]
-    apart = [key for key in others if _class(one.pictures, key) != name and key not in stored]
+    classes = one.pictures.classes
+    same = [key for key in others if classes.get(key) == classes.get(one.key) and key not in stored]
+    apart = [key for key in others if classes.get(key) != classes.get(one.key) and key not in stored]
     half = _OFFERED // 2
     return [*stored, *same[:half], *apart[:half]][:_OFFERED]
 

@@ -15,7 +15,7 @@ from concept_tuning.errors import StudioError
 if TYPE_CHECKING:
     import numpy as np
 
-    from concept_tuning.data.registry import Split
+    from concept_tuning.data.registry import DataBundle, Split
     from concept_tuning.diagnostics.diagnose import Diagnosis
     from concept_tuning.diagnostics.one_picture import OnePicture
     from concept_tuning.diagnostics.predictions import Predictions
@@ -78,15 +78,28 @@ class PictureList:
         cards = self.diagnosis.overview.runs
         return {card.name: found[0] for card in cards if (found := run_places(self.folder, card))}
 
+    @cached_property
+    def classes(self) -> dict[str, str]:
+        """Class of each diagnosed picture by its name."""
+        names = self.diagnosis.overview.class_names
+        known = (dict(zip(found.keys, found.labels, strict=True)) for found in self.predictions.values())
+        return {key: names[int(label)] for found in known for key, label in found.items()}
+
     @property
-    def whole_split(self) -> Split | None:
-        """The split itself, or None where no run can open it."""
+    def data(self) -> DataBundle | None:
+        """The data that the pictures are of, or None where no run can open it."""
         for path in self.places.values():
             try:
-                return state.run_data(path).splits[self.split]
+                return state.run_data(path)
             except StudioError:
                 continue
         return None
+
+    @property
+    def whole_split(self) -> Split | None:
+        """The split itself, or None where no run can open it."""
+        data = self.data
+        return None if data is None else data.splits.get(self.split)
 
     def thumbnails(self, keys: list[str]) -> Thumbnails:
         """Return small copies of pictures: those of the diagnosis if they are all among them, else made anew."""
@@ -136,11 +149,11 @@ class ChosenPicture:
         for found in self.pictures.predictions.values():
             if self.key in found.keys and found.groups is not None:
                 return found.group_names[int(found.groups[found.keys.index(self.key)])]
-        split = None if self.key in self.pictures.diagnosed else self.pictures.whole_split
-        if split is None or split.groups is None:
+        data = None if self.key in self.pictures.diagnosed else self.pictures.data
+        split = None if data is None else data.splits.get(self.pictures.split)
+        if data is None or split is None or split.groups is None:
             return None
-        names = next(iter(self.pictures.predictions.values())).group_names
-        return names[int(split.groups[split.keys.index(self.key)])]
+        return data.group_names[int(split.groups[split.keys.index(self.key)])]
 
     def result(self, analysis: str, run: str) -> Any:
         """Return a run's result that has this picture, or an :class:`Unavailable` that says why there is none."""

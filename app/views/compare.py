@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import state
-from app.blocks import show_blocks, show_chapter
+from app.blocks import show_chapter
 from app.finding_list import show_findings
 from app.markdown import plain
 from app.method_words import method_label
@@ -54,7 +54,7 @@ def render() -> None:
 
 def _verdict(source: Source) -> None:
     """Show the sentence of each comparison, and on demand the intervals behind them."""
-    from concept_tuning.diagnostics.verdict import Comparison, Verdict
+    from concept_tuning.diagnostics.verdict import Comparison, Verdict, sentence_of
 
     found = source.joint("verdict")
     verdicts = [one for one in (found.verdicts if found is not None else ()) if isinstance(one, Verdict)]
@@ -66,7 +66,7 @@ def _verdict(source: Source) -> None:
             for part in (verdict.accuracy, verdict.worst_group):
                 if isinstance(part, Comparison):
                     sign = _SIGNS.get(part.outcome if min(verdict.seeds) > 1 else "", ":material/balance:")
-                    st.markdown(f"{sign} {plain(part.sentence)}")
+                    st.markdown(f"{sign} {plain(sentence_of(verdict, part))}")
     if st.toggle("The intervals behind it", key="compare-intervals"):
         show_chapter(source.diagnosis, "verdict", key="compare")
 
@@ -90,7 +90,8 @@ def _runs(source: Source) -> None:
                 "its accuracy [95 %]": "–" if table is None else percent_interval(table.worst.accuracy),
             }
         rows.append(row | {"backbone": card.backbone, "data": card.source, "seed": str(card.seed)})
-    caption = f"{overview.pictures} of {overview.total} pictures of the {overview.split} split, the same for every run."
+    of = f"{overview.pictures} of {overview.total} pictures of the"
+    caption = f"{of} {plain(overview.split)} split, the same for every run."
     st.dataframe(rows, hide_index=True, width="stretch", alt=f"The runs and how good they are. {caption}")
     st.caption(caption)
 
@@ -99,13 +100,11 @@ def _ledger(source: Source) -> None:
     """Show what fine-tuning loses against training from scratch, or how to find out."""
     st.markdown("Which pictures does fine-tuning get wrong that training from scratch gets right?")
     if source.joint("ledger") is None:
-        notes = source.missing("ledger")
+        why = " ".join(plain(note.text) for note in source.missing("ledger"))
         st.info(
-            "The ledger compares with training from scratch on the same pictures. Train a run of the method “From "
-            "scratch” beside the others, then diagnose them together.",
+            f"{why} Train a run of the method “From scratch” beside the others, then diagnose them together.".strip(),
             icon=":material/info:",
         )
-        show_blocks(notes, key="compare-ledger-missing")
         return
     show_findings(source.diagnosis, ["ledger"])
     show_chapter(source.diagnosis, "ledger", key="compare")

@@ -6,6 +6,8 @@ Files are made when their button is clicked, away from the page, which stays as 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,23 +17,35 @@ import streamlit as st
 from app import state
 from app.markdown import plain
 from app.views.compare_runs import run_places
+from concept_tuning.errors import StudioError
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.diagnose import Diagnosis, RunCard
     from concept_tuning.report.blocks import Source
 
+_FAILED = "compare-failed"
 _FORMATS = {"safetensors": "Weights (safetensors)", "onnx": "Whole model (ONNX)"}
 
 
 def show(source: Source, folder: Path) -> None:
     """Show the buttons; ``folder`` is that of the diagnosis."""
+    if not (folder / "diagnosis.json").is_file():
+        st.info(
+            f"The folder {plain(folder.name)} of this diagnosis is not there any more, so that there is nothing to "
+            "take away. Put it back, or choose another diagnosis.",
+            icon=":material/info:",
+        )
+        return
+    failed: list[str] = st.session_state.setdefault(_FAILED, [])
+    while failed:
+        st.error(plain(failed.pop(0)), icon=":material/error:")
     cards = source.diagnosis.overview.runs
     places = {card.name: found for card in cards if (found := run_places(folder, card))}
     name = re.sub(r"[^\w.-]+", "-", folder.name)
     with st.container(horizontal=True, gap="small"):
         st.download_button(
             "Report (HTML)",
-            lambda: report_html(source.diagnosis, folder),
+            kept_errors(lambda: report_html(source.diagnosis, folder), failed),
             f"{name}-report.html",
             "text/html",
             key="compare-report",
@@ -41,7 +55,7 @@ def show(source: Source, folder: Path) -> None:
         )
         st.download_button(
             "Predictions (CSV)",
-            lambda: predictions_file(source),
+            kept_errors(lambda: predictions_file(source), failed),
             f"{name}-predictions.csv",
             "text/csv",
             key="compare-csv",
@@ -51,7 +65,7 @@ def show(source: Source, folder: Path) -> None:
         )
         st.download_button(
             "Results (zip)",
-            lambda: bundle(folder, places),
+            kept_errors(lambda: bundle(folder, places), failed),
             f"{name}-bundle.zip",
             "application/zip",
             key="compare-bundle",
@@ -60,21 +74,52 @@ def show(source: Source, folder: Path) -> None:
             help="All results as JSON, with settings, seeds and data fingerprints of the runs that are still there.",
         )
     st.caption(
-        "The report is one page of some megabytes and takes some seconds. In the CSV, names that a spreadsheet might "
+        f"The report is one page of {_size(folder)}. In the CSV, names that a spreadsheet might "
         "take for a formula get an apostrophe. The zip holds a sum of every file: unpack it and run `sha256sum --check "
         "SHA256SUMS`. Settings in it name folders of this machine."
     )
-    _models(cards, places)
+    _models(cards, places, failed)
+
+
+def kept_errors(make: Callable[[], bytes], failed: list[str]) -> Callable[[], bytes]:
+    """Return a function that makes a file, and keeps what went wrong in words until the page is shown again.
+
+    A file is made away from the page, and the browser is told no more than that it could not be made.
+    """
+
+    def made() -> bytes:
+        try:
+            return make()
+        except StudioError as error:
+            failed.append(f"The file could not be made: {error}")
+            raise
+        except OSError as error:
+            failed.append(f"The file could not be made ({error.strerror}): its folder may be gone. Reload the page.")
+            raise
+
+    return made
+
+
+def _size(folder: Path) -> str:
+    """Return how large the report is, or about how large where it is not written yet."""
+    written = _written(folder)
+    if written is None:
+        return "up to some 20 MB, and takes some seconds to be drawn"
+    return f"{written.stat().st_size / 1e6:.1f} MB"
+
+
+def _written(folder: Path) -> Path | None:
+    """Return the report that lies with the diagnosis, or None where there is none or it is older."""
+    from concept_tuning.report.page import PAGE
+
+    written, made = folder / PAGE, folder / "diagnosis.json"
+    return written if written.is_file() and written.stat().st_mtime >= made.stat().st_mtime else None
 
 
 def report_html(diagnosis: Diagnosis, folder: Path) -> bytes:
     """Return the report that lies with the diagnosis, or draw it where there is none or it is older."""
-    from concept_tuning.report.page import PAGE
-
-    written, made = folder / PAGE, folder / "diagnosis.json"
-    if written.is_file() and written.stat().st_mtime >= made.stat().st_mtime:
-        return written.read_bytes()
-    return state.drawn_report(diagnosis, folder)
+    written = _written(folder)
+    return written.read_bytes() if written is not None else state.drawn_report(diagnosis, folder)
 
 
 def predictions_file(source: Source) -> bytes:
@@ -91,7 +136,7 @@ def bundle(folder: Path, places: dict[str, list[Path]]) -> bytes:
     return make_bundle(folder, {name: found[0] for name, found in places.items() if len(found) == 1})
 
 
-def _models(cards: tuple[RunCard, ...], places: dict[str, list[Path]]) -> None:
+def _models(cards: tuple[RunCard, ...], places: dict[str, list[Path]], failed: list[str]) -> None:
     st.markdown("##### Models")
     missing = [card.name for card in cards if card.name not in places]
     if missing:
@@ -109,16 +154,16 @@ def _models(cards: tuple[RunCard, ...], places: dict[str, list[Path]]) -> None:
         path = second.selectbox(
             "Its folder (several fit)", places[name], format_func=_short, key=f"compare-folder-{name}"
         )
-    _model_buttons(name, path)
+    _model_buttons(name, path, failed)
 
 
-def _model_buttons(name: str, path: Path) -> None:
+def _model_buttons(name: str, path: Path, failed: list[str]) -> None:
     lacking = [package for package in ("onnx", "onnxscript") if find_spec(package) is None]
     with st.container(horizontal=True, gap="small"):
         for kind, label in _FORMATS.items():
             st.download_button(
                 label,
-                lambda kind=kind: state.exported_model(path, kind),  # type: ignore[misc]
+                kept_errors(partial(state.exported_model, path, kind), failed),
                 f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.{kind}",
                 "application/octet-stream",
                 key=f"compare-{kind}",
@@ -128,7 +173,7 @@ def _model_buttons(name: str, path: Path) -> None:
             )
     st.caption(
         f"Best weights of {plain(_short(path))}. Both files carry the class names; the ONNX file takes pictures of "
-        "0 to 255 and gives probabilities, and needs half a minute to be made."
+        "0 to 255 and gives probabilities, and needs some ten seconds to be made."
     )
     if lacking:
         st.caption(f":material/info: ONNX needs `pip install {' '.join(lacking)}` on this server.")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.blocks import show_blocks, show_chapter, show_figure
+from app.choice import choose_one
 from app.clicks import clicked
+from app.errors import shown_errors
 from app.markdown import plain
 from app.picture_list import show_pictures
 
@@ -21,6 +23,11 @@ _RUN, _LABEL, _SAID = "compare-run", "compare-label", "compare-said"
 @st.fragment
 def show(source: Source) -> None:
     """Show the matrix of the chosen run, and the pictures of the cell that is clicked or chosen."""
+    with shown_errors():
+        _show(source)
+
+
+def _show(source: Source) -> None:
     from concept_tuning.figures.clickable import clickable_cells
     from concept_tuning.figures.confusion import confusion_figure
 
@@ -28,9 +35,7 @@ def show(source: Source) -> None:
     if not results:
         show_chapter(source.diagnosis, "predictions", key="compare")
         return
-    run = st.segmented_control(
-        "Run", list(results), default=next(iter(results)), required=True, key=_RUN, bind="query-params"
-    )
+    run = choose_one("Run", list(results), key=_RUN, bind="query-params")
     found = results[run]
     chart = f"compare-confusion-{run}"
     caption = (

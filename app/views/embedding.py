@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import streamlit as st
 
 from app import state
 from app.blocks import show_figure
+from app.choice import choose_one
 from app.errors import shown_errors
 from app.markdown import plain
 from app.picture_list import show_pictures
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 KINDS = {"embedding": "pictures", "concept-embedding": "concept patches"}
 COLOURS = {"class": "class", "group": "group", "right": "right or wrong", "run": "run"}
 DRAWING = {"lasso": "lasso", "select": "box", "click": "click only"}
-#: Of patches, whose gallery is one figure; and how much higher a map with pictures is.
-_PATCHES, _LARGER = 24, 1.5
+#: Of patches, whose gallery is one figure; and maps side by side, without and with pictures on them.
+_PATCHES, _ACROSS, _ACROSS_PICTURES = 24, 3, 2
+#: Height of a map for its width, title included, and its greatest in pixels alone and beside others.
+_FIT, _ALONE, _BESIDE = 1.07, 460, 400
+_SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "star": "★", "x": "✕"}
 
 
 def render() -> None:
@@ -46,20 +51,15 @@ def render() -> None:
 
 @st.fragment
 def _show(diagnosis: Diagnosis, kinds: list[str]) -> None:
+    from concept_tuning.figures.embedding import named_networks
     from concept_tuning.figures.embedding_pictures import chosen_places
 
     with shown_errors():
         left, right = st.columns(2)
-        kind = left.segmented_control(
-            "Points",
-            kinds,
-            default=kinds[0],
-            format_func=KINDS.__getitem__,
-            key="embedding-kind",
-            bind="query-params",
-            required=True,
+        kind = choose_one(
+            "Points", kinds, key="embedding-kind", words=KINDS.__getitem__, place=left, bind="query-params"
         )
-        result: Embedding = diagnosis.results[kind, None]
+        result: Embedding = named_networks(diagnosis.results[kind, None])
         colour = _choose_colour(right, result)
         result = _choose_networks(result, kind)
         places = chosen_places(result, _chosen(kind))
@@ -68,16 +68,10 @@ def _show(diagnosis: Diagnosis, kinds: list[str]) -> None:
         _gallery(diagnosis, result, kind, places)
 
 
-def _choose_colour(column: Any, result: Embedding) -> Any:
+def _choose_colour(column: Any, result: Embedding) -> str:
     offered = [colour for colour in COLOURS if colour != "group" or result.groups is not None]
-    return column.segmented_control(
-        "Colour",
-        offered,
-        default=offered[0],
-        format_func=COLOURS.__getitem__,
-        key="embedding-colour",
-        bind="query-params",
-        required=True,
+    return choose_one(
+        "Colour", offered, key="embedding-colour", words=COLOURS.__getitem__, place=column, bind="query-params"
     )
 
 
@@ -91,6 +85,7 @@ def _choose_networks(result: Embedding, kind: str) -> Embedding:
         names,
         default=names,
         selection_mode="multi",
+        format_func=plain,
         key=f"embedding-networks-{kind}",
         help="“before …” is the network as pre-training left it.",
     )
@@ -100,33 +95,55 @@ def _choose_networks(result: Embedding, kind: str) -> Embedding:
 
 def _map(diagnosis: Diagnosis, result: Embedding, kind: str, colour: Any, places: Sequence[int]) -> None:
     left, right = st.columns(2)
-    how = left.segmented_control(
-        "Choose points by",
-        list(DRAWING),
-        default="lasso",
-        format_func=DRAWING.__getitem__,
-        key="embedding-drawing",
-        required=True,
-    )
+    how = choose_one("Choose points by", list(DRAWING), key="embedding-drawing", words=DRAWING.__getitem__, place=left)
     pictures = right.toggle(f"Show {KINDS[kind]} on the map", key="embedding-pictures", value=False)
-    figure = _figure(diagnosis, result, colour, places, pictures=pictures)
-    figure.update_layout(dragmode=False if how == "click" else how)
-    key = f"embedding-map-{kind}"
     way = "Click one" if how == "click" else f"Draw a {DRAWING[how]} around points, or click one,"
     caption = (
         f"{len(result.labels)} of {result.total} {KINDS[kind]}, coloured by {COLOURS[colour]}. {way} to see the "
         "pictures below, and where the same points lie for the other networks."
     )
-    show_figure(
-        figure,
-        key=key,
-        alt=caption,
-        on_select=lambda: _take_points(key, kind),
-        selection_mode=("points", "lasso", "box"),
-    )
+    _legend(diagnosis, result, colour)
+    for name, part, column in _panels(result, colour, _ACROSS_PICTURES if pictures else _ACROSS):
+        figure = _figure(diagnosis, part, colour, places, pictures=pictures)
+        figure.update_layout(dragmode=False if how == "click" else how)
+        key = f"embedding-map-{kind}-{name}"
+        with column:
+            show_figure(
+                figure,
+                key=key,
+                alt=f"{name}: {caption}",
+                on_select=lambda key=key: _take_points(key, kind),
+                selection_mode=("points", "lasso", "box"),
+            )
     st.caption(caption)
     for missing in result.missing:
         st.caption(f":material/info: {plain(f'{missing.analysis}: {missing.reason}')}")
+
+
+def _panels(result: Embedding, colour: Any, across: int) -> Iterator[tuple[str, Embedding, Any]]:
+    """Return the maps with a place for each: one of each network, or one of all of them where colours tell them."""
+    layouts = result.layouts
+    if colour == "run" or len(layouts) < 2:
+        yield colour, result, st.container()
+        return
+    for start in range(0, len(layouts), across):
+        columns = st.columns(min(across, len(layouts)), gap="small")
+        for layout, column in zip(layouts[start : start + across], columns, strict=False):
+            yield layout.name, replace(result, layouts=(layout,)), column
+
+
+def _legend(diagnosis: Diagnosis, result: Embedding, colour: Any) -> None:
+    """Name the colours above the maps."""
+    from concept_tuning.figures.embedding import colour_keys
+
+    keys = colour_keys(result, colour=colour, runs=[card.name for card in diagnosis.overview.runs])
+    if keys:
+        parts = (
+            f'<span style="white-space: nowrap"><span style="color: {key.colour}" aria-hidden="true">'
+            f"{_SIGNS.get(key.symbol, '●')}</span> {html.escape(key.name)}</span>"
+            for key in keys
+        )
+        st.html(f'<div style="display: flex; flex-wrap: wrap; gap: 0 1rem">{"".join(parts)}</div>')
 
 
 def _figure(
@@ -135,11 +152,11 @@ def _figure(
     from concept_tuning.figures.embedding import embedding_figure
     from concept_tuning.figures.embedding_pictures import add_pictures, mark_chosen
 
-    figure = embedding_figure(result, colour=colour, runs=[card.name for card in diagnosis.overview.runs])
+    runs = [card.name for card in diagnosis.overview.runs]
+    figure = embedding_figure(result, colour=colour, runs=runs, legend=False)
     mark_chosen(figure, result, places)
-    if not pictures:
-        return figure
-    return add_pictures(figure, result, diagnosis.thumbnails).update_layout(height=_LARGER * figure.layout.height)
+    figure.update_layout(height=_ALONE if colour == "run" else _BESIDE, meta={"fit": _FIT})
+    return add_pictures(figure, result, diagnosis.thumbnails) if pictures else figure
 
 
 def _key(kind: str) -> str:

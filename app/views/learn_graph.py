@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app.blocks import show_figure
+from app.views.learn_answer import acted
 from concept_tuning.diagnostics.lessons import front_door_world
 
 _CUT = "color=lightgrey, style=dashed"
@@ -28,10 +30,16 @@ def lesson() -> None:
             "An arrow means: acts on. The place acts on the picture and the answer; the picture acts on the answer "
             "only through what the network reads off it."
         )
+    if not acted("graph", (strength, cut), "Guess: much, little or none? Then move the slider or throw dice."):
+        return
     from concept_tuning.figures.lessons import effect_figure
 
-    st.plotly_chart(effect_figure(world), theme=None, width="stretch", key="learn_graph_chart")
-    st.caption("Difference in the probability of the answer between the two kinds of picture, computed exactly.")
+    caption = (
+        "Effect of the picture on the answer: the difference in the answer's probability between the two kinds of "
+        "picture, computed exactly."
+    )
+    show_figure(effect_figure(world), key="learn_graph_chart", alt=caption)
+    st.caption(caption)
     if cut:
         text = "With dice, what one sees is what is true; but training pictures were not chosen by dice."
     elif world.observed - world.true < 0.01:
@@ -43,8 +51,9 @@ def lesson() -> None:
             "picture changes the reading, then how each reading changes the answer *averaged over all pictures*."
         )
     st.markdown(
-        f"**Answer.** {text} Concept-Tuning's front-door head imitates that average with attention over patches and "
-        "channels; whether it helps your run, the front-door switches on the page Concept attention show."
+        f"**Answer.** {text} Concept-Tuning's front-door head imitates the formula's average over all pictures with "
+        "attention over patches and channels; whether it helps your run, the front-door switches on the page Concept "
+        "attention show."
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
+from app.blocks import show_figure
+from app.views.learn_answer import acted
 
 
 def lesson() -> None:
@@ -21,6 +23,8 @@ def lesson() -> None:
         0.05,
         key="learn_shortcut_rho",
     )
+    if not acted("shortcut", rho, "Guess its marks at this rho; then move the slider, and you see them."):
+        return
     guesses = state.habitat_guesses()
     here = min(guesses, key=lambda guess: abs(guess.rho - rho))
     first, second = st.columns(2)
@@ -28,8 +32,9 @@ def lesson() -> None:
     second.metric("Right in the test, every habitat alike", f"{100 * here.test:.0f} %", border=True)
     from concept_tuning.figures.lessons import shortcut_figure
 
-    st.plotly_chart(shortcut_figure(guesses, rho), theme=None, width="stretch", key="learn_shortcut_chart")
-    st.caption("Share of pictures that the habitat alone gets right, in percent; the dotted line is your rho.")
+    caption = "Share of pictures that the habitat alone gets right, in percent; the dotted line is your rho."
+    show_figure(shortcut_figure(guesses, rho), key="learn_shortcut_chart", alt=caption)
+    st.caption(caption)
     st.markdown(
         f"**Answer.** At rho {rho:.2f} the pupil has {100 * here.train:.0f} % in training and is back to chance, "
         f"{100 * here.test:.0f} %, where habitats say nothing. The training loss cannot tell it from one that looks at "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from concept_tuning.diagnostics.lessons import points_plan
+from app.blocks import show_figure
+from app.views.learn_answer import acted
+from concept_tuning.diagnostics.lessons import Partner, explain_partner, points_plan
 
 _FIRST = np.array([[0.15, 0.8], [0.3, 0.35], [0.55, 0.7], [0.75, 0.2]])
 _SECOND = np.array([[0.25, 0.6], [0.45, 0.15], [0.6, 0.9], [0.9, 0.45]])
@@ -34,22 +36,36 @@ def lesson() -> None:
             key="learn_transport_epsilon",
             help="The entropic regularisation: small, and each patch has one partner; large, and all share alike.",
         )
+        settings = (*map(tuple, moved), epsilon)
+        shown = acted("transport", settings, "Guess who goes with whom; then move a patch, and the lines appear.")
     second = np.array(moved)
-    plan = points_plan(_FIRST, second, epsilon=epsilon)
+    plan = points_plan(_FIRST, second, epsilon=epsilon) if shown else np.zeros((len(_FIRST), len(second)))
     from concept_tuning.figures.lessons import points_figure
 
+    caption = "The patches by two of their properties."
+    if shown:
+        caption = "The wider a line, the more of a patch goes along it. Computed by the code that training uses."
     with right:
-        st.plotly_chart(points_figure(_FIRST, second, plan), theme=None, width="stretch", key="learn_transport_chart")
-        st.caption("The wider a line, the more of a patch goes along it. Computed by the code that training uses.")
-    partner = int(plan[:, place].argmax())
-    share = float(plan[partner, place] / plan[:, place].sum())
-    nearest = int(((_FIRST - second[place]) ** 2).sum(1).argmin())
-    text = f"Patch {place + 1} takes {100 * share:.0f} % of its share from patch {partner + 1} of the first picture"
-    if nearest == partner:
-        text += ", which is also the nearest. Move it next to a partner that is taken already, and see who gives way."
-    else:
-        text += f", although patch {nearest + 1} is nearer: that one is needed elsewhere."
+        show_figure(points_figure(_FIRST, second, plan), key="learn_transport_chart", alt=caption)
+        st.caption(caption)
+    if not shown:
+        return
+    found = explain_partner(_FIRST, second, place, epsilon=epsilon)
     st.markdown(
-        f"**Answer.** {text} Concept-Tuning takes the heaviest pairs of such a plan between two pictures of one class "
-        "as what the two should agree on."
+        f"**Answer.** {_sentence(place, found)} Concept-Tuning takes the heaviest pairs of such a plan between two "
+        "pictures of one class as what the two should agree on."
+    )
+
+
+def _sentence(place: int, found: Partner) -> str:
+    """Say whom the patch takes from, and why."""
+    text = f"Patch {place + 1} takes {100 * found.share:.0f} % of its share"
+    text += f" from patch {found.place + 1} of the first picture"
+    if found.reason == "nearest":
+        return f"{text}, which is also the nearest. Move it next to a partner that is taken, and see who gives way."
+    if found.reason == "needed":
+        return f"{text}, although patch {found.nearest + 1} is nearer: that one is needed elsewhere."
+    return (
+        f"{text}, and the rest from the others: that is the softness, which spreads what a patch takes. At the least "
+        f"softness it goes with patch {found.sharp + 1}."
     )

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import state
 from app.blocks import show_blocks
+from app.choice import choose_one
 from app.errors import shown_errors
 from app.finding_list import show_findings
 from app.markdown import plain
@@ -61,11 +62,9 @@ def _choose_view(report: RareFeaturesReport) -> tuple[RareFeatures, int]:
         result.view if often[result.view] == 1 else f"{result.view} of {result.backbone}, set {place + 1}"
         for place, result in enumerate(report.analyses)
     ]
-    name = st.segmented_control(
+    name = choose_one(
         "What counts as a concept",
         names,
-        default=names[0],
-        required=True,
         key="rare-view",
         bind="query-params",
         help="Channels: single features of the network's last layer. Groups: channels that fire together. Factors and "
@@ -73,7 +72,8 @@ def _choose_view(report: RareFeaturesReport) -> tuple[RareFeatures, int]:
     )
     place = names.index(name)
     result = report.analyses[place]
-    st.caption(f"{len(result.concepts)} {result.view} of {plain(result.backbone)}, on {result.presence.n} pictures.")
+    what = plain(f"{result.view} of {result.backbone}")
+    st.caption(f"{len(result.concepts)} {what}, on {result.presence.n} pictures.")
     return result, place
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import streamlit as st
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 _SHARE = "rare-share"
 #: Rows of the table before all are asked for.
 _LISTED = 15
+#: Of columns of text.
+_WIDTHS: dict[str, Literal["small", "medium", "large"]] = {
+    "concept": "medium",
+    "kind": "medium",
+    "marks": "large",
+    "channels": "small",
+}
+#: Headings too long for their columns.
+_SHORT = {"p over all concepts": "p (all)", "nearest-neighbour information (nats)": "k-NN (nats)"}
 
 
 @st.fragment
@@ -61,11 +70,19 @@ def _choose_share(result: RareFeatures) -> RareChoice | None:
     )
     choice = choose_rare(result, saved if percent == round(100 * saved) else percent / 100)
     point = choice.threshold
-    st.markdown(
-        f"**{point.rare} of {len(result.concepts)} {result.view} are rare**: of the {point.low} seen least (in at most "
-        f"{number(100 * point.frequency, 2)} % of patches), these tell the classes apart beyond the band. Were none "
-        f"of the {point.low} useful, {number(point.expected_by_chance, 2)} would pass on average at most."
-    )
+    view = plain(result.view)
+    seen = f"of the {point.low} seen least (in at most {number(100 * point.frequency, 2)} % of patches)"
+    if point.rare:
+        st.markdown(
+            f"**{point.rare} of {len(result.concepts)} {view} are rare**: {seen}, these tell the classes apart "
+            f"beyond the band. Were none of the {point.low} useful, {number(point.expected_by_chance, 2)} would pass "
+            "on average at most."
+        )
+    else:
+        st.markdown(
+            f"**None of {len(result.concepts)} {view} is rare**: {seen}, none is shown to tell the classes "
+            "apart. Move the slider to count more of them as seldom seen."
+        )
     return choice
 
 
@@ -125,7 +142,7 @@ def _table(
     from concept_tuning.report.rare_csv import concepts_csv
 
     rare = [row for row in rows if row["kind"] == "rare"]
-    every = st.toggle(f"List all {len(rows)} concepts, not only the first", key="rare-all")
+    every = st.toggle(f"List all {len(rows)} concepts", key="rare-all")
     shown = rows if every else (rare or rows)[:_LISTED]
     if choice is not None and not rare:
         st.caption(":material/info: None is rare at this share; the table lists the others.")
@@ -138,13 +155,13 @@ def _table(
     )
     st.caption(
         f"{len(shown)} of {len(rows)} concepts, {len(rare)} rare in all. Frequencies are shares (0–1) of patches above "
-        "the level that tells the classes best. Information is to be read against its band. AUC: how well the concept "
-        "alone tells the class it marks; 0.5 is chance. The file has all of them; texts that a spreadsheet might take "
-        "for a formula get an apostrophe."
+        "the level that tells the classes best. Information is to be read against its band; p (all): p over all "
+        "concepts; k-NN: nearest-neighbour information. AUC: how well the concept alone tells the class it marks; 0.5 "
+        "is chance. The file has all of them; texts that a spreadsheet might take for a formula get an apostrophe."
     )
     name = re.sub(r"[^\w.-]+", "-", f"rare-{result.view}-{result.backbone}")
     st.download_button(
-        f"All {result.view} (CSV)",
+        f"All {plain(result.view)} (CSV)",
         lambda: concepts_csv(result, choice).encode("utf-8-sig"),
         f"{name}.csv",
         "text/csv",
@@ -160,6 +177,6 @@ def _column(name: str) -> ColumnConfig:
         return st.column_config.NumberColumn(format="%.2g")
     if name == "in its pictures":
         return st.column_config.NumberColumn(format="%.2f", help="Share (0–1) of the pictures of the class it marks.")
-    if name in ("concept", "kind", "marks", "channels"):
-        return st.column_config.TextColumn()
-    return st.column_config.NumberColumn(format="%.3f")
+    if name in _WIDTHS:
+        return st.column_config.TextColumn(width=_WIDTHS[name])
+    return st.column_config.NumberColumn(_SHORT.get(name, name), format="%.3f", help=name)

@@ -57,7 +57,8 @@ def show(source: Source, result: RareFeatures, choice: RareChoice | None, names:
 def _words(result: RareFeatures, choice: RareChoice | None, concept: int) -> str:
     """Return what is known of the concept in sentences."""
     from concept_tuning.diagnostics.results import Unavailable
-    from concept_tuning.figures.labels import number
+    from concept_tuning.figures.labels import listed, number
+    from concept_tuning.figures.rare_features import classes_with
 
     presence = result.presence
     kind = ""
@@ -68,10 +69,13 @@ def _words(result: RareFeatures, choice: RareChoice | None, concept: int) -> str
         seen = f"Pre-training saw it in {number(100 * float(result.source.frequency[concept]), 2)} % of patches, {seen}"
     above = "above" if presence.useful[concept] else "within"
     aucs = ", ".join(f"{network.name} {number(float(network.auc[concept]), 2)}" for network in result.networks)
+    names = classes_with(result, concept)
+    all_of_them = " (every class has it in most pictures)" if len(names) == len(result.class_names) else ""
     return (
-        f"{kind}Marks **{plain(result.class_names[int(result.marked_class[concept])])}**. {seen[0].upper()}{seen[1:]}. "
+        f"{kind}Marks **{plain(listed(names))}**{all_of_them}. {seen[0].upper()}{seen[1:]}. "
         f"It says {number(float(presence.information[concept]))} nats of the class, {above} its band of "
-        f"{number(float(presence.band[concept]))}. Told by it alone (AUC, 0.5 is chance): {plain(aucs)}."
+        f"{number(float(presence.band[concept]))}. By it alone {plain(names[0])} "
+        f"is told from all other classes with these AUCs (0.5 is chance): {plain(aucs)}."
     )
 
 

@@ -17,16 +17,32 @@ if TYPE_CHECKING:
 def show(source: Source, result: RareFeatures, place: int) -> None:
     """Show the charts that set the runs against the network they began with."""
     from concept_tuning.diagnostics.rare_results import Rarity
-    from concept_tuning.figures.rare_probes import probe_figure
     from concept_tuning.report.blocks import percent
 
-    st.subheader("What fine-tuning makes of them")
-    if isinstance(result.rarity, Rarity):
-        share = percent(result.rarity.threshold.share, 0)
-        st.markdown(
-            f"These were measured with the pictures, at the diagnosis's own share of {share}; the slider does not move "
-            "them."
+    share = f", at {percent(result.rarity.threshold.share, 0)}" if isinstance(result.rarity, Rarity) else ""
+    st.subheader(f"What fine-tuning makes of them{share}")
+    if share:
+        st.info(
+            f"From here on the rare concepts are those of the {share.removeprefix(', at ')} seen least, with which the "
+            "diagnosis was made, whatever the slider above says: to measure others, the pictures must be looked at "
+            "anew.",
+            icon=":material/info:",
         )
+    _probes(source, result, place)
+    if isinstance(result.rarity, Rarity):
+        _uses(source, result.rarity, place)
+        _changes(result.rarity, place)
+    _bounds(result)
+
+
+def _probes(source: Source, result: RareFeatures, place: int) -> None:
+    from concept_tuning.figures.rare_probes import has_probes, probe_figure
+    from concept_tuning.report.blocks import Note
+    from concept_tuning.report.rare import NO_PROBES
+
+    if not has_probes(result):
+        show_blocks([Note(text=NO_PROBES)], key=f"rare-no-probes-{place}")
+        return
     _draw(
         probe_figure(result, runs=source.runs),
         f"rare-probes-{place}",
@@ -34,10 +50,6 @@ def show(source: Source, result: RareFeatures, place: int) -> None:
         "lines join the two. To the right is better, 0.5 is chance. The first rows are medians with their middle half.",
         "Before and after",
     )
-    if isinstance(result.rarity, Rarity):
-        _uses(source, result.rarity, place)
-        _changes(result.rarity, place)
-    _bounds(result)
 
 
 def _draw(figure: object, key: str, caption: str, heading: str) -> None:
@@ -49,7 +61,7 @@ def _draw(figure: object, key: str, caption: str, heading: str) -> None:
 def _uses(source: Source, rarity: Rarity, place: int) -> None:
     from concept_tuning.figures.rare_use import coverage_figure, rarest_figure
 
-    if any(use.coverage is not None for use in rarity.uses):
+    if rarity.threshold.rare and any(use.coverage is not None for use in rarity.uses):
         _draw(
             coverage_figure(rarity.uses, runs=source.runs),
             f"rare-coverage-{place}",
@@ -86,6 +98,7 @@ def _changes(rarity: Rarity, place: int) -> None:
 
 def _bounds(result: RareFeatures) -> None:
     from concept_tuning.figures.labels import number
+    from concept_tuning.report.rare import BOUND_TITLE
 
     rows = [
         {
@@ -97,7 +110,7 @@ def _bounds(result: RareFeatures) -> None:
         for network in result.networks
         for bound in network.contrast
     ]
-    if rows and st.toggle("InfoNCE, the bound that it is", key="rare-bounds"):
+    if rows and st.toggle(BOUND_TITLE, key="rare-bounds"):
         caption = (
             "InfoNCE is a lower bound on the information between picture and label, and cannot pass the logarithm of "
             "the number of pictures: never the information itself."

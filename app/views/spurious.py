@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import state
 from app.blocks import show_blocks, show_chapter
+from app.choice import choose_one
 from app.errors import shown_errors
 from app.finding_list import show_findings
 from app.views import spurious_backgrounds, spurious_concepts, spurious_groups, spurious_lab, spurious_looks
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
     from concept_tuning.diagnostics.diagnose import Diagnosis
 
 _LAB = "lab"
+_PART, _OF = "spurious-part", "spurious-part-of"
 #: Analyses of the page, and the lab, with what they are called in the choice.
 PARTS = {
     "groups": "Worst group",
-    "counterfactuals": "Other backgrounds",
-    "concept-effects": "Suspicious concepts",
-    "properties": "Simple properties",
+    "counterfactuals": "Backgrounds",
+    "concept-effects": "Concepts",
+    "properties": "Properties",
     "slices": "Gathered mistakes",
-    "switches": "Front-door switches",
+    "switches": "Front door",
     _LAB: "Shortcut lab",
 }
 _SHOWS = {
@@ -48,20 +50,31 @@ def render() -> None:
         st.caption("Or plant a shortcut yourself:")
         spurious_lab.show()
         return
-    wanted = st.query_params.get("part", "groups")
-    part = st.segmented_control(
-        "What to look at",
-        list(PARTS),
-        default=wanted if wanted in PARTS else "groups",
-        format_func=PARTS.__getitem__,
-        key="spurious-part",
-        required=True,
-    )
-    st.query_params["part"] = part
+    part = _choose_part(diagnosis)
     if part == _LAB:
         spurious_lab.show()
     else:
         _show_part(diagnosis, part)
+
+
+def _choose_part(diagnosis: Diagnosis) -> str:
+    """Let the user choose a part, those with results first, and return it."""
+    full = [part for part in PARTS if part != _LAB and any(name == part for name, _ in diagnosis.results)]
+    order = [*full, _LAB, *(part for part in PARTS if part not in (*full, _LAB))]
+    shown, before = state.chosen_folder(), st.session_state.get(_OF)
+    st.session_state[_OF] = shown
+    if before not in (None, shown) and st.session_state.get(_PART) not in (*full, _LAB):
+        st.session_state[_PART] = order[0]
+    wanted = st.query_params.get("part")
+    part = choose_one(
+        "What to look at",
+        order,
+        key=_PART,
+        default=wanted if wanted in PARTS else None,
+        words=PARTS.__getitem__,
+    )
+    st.query_params["part"] = part
+    return part
 
 
 @st.fragment

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from app.blocks import show_figure
+from app.choice import choose_one
 from app.clicks import clicked
 from app.markdown import plain
 from app.picture_list import show_pictures
@@ -39,29 +40,27 @@ def show(source: Source) -> None:
     )
     show_figure(gap_figure(found, runs=source.runs), key="spurious-gaps", alt=caption)
     left = f" {found.left_out} pictures without object, background or donor are left out." if found.left_out else ""
-    st.caption(f"{caption} {len(found.keys)} pictures; backgrounds from the {found.donor_split} split.{left}")
+    st.caption(f"{caption} {len(found.keys)} pictures; backgrounds from the {plain(found.donor_split)} split.{left}")
 
 
 def _example(source: Source, found: Counterfactuals) -> None:
     from concept_tuning.figures.counterfactuals import strip_figure
-    from concept_tuning.report.spurious import telling_examples
+    from concept_tuning.report.spurious import STRIP_HELP, telling_examples
 
     keys = telling_examples(found)
     if not keys:
         return
     names = {key: f"{place + 1}" for place, key in enumerate(keys)}
-    key = st.segmented_control(
+    key = choose_one(
         "Edited picture (those whose predictions change most first)",
         keys,
-        default=keys[0],
-        required=True,
-        format_func=names.__getitem__,
         key=_PICTURE,
+        words=names.__getitem__,
         bind="query-params",
     )
     caption = f"{key} as it is and before other backgrounds, with what each run says."
     show_figure(strip_figure(found, key, runs=source.runs), key=f"spurious-strip-{key}", alt=caption)
-    st.caption(f"{plain(caption)} A tick is a right answer; a bold one differs from that for the picture as it is.")
+    st.caption(f"{plain(caption)} {STRIP_HELP}")
 
 
 def _changed(source: Source, found: Counterfactuals, point: dict[str, Any] | None) -> None:

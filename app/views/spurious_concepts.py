@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.blocks import show_figure
+from app.choice import choose_one
 from app.clicks import clicked
 from app.markdown import plain
 
@@ -24,9 +25,7 @@ def show(source: Source) -> None:
     from concept_tuning.report.blocks import percent
 
     results: dict[str, ConceptEffects] = source.each("concept-effects")
-    run = st.segmented_control(
-        "Run", list(results), default=next(iter(results)), required=True, key=_RUN, bind="query-params"
-    )
+    run = choose_one("Run", list(results), key=_RUN, bind="query-params")
     found = results[run]
     if not found.concepts:
         st.caption("No concept was found.")
@@ -64,13 +63,15 @@ def _take_click(chart: str) -> None:
 
 def _concept(source: Source, found: ConceptEffects) -> None:
     from concept_tuning.figures.concept_effects import concept_gallery
-    from concept_tuning.report.spurious import effect_caption
+    from concept_tuning.report.spurious import effect_caption, telling_concept
 
     pulls = {one.rank: found.class_names[one.pulled_class] for one in found.concepts}
+    told = telling_concept(found)
     with st.container(border=True):
         rank = st.selectbox(
             "Concept",
             list(pulls),
+            0 if told is None else list(pulls).index(told.rank),
             format_func=lambda rank: f"{rank}, pulls to {pulls[rank]}",
             key=_CONCEPT,
             bind="query-params",

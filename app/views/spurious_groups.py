@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.blocks import show_blocks, show_figure
+from app.choice import choose_one
 from app.clicks import clicked
 from app.markdown import plain
 from app.picture_list import show_pictures
@@ -26,7 +27,7 @@ def show(source: Source) -> None:
 
     tables: dict[str, GroupTable] = source.each("groups")
     caption = (
-        "Accuracy of each class within each group (share of its pictures that are right, 0–1); the worst cell of a run "
+        "Accuracy of each class within each group (percent of its pictures that are right); the worst cell of a run "
         "has a frame. Click a cell to see its mistakes."
     )
     show_figure(
@@ -56,9 +57,7 @@ def _mistakes(source: Source, tables: dict[str, GroupTable]) -> None:
     from concept_tuning.report.picture_lists import group_mistakes
 
     with st.container(border=True):
-        run = st.segmented_control(
-            "Run", list(tables), default=next(iter(tables)), required=True, key=_RUN, bind="query-params"
-        )
+        run = choose_one("Run", list(tables), key=_RUN, bind="query-params")
         table = tables[run]
         first, second = st.columns(2)
         name = first.selectbox(

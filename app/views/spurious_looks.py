@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app.blocks import show_blocks, show_figure
+from app.choice import choose_one
 from app.clicks import clicked
 from app.markdown import plain
 from app.picture_list import show_pictures
@@ -36,7 +37,7 @@ def show_properties(source: Source) -> None:
         name = st.selectbox("Property", [one.name for one in found.properties], key=_PROPERTY, bind="query-params")
         caption = f"{name.capitalize()} of the pictures of each class: box, middle half; line, median; diamond, mean."
         show_figure(property_figure(found, name), key=f"spurious-property-{name}", alt=caption)
-        st.caption(caption)
+        st.caption(plain(caption))
     show_blocks(
         [Note(text=found.caveat), *(Note(text=f"{one.analysis}: {one.reason}") for one in found.unavailable)],
         key="spurious-property-notes",
@@ -57,9 +58,7 @@ def show_slices(source: Source) -> None:
     from concept_tuning.report.blocks import Note
 
     tables: dict[str, SliceTable] = source.each("slices")
-    run = st.segmented_control(
-        "Run", list(tables), default=next(iter(tables)), required=True, key=_RUN, bind="query-params"
-    )
+    run = choose_one("Run", list(tables), key=_RUN, bind="query-params")
     found = tables[run]
     chance = "" if found.p_value is None else f" Chance gives as bad a slice with p = {number(found.p_value, 2)}."
     caption = (
@@ -115,4 +114,4 @@ def _slice(source: Source, found: SliceTable, run: str) -> None:
 
 
 def _name(one: Slice) -> str:
-    return plain(f"mostly {one.classes[0][0]}, {one.accuracy.n} pictures")
+    return f"mostly {one.classes[0][0]}, {one.accuracy.n} pictures"

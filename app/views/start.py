@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from app import state
+from app.markdown import plain
 from app.method_words import method_label
 from app.pages import page
 
@@ -28,7 +29,7 @@ _DOORS = (
 
 def render() -> None:
     """Show the page."""
-    st.title("What does your fine-tuned network look at?")
+    st.title("What does your network look at?")
     showcase = state.read_showcase()
     if showcase is None:
         st.info(
@@ -48,17 +49,18 @@ def _show(showcase: Showcase) -> None:
     with picture:
         st.markdown("#### The picture")
         where = f" before {showcase.group}" if showcase.group else ""
-        caption = f"A {name}{where}, which neither network was trained on"
+        caption = f"A test picture, new to both networks: {name}{where}"
         st.image(showcase.image, caption=caption, alt=caption, width="stretch")
     for place, run in zip(places, showcase.runs, strict=True):
         with place:
             _show_run(showcase, run)
     st.success(f"**What to notice.** {showcase.sentence}", icon=":material/lightbulb:")
     first, second = showcase.runs
+    verdict = state.demo_verdict({first.method, second.method})
     st.caption(
         f"Bright places of a map counted most for the answer below it ({showcase.map_name}), dark ones least. Of all "
         f"{showcase.pictures} test pictures looked at, {first.name} has {_percent(first.accuracy)} right and "
-        f"{second.name} {_percent(second.accuracy)}."
+        f"{second.name} {_percent(second.accuracy)}. {plain(verdict or '')}"
     )
 
 

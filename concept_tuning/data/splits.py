@@ -187,7 +187,8 @@ def _check_enough(
     counts = np.bincount(labels[given.get("train", np.arange(0))], minlength=len(class_names))
     short = np.flatnonzero(counts < needed)
     if len(short):
-        purpose = " and ".join(["training", *({"val": "validation", "test": "testing"}[name] for name in missing)])
+        uses = ["training", *({"val": "validation", "test": "testing"}[name] for name in missing)]
+        purpose = " and ".join([", ".join(uses[:-1]), uses[-1]] if missing else uses)
         raise DataError(
             f"Too few pictures for {_class_list(short, class_names, counts)}: at least {needed} "
             f"{'is' if needed == 1 else 'are'} needed for {purpose}. Add pictures or leave the class out."

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from concept_tuning.errors import DataError
+from concept_tuning.errors import ArchiveError, DataError
 
 _OPENERS: tuple[tuple[bytes, Any], ...] = (
     (b"\x1f\x8b", gzip.open),
@@ -68,9 +68,10 @@ def extract_archive(path: Path, target: Path, *, max_entries: int, max_bytes: in
         max_ratio: Most bytes of all files together as a multiple of the archive's own.
 
     Raises:
-        DataError: No such archive; a damaged or encrypted one; one that is over a limit or holds no files;
-            an entry that is a link or special file, has an absolute or climbing name, or the same name as
-            another (but for case or accents); a full or unwritable disk; ``target`` exists.
+        ArchiveError: A damaged or encrypted archive; one that is over a limit or holds no files; an entry that is a
+            link or special file, has an absolute or climbing name, or the same name as another (but for case or
+            accents).
+        DataError: No such archive; a full or unwritable disk; ``target`` exists.
     """
     if not path.is_file():
         raise DataError(f"There is no archive {path}; give the path of a zip or tar file that exists.")
@@ -92,9 +93,10 @@ def extract_archive(path: Path, target: Path, *, max_entries: int, max_bytes: in
         with writing(part):
             part.rename(target)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        kind = DataError if isinstance(error.__cause__, OSError) else ArchiveError  # the disk's fault or its own
+        raise kind(f"{path}: {error}") from error
     except _DAMAGE as error:
-        raise DataError(
+        raise ArchiveError(
             f"{path}: it cannot be unpacked, as it is damaged, cut off, or neither zip nor tar "
             f"({str(error) or type(error).__name__}). Copy or make it again."
         ) from error

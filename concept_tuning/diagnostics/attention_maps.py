@@ -149,7 +149,7 @@ def front_door_head(subject: Subject) -> FrontDoorHead | None:
 
 def _without(analysis: str, subject: Subject, head: FrontDoorHead | None, part: str) -> Unavailable:
     if head is None:
-        reason = f"{subject.name} has no front-door head; train with method=concept-tuning and front_door on."
+        reason = f"{subject.name} has no front-door head; train with Concept-Tuning to have one."
     else:
         setting = part.replace(" ", "_")
         reason = f"The front-door head of {subject.name} has no {part}; train with {setting} on."

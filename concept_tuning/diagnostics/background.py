@@ -25,7 +25,7 @@ import psutil
 
 from concept_tuning.engine.records import RunRecord, check_name, is_alive
 from concept_tuning.engine.runs import write_atomically
-from concept_tuning.engine.turns import run_error
+from concept_tuning.engine.turns import interrupt_signal, run_error
 from concept_tuning.errors import RunError
 
 #: Folder of the diagnoses below the root of the runs.
@@ -34,7 +34,8 @@ FOLDER = "diagnoses"
 COMMAND = (sys.executable, "-m", "concept_tuning", "diagnose")
 _RECORD, _LOG, _OVERVIEW = ".job.json", ".log", "diagnosis.json"
 _STAGE = re.compile(r"^ *(\d+) s  (\S.*)$")
-_KILL_SECONDS = 5.0
+#: How long a process that is stopped may take to write down what it has.
+_KILL_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class DiagnosisJob:
         begun: Analyses begun so far, the report counted as one.
         total: Analyses in all.
         seconds: Since it was started, up to its last word, in seconds.
+        started: When it was started, in seconds since 1970.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DiagnosisJob:
     begun: int
     total: int
     seconds: float
+    started: float
 
     @property
     def progress(self) -> float:
@@ -121,15 +124,22 @@ def start_diagnosis(
 
 def list_diagnoses(root: Path) -> list[DiagnosisJob]:
     """Return the diagnoses started below a root, the newest first; damaged records are passed over."""
-    found = []
+    found: list[tuple[float, DiagnosisJob]] = []
     for record in (Path(root).resolve() / FOLDER).glob(f"*{_RECORD}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found.append((_values(record)["started"], _read(record)))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+            found.append((float(_values(record)["started"]), _read(record)))
     return [job for _, job in sorted(found, key=lambda pair: -pair[0])]
 
 
+def refuse_while_diagnosed(run: RunRecord) -> None:
+    """Raise RunError if a diagnosis is being made of a run, which would be lost without its files."""
+    for job in list_diagnoses(run.root):
+        if job.state == "working" and run.name in job.runs:
+            raise RunError(f"{run.name} is being diagnosed ({job.name}); wait for the end of that, or stop it first.")
+
+
 def stop_diagnosis(job: DiagnosisJob) -> None:
-    """End a diagnosis that is being made; what it has written stays until it is removed.
+    """End a diagnosis that is being made; the analyses that are done can be looked at until it is removed.
 
     Raises:
         RunError: if it does not work, or belongs to another user.
@@ -142,8 +152,7 @@ def stop_diagnosis(job: DiagnosisJob) -> None:
     try:
         write_atomically(record, json.dumps(values | {"stopped": True}) + "\n")
         family = [process, *process.children(recursive=True)]
-        for each in family:
-            each.terminate()
+        process.send_signal(interrupt_signal())
         for each in psutil.wait_procs(family, timeout=_KILL_SECONDS)[1]:
             each.kill()
     except psutil.NoSuchProcess:
@@ -211,21 +220,29 @@ def _read(record: Path) -> DiagnosisJob:
         name=name,
         path=path,
         log=log,
-        runs=tuple(values["runs"]),
+        runs=_names(values["runs"]),
         state=state,
         message=message,
         begun=len(stages),
         total=int(values["total"]),
         seconds=time.time() - float(values["started"]) if working else spoken,
+        started=float(values["started"]),
     )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Return the names of a record's runs; raises TypeError for anything else."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError("the runs of a record are a list of names")
+    return tuple(value)
 
 
 def _ending(values: Mapping[str, Any], path: Path, lines: Sequence[str]) -> tuple[str, str]:
     errors = [line for line in lines if line.startswith(("Error: ", "Unexpected error: "))]
     if errors:
         return "failed", errors[-1].removeprefix("Error: ")
+    if values.get("stopped"):
+        return "stopped", "Stopped; the analyses that were done can be looked at"
     if (path / _OVERVIEW).is_file():
         return "finished", "Finished"
-    if values.get("stopped"):
-        return "stopped", "Stopped"
     return "failed", "Its process ended without a word; there may have been too little memory."

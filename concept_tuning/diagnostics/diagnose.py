@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from typing import Any
 from pydantic.dataclasses import dataclass as result_dataclass
 
 from concept_tuning.diagnostics.catalogue import ANALYSES, BY_NAME, Analysis
+from concept_tuning.diagnostics.checks import check_pictures
 from concept_tuning.diagnostics.pictures import Subject
 from concept_tuning.diagnostics.results import RESULT, Unavailable, load_result, save_result
 from concept_tuning.diagnostics.thumbnails import Thumbnails, make_thumbnails
 from concept_tuning.diagnostics.workbench import Workbench
+from concept_tuning.engine.checkpoint import is_disk_full
 from concept_tuning.engine.runs import write_atomically
 from concept_tuning.engine.session import load_run
 from concept_tuning.errors import ConfigError, RunError, StudioError
@@ -155,6 +158,20 @@ def diagnose(bench: Workbench, out: Path, *, only: Sequence[str] = (), report: R
         RunError: if the folder cannot be written.
     """
     analyses = choose_analyses(only)
+    cards = _cards(bench)  # first, since a run may be removed meanwhile
+    with _explained_storage(out):
+        return _diagnose(bench, out, analyses, cards, only=only, report=report)
+
+
+def _diagnose(
+    bench: Workbench,
+    out: Path,
+    analyses: Sequence[Analysis],
+    cards: tuple[RunCard, ...],
+    *,
+    only: Sequence[str],
+    report: Report,
+) -> Diagnosis:
     results = _prepare(out)
     entries: list[Entry] = []
     timings: dict[str, float] = {}
@@ -174,7 +191,7 @@ def diagnose(bench: Workbench, out: Path, *, only: Sequence[str] = (), report: R
     finally:  # what is done can be read, also after an interrupt
         thumbnails = make_thumbnails(bench.pictures, _some_of(bench.pictures.keys, shown))
         save_result(thumbnails, results / f"{_THUMBNAILS}.json")
-        overview = _overview(bench, tuple(entries), only)
+        overview = _overview(bench, cards, tuple(entries), only)
         save_result(overview, out / _OVERVIEW)
         write_atomically(out / "timings.json", json.dumps(timings, indent=1) + "\n")
     return Diagnosis(overview=overview, results=found, thumbnails=thumbnails)
@@ -184,12 +201,22 @@ def load_diagnosis(out: Path) -> Diagnosis:
     """Read a diagnosis from its folder; raises :class:`RunError` if it is missing or damaged."""
     overview = load_result(Overview, out / _OVERVIEW)
     results: dict[tuple[str, str | None], Any] = {
-        (entry.analysis, entry.run): load_result(_kind(entry), out / entry.file)
+        (entry.analysis, entry.run): load_result(_kind(entry), _inside(out, entry.file))
         for entry in overview.entries
         if entry.file is not None
     }
     thumbnails = load_result(Thumbnails, out / _RESULTS / f"{_THUMBNAILS}.json")
+    for result in (*results.values(), thumbnails):
+        check_pictures(result, overview.class_names, out.name)
     return Diagnosis(overview=overview, results=results, thumbnails=thumbnails)
+
+
+def _inside(out: Path, file: str) -> Path:
+    """Return the place of a result's file; raises RunError if it is not below the folder of results."""
+    path = out / file
+    if not path.resolve().is_relative_to((out / _RESULTS).resolve()):
+        raise RunError(f"The diagnosis {out.name} names a file outside its folder; make it again.")
+    return path
 
 
 def _some_of(keys: Sequence[str], shown: set[str]) -> set[str]:
@@ -248,8 +275,18 @@ def _prepare(out: Path) -> Path:
     return results
 
 
-def _overview(bench: Workbench, entries: tuple[Entry, ...], only: Sequence[str]) -> Overview:
-    cards = tuple(
+@contextmanager
+def _explained_storage(out: Path) -> Iterator[None]:
+    """Say in words that the disk is full, or whatever else keeps results from being written."""
+    try:
+        yield
+    except OSError as error:
+        what = "the disk is full; free some space" if is_disk_full(error) else f"{error.strerror}; name another folder"
+        raise RunError(f"The results in {out} cannot be written: {what} and diagnose again.") from error
+
+
+def _cards(bench: Workbench) -> tuple[RunCard, ...]:
+    return tuple(
         RunCard(
             name=subject.name,
             method=subject.run.config.method,
@@ -260,6 +297,11 @@ def _overview(bench: Workbench, entries: tuple[Entry, ...], only: Sequence[str])
         )
         for subject in bench.subjects
     )
+
+
+def _overview(
+    bench: Workbench, cards: tuple[RunCard, ...], entries: tuple[Entry, ...], only: Sequence[str]
+) -> Overview:
     return Overview(
         runs=cards,
         class_names=bench.bundle.class_names,

@@ -1,8 +1,13 @@
-"""Small worlds for lessons, whose numbers are exact: a telling part, a shortcut, a front door, a transport plan."""
+"""What lessons compute: small worlds whose numbers are exact, and what a sanity check of maps tells.
+
+The worlds: a telling part, a shortcut, a front door, a transport plan.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +19,15 @@ from concept_tuning.data.table import SPLITS
 _DIMMED = 0.25
 #: Probability that the mediator follows its cause, and its effect on the answer.
 _FOLLOWS, _EFFECT = 0.9, 0.5
+#: Regularisation so small that each point has one partner, and the least share of a point that makes a partner.
+_SHARP, _PARTNER = 0.002, 0.5
+#: Rank correlation below which maps are not alike, and how much more or less than chance counts.
+_ALIKE, _APART = 0.5, 0.2
+
+#: Why a point of a plan goes where it does, see :func:`explain_partner`.
+Reason = Literal["nearest", "needed", "soft"]
+#: What is left of maps of random weights, see :func:`randomised_outcome`.
+Outcome = Literal["changed", "unclear", "same", "blank"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -147,6 +161,65 @@ def points_plan(first: np.ndarray, second: np.ndarray, *, epsilon: float = 0.05)
     cost = ((first[:, None] - second[None]) ** 2).sum(2)
     plan = transport_plan(torch.from_numpy(cost)[None], epsilon=epsilon, max_iterations=5000, tolerance=1e-6)
     return plan[0].numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partner:
+    """Whom a point of the second set takes most from.
+
+    Attributes:
+        place: That point of the first set, from 0.
+        share: Of what the point takes, 0..1.
+        nearest: The nearest point of the first set.
+        sharp: Whom it would take most from if each point had one partner.
+        reason: ``soft`` where it has no partner, or another than in the sharp plan, because the plan spreads;
+            ``nearest``; else ``needed``, since giving it the nearest would cost the others more.
+    """
+
+    place: int
+    share: float
+    nearest: int
+    sharp: int
+    reason: Reason
+
+
+def explain_partner(first: np.ndarray, second: np.ndarray, place: int, *, epsilon: float) -> Partner:
+    """Tell why a point of the second set goes where it does, by comparing its plan with a sharp one.
+
+    Args:
+        first: (P, 2).
+        second: (Q, 2).
+        place: Of the point, 0..Q-1.
+        epsilon: Entropic regularisation of its plan, see :func:`points_plan`.
+    """
+    taken = points_plan(first, second, epsilon=epsilon)[:, place]
+    found, sharp = int(taken.argmax()), int(points_plan(first, second, epsilon=_SHARP)[:, place].argmax())
+    share = float(taken[found] / taken.sum())
+    distances = ((first - second[place]) ** 2).sum(1)
+    nearest = found if distances[found] <= distances.min() + 1e-9 else int(distances.argmin())
+    reason: Reason = "nearest" if nearest == found else "needed"
+    if share < _PARTNER or (reason == "needed" and sharp != found):
+        reason = "soft"
+    return Partner(place=found, share=share, nearest=nearest, sharp=sharp, reason=reason)
+
+
+def randomised_outcome(left: float, chance: float) -> Outcome:
+    """Tell what a sanity check says of a kind of map.
+
+    Args:
+        left: Mean rank correlation of the trained network's maps with those of random weights, -1..1.
+        chance: That of the trained network's maps of different pictures.
+
+    Returns:
+        ``changed`` where little is left, or clearly less than chance; ``same`` where clearly more than chance is
+        left; ``unclear`` where much is left, but maps of different pictures are about as alike; ``blank`` where
+        either number is not defined.
+    """
+    if not (math.isfinite(left) and math.isfinite(chance)):
+        return "blank"
+    if left < max(_ALIKE, chance - _APART):
+        return "changed"
+    return "same" if left > chance + min(_APART, (1 - chance) / 2) else "unclear"
 
 
 def _bernoulli(ones: np.ndarray) -> np.ndarray:

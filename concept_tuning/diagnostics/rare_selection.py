@@ -259,7 +259,7 @@ def _changes(
         return Unavailable(
             analysis="change of information in rare concepts",
             reason="Half of the pictures shows no rare concept that is useful beyond the band, so there is nothing to "
-            "measure on the other half. Take more pictures or a larger rare_share.",
+            "measure on the other half. Take more pictures, or count more of the concepts as seldom seen.",
         )
     return information_changes(
         networks,

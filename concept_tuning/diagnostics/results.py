@@ -95,5 +95,5 @@ def load_result(kind: type[ResultT], path: Path) -> ResultT:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); run the diagnosis again.") from error
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
+    except (ValidationError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RunError(f"{path} is not a saved {kind.__name__}; run the diagnosis again.") from error

@@ -61,20 +61,20 @@ class Showcase:
 
     @property
     def sentence(self) -> str:
-        """What to notice, in one sentence."""
+        """What to notice, in a sentence or two."""
         first, second = self.runs
         names = self.class_names
         place = f" before {self.group}" if self.group else ""
         usual = ""
         if self.usual is not None and self.usual != self.label:
-            usual = f" (in training mostly {names[self.usual]})"
+            usual = f", where training mostly showed the class {names[self.usual]}"
         text = (
-            f"Class {names[self.label]}{place}{usual}: {first.name} says {names[first.predicted]}, "
-            f"{second.name} says {names[second.predicted]}"
+            f"The picture is of the class {names[self.label]}{place}{usual}: {first.name} says "
+            f"{names[first.predicted]}, {second.name} says {names[second.predicted]}"
         )
         if first.outside is None or second.outside is None:
             return f"{text}."
         return (
-            f"{text}, and {100 * first.outside:.0f} % of the first map lies outside the object against "
-            f"{100 * second.outside:.0f} % of the second."
+            f"{text}. Of the first map, {100 * first.outside:.0f} % lies outside the object, of the second "
+            f"{100 * second.outside:.0f} %."
         )

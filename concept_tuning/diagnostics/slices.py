@@ -137,7 +137,10 @@ def find_slices(
     _check(embeddings, labels, probabilities, keys, class_names)
     count = n_slices or int(np.clip(len(labels) // PER_SLICE, 2, MOST_SLICES))
     if len(labels) < max(2 * PER_SLICE, LEAST * count):
-        return _unavailable(f"{count} slices need {max(2 * PER_SLICE, LEAST * count)} pictures or more.")
+        return _unavailable(
+            f"Mistakes are looked for among pictures that look alike, which takes {max(2 * PER_SLICE, LEAST * count)} "
+            f"pictures or more; there are {len(labels)}."
+        )
     right = probabilities.argmax(axis=1) == labels
     if right.all() or not right.any():
         return _unavailable(f"All pictures are {'right' if right.all() else 'wrong'}, so no slice differs.")

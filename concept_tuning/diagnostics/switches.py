@@ -150,7 +150,7 @@ def front_door_switches(
     """
     head = getattr(subject.method, "front_door", None)
     if head is None:
-        reason = f"{subject.name} has no front-door head; train with method=concept-tuning and front_door on."
+        reason = f"{subject.name} has no front-door head; train with Concept-Tuning to have one."
         return Unavailable(analysis="front-door switches", reason=reason)
     settings = _settings(position=head.position is not None, channel=head.channel is not None)
     found = []

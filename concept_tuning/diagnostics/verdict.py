@@ -271,8 +271,7 @@ def _in_favour(names: tuple[str, str], difference: Interval) -> str:
     favoured = names[0 if side > 0 else 1]
     points = f"{value} points in favour of {favoured}" if float(value) else "0.0 points"
     if high - low < 100 * _ROUNDING:
-        same = " because the runs do not differ on any picture" if abs(difference.value) < _ROUNDING else ""
-        return f"{points}, the same in every resample{same}, which is no certainty"
+        return f"{points}, the same in every resample of these pictures, which is no certainty"
     of = "" if float(value) else f" for {favoured}"
     return f"{points}, {100 * difference.level:g} % interval {signed(low)} to {signed(high)}{of}"
 

@@ -11,8 +11,8 @@ from concept_tuning.figures.labels import escape
 from concept_tuning.figures.style import COLOURS
 from concept_tuning.figures.tiles import BOX, EDGE, Box, Tile, add_boxes, tile_figure
 
-#: Colour of a marked cell.
-MARKED = COLOURS[4]
+#: Colour of a marked cell, darker than that of a patch to any eye.
+MARKED = COLOURS[1]
 #: Points that take the click, in pixels.
 _POINT = 20
 
@@ -35,7 +35,7 @@ def cell_figure(
         image: (s, s, 3) uint8, at any size.
         grid: Rows and columns.
         marked: (row, column) of cells that are framed and numbered.
-        patches: Rectangles (x1, y1, x2, y2) in shares of the picture, each with what stands beside it.
+        patches: Dashed rectangles (x1, y1, x2, y2) in shares of the picture, each with what stands beside it.
         page: Largest side of the picture in pixels.
     """
     rows, columns = grid
@@ -43,7 +43,7 @@ def cell_figure(
     figure = tile_figure([tile], width=1, height=1, page=page)
     figure.data = [trace for trace in figure.data if trace.name != "pictures"]
     _add_lines(figure, grid)
-    add_boxes(figure, [(tile, Box(corners=corners, label=label, colour=BOX)) for corners, label in patches])
+    add_boxes(figure, [(tile, Box(corners=at, label=label, colour=BOX, dash="dash")) for at, label in patches])
     cells = [(row, column) for row in range(rows) for column in range(columns)]
     shown = [
         Box(

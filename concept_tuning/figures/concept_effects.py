@@ -73,7 +73,7 @@ def suspicion_figure(result: ConceptEffects, *, most: int = 12) -> go.Figure:
     titles = ("suspicion<br>(0–1)", "pull (AUC,<br>0.5 is none)", "effect of<br>removal (logits)")
     for column, title in enumerate(titles, start=1):
         figure.update_xaxes(row=1, col=column, title_text=title, title_font_size=12, nticks=4, zeroline=column == 3)
-        names = [f"<b>{one.rank}</b> → {shorten(result.class_names[one.pulled_class], 14)}" for _, one in shown]
+        names = [f"<b>{one.rank}</b> → {shorten(result.class_names[one.pulled_class], 22)}" for _, one in shown]
         name_rows(figure, names, panel=(1, column), shown=column == 1)
     figure.update_xaxes(row=1, col=1, range=[0, 1.03])
     figure.update_xaxes(row=1, col=3, zerolinecolor=LINE)
@@ -132,7 +132,7 @@ def occurrence_figure(result: ConceptEffects) -> go.Figure:
     )
     name_rows(
         figure,
-        [f"{shorten(label, 16)}, n = {int(count)}" for label, count in zip(classes, counts, strict=True)],
+        [f"{shorten(label, 24)}, n = {int(count)}" for label, count in zip(classes, counts, strict=True)],
     )
     return figure
 
@@ -157,7 +157,7 @@ def concept_gallery(result: ConceptEffects, rank: int, thumbnails: Thumbnails, *
         entries.append(
             Entry(
                 key=key,
-                title=shorten(label, 16),
+                title=shorten(label, 22),
                 hover=f"{escape(key)}<br>class {escape(label)}<br>concept {rank}",
                 boxes=(Box(corners=(box[0], box[1], box[2], box[3])),),
             )

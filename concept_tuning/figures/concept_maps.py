@@ -10,7 +10,16 @@ import plotly.graph_objects as go
 from concept_tuning.diagnostics.concept_maps import ConceptMaps
 from concept_tuning.figures.labels import escape, number, shorten
 from concept_tuning.figures.style import overlay
-from concept_tuning.figures.tiles import GAP, Box, Tile, add_boxes, merge_equal, tile_figure, title_height
+from concept_tuning.figures.tiles import (
+    GAP,
+    Box,
+    Tile,
+    add_boxes,
+    merge_equal,
+    numbers_label,
+    tile_figure,
+    title_height,
+)
 
 _COLUMNS = 3
 #: Side of the picture itself, in sides of a map.
@@ -20,7 +29,8 @@ _SIDE = 2.0
 def concept_figure(results: Sequence[ConceptMaps], key: str, image: np.ndarray) -> go.Figure:
     """Draw a picture's patches and, beside them, the map of each concept; one run below the other.
 
-    Concepts are numbered from 1, the most class-discriminative; so are the channels' ranks.
+    Concepts are numbered from 1, the most class-discriminative; so are the channels' ranks. Above a map stand the
+    concept's number and mean score, and its ranks.
 
     Args:
         results: The concepts of one or more runs.
@@ -74,7 +84,7 @@ def _map_tile(result: ConceptMaps, key: str, image: np.ndarray, concept: int, *,
         image=overlay(image, values),
         left=left,
         top=top,
-        title=f"<b>{concept + 1}</b> · {first}–{last}<br>{float(scores.mean()):+.2f}".replace("-", "−"),
+        title=f"<b>{concept + 1}</b> {float(scores.mean()):+.2f}<br>{first}–{last}".replace("-", "−"),
         hover=f"concept {concept + 1}, {escape(result.run)}<br>channels of rank {first} to {last}: {channels}{more}"
         f"<br>mean score {number(float(scores.mean()))} ({number(float(scores.min()))} to "
         f"{number(float(scores.max()))})<br>activation {number(float(values.min()))} to {number(float(values.max()))}",
@@ -86,7 +96,7 @@ def _boxes(result: ConceptMaps, key: str) -> list[Box]:
     return [
         Box(
             corners=box,
-            label=" ".join(str(place + 1) for place in places),
+            label=numbers_label(places),
             hover=f"patch of concept {', '.join(str(place + 1) for place in places)}<br>{escape(key)}",
         )
         for box, places in merge_equal(corners)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from concept_tuning.diagnostics.predictions import Predictions
-from concept_tuning.figures.labels import escape, shorten, wrap
+from concept_tuning.figures.labels import escape, run_labels, shorten, wrap
 from concept_tuning.figures.style import RATE_SCALE, finish
 
 #: Most classes whose cells hold a count, and whose names all stand beside the matrix.
@@ -33,10 +33,11 @@ def confusion_figure(results: Sequence[Predictions]) -> go.Figure:
     rows = -(-len(results) // columns)
     side = max(180, classes * (44 if classes <= _COUNTED else 14))
     height = rows * (side + _FRAME)
+    labels = run_labels(result.run for result in results)
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[shorten(result.run) for result in results],
+        subplot_titles=[shorten(labels[result.run], 40 if columns == 1 else 22) for result in results],
         horizontal_spacing=0.05,
         vertical_spacing=_FRAME / height if rows > 1 else 0,
     )
@@ -53,7 +54,7 @@ def confusion_figure(results: Sequence[Predictions]) -> go.Figure:
             "cmin": 0,
             "cmax": 1,
             "showscale": classes > _COUNTED,
-            "colorbar": {"title": {"text": "share of the class", "side": "top"}, "thickness": 12},
+            "colorbar": {"title": {"text": "share of the class", "side": "top"}, "thickness": 12, "tickformat": ".0%"},
         },
     )
     return figure
@@ -87,7 +88,7 @@ def _name_axes(figure: go.Figure, result: Predictions, row: int, column: int) ->
     classes = len(result.class_names)
     named = list(range(0, classes, max(1, -(-classes // _NAMED))))
     few = classes <= _NARROW
-    ticks = [wrap(result.class_names[place]) if few else shorten(result.class_names[place], 14) for place in named]
+    ticks = [wrap(result.class_names[place]) if few else shorten(result.class_names[place], 24) for place in named]
     figure.update_xaxes(
         row=row,
         col=column,

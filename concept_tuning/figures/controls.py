@@ -99,7 +99,7 @@ def badge_figure(result: ControlledMaps) -> go.Figure:
     cells = [[badge_of(result, name, control, measure) for measure in measures] for name, control in rows]
     figure = go.Figure(
         go.Heatmap(
-            x=list(measures),
+            x=[measure.replace(" ", "<br>") for measure in map(escape, measures)],
             y=[[wrap(name, 12) for name, _ in rows], [escape(control) for _, control in rows]],
             z=[[None if badge is None else int(badge.beats) for badge in row] for row in cells],
             zmin=0,
@@ -117,9 +117,11 @@ def badge_figure(result: ControlledMaps) -> go.Figure:
         )
     )
     finish(figure, size=140 + 24 * max(1, len(rows)), legend=False)
-    figure.update_layout(margin={"l": 8, "r": 8, "t": 112, "b": 16})
-    figure.update_xaxes(side="top", showgrid=False, tickangle=-90, tickfont_size=11, type="category")
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, tickfont_size=11)
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 64, "b": 16})
+    figure.update_xaxes(
+        side="top", showgrid=False, autotickangles=[0, -90], tickfont_size=12, type="category", automargin=True
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, tickfont_size=12)
     return figure
 
 
@@ -153,6 +155,11 @@ def advantage_figure(result: ControlledMaps, measure: str) -> go.Figure:
     figure.update_xaxes(title_text=f"{escape(measure)}: better than the control by", title_font_size=12)
     name_rows(figure, [shorten(name, 20) for name in result.maps])
     return figure
+
+
+def measure_words(measure: str) -> str:
+    """Return what a measure tells, and which way is better."""
+    return f"{_AXES.get(measure, measure)}; {_direction(measure)}"
 
 
 def measures_of(result: ControlledMaps) -> tuple[str, ...]:

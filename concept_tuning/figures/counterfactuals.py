@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from concept_tuning.diagnostics.counterfactuals import Counterfactuals, EditedPicture, EditOutcome, RunCounterfactuals
 from concept_tuning.diagnostics.editing import BLURRED, EDITS, OTHER_CLASS, REMOVED, SAME_CLASS
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.figures.labels import escape, interval_text, number, shorten
+from concept_tuning.figures.labels import escape, interval_text, number, run_labels, shorten
 from concept_tuning.figures.rows import LINE, add_points, name_rows, rate_axis, spread, symbol_of
 from concept_tuning.figures.style import finish, run_colours
 from concept_tuning.figures.tiles import Grid, Tile, tile_figure
@@ -37,12 +37,13 @@ def flip_figure(result: Counterfactuals, *, runs: Sequence[str] | None = None) -
     kinds = [kind for kind in EDITS if any(one.kind == kind for run in result.runs for one in run.outcomes)]
     figure = go.Figure()
     colours, offsets = _colours(result, runs), spread(len(result.runs))
+    labels = _labels(result, runs)
     for place, run in enumerate(result.runs):
         add_points(
             figure,
             [one.flips for one in run.outcomes],
             [kinds.index(one.kind) + offsets[place] for one in run.outcomes],
-            name=shorten(run.run, 24),
+            name=shorten(labels[run.run], 24),
             hover=[_told(run, one) for one in run.outcomes],
             colour=colours[run.run],
             symbol=symbol_of(place),
@@ -67,6 +68,7 @@ def gap_figure(result: Counterfactuals, *, runs: Sequence[str] | None = None) ->
     """
     figure = go.Figure()
     colours, offsets = _colours(result, runs), spread(len(result.runs))
+    labels = _labels(result, runs)
     measures: tuple[tuple[str, Callable[[RunCounterfactuals], Interval]], ...] = (
         ("more changed<br>predictions", lambda run: run.flip_gap),
         ("less accuracy", lambda run: run.background_gap),
@@ -76,7 +78,7 @@ def gap_figure(result: Counterfactuals, *, runs: Sequence[str] | None = None) ->
             figure,
             [value(run) for _, value in measures],
             [row + offsets[place] for row in range(len(measures))],
-            name=shorten(run.run, 24),
+            name=shorten(labels[run.run], 24),
             hover=[
                 f"{escape(run.run)}<br>{name.replace('<br>', ' ')} before backgrounds of another class<br>than before "
                 f"those of the same class: {interval_text(value(run))}"
@@ -102,7 +104,8 @@ def strip_figure(result: Counterfactuals, key: str, *, runs: Sequence[str] | Non
     """Draw an example as it is and in all its edits, with what each run predicts above it.
 
     A tick says that the prediction is the object's class; a prediction in bold is not the one for the picture as
-    it is. With several runs, a dot in a run's colour stands before what it predicts.
+    it is. Where the object is removed no answer is right, and none has a tick. With several runs, a dot in a run's
+    colour stands before what it predicts.
 
     Args:
         result: The runs on the edited pictures.
@@ -134,13 +137,17 @@ def strip_figure(result: Counterfactuals, key: str, *, runs: Sequence[str] | Non
         )
     figure = tile_figure(tiles, width=grid.width, height=grid.height, page=_PAGE)
     if len(result.runs) > 1:
-        _add_legend(figure, result, colours)
+        _add_legend(figure, result, colours, _labels(result, runs))
     return figure
 
 
 def _colours(result: Counterfactuals, runs: Sequence[str] | None) -> dict[str, str]:
     drawn = [run.run for run in result.runs]
     return run_colours(drawn) | run_colours(list(runs or drawn))
+
+
+def _labels(result: Counterfactuals, runs: Sequence[str] | None) -> dict[str, str]:
+    return run_labels([*(runs or ()), *(run.run for run in result.runs)])
 
 
 def _around_zero(intervals: Sequence[Interval]) -> tuple[float, float]:
@@ -162,7 +169,8 @@ def _told(run: RunCounterfactuals, one: EditOutcome) -> str:
     lines = [
         f"{escape(run.run)}: {_NAMES[one.kind].replace('<br>', ' ')}",
         f"predictions that change {interval_text(one.flips)}",
-        f"accuracy {interval_text(one.accuracy)}, as they are {number(run.accuracy.value)}",
+        f"the object's class is {'still ' * (one.kind == REMOVED)}said {interval_text(one.accuracy)}, "
+        f"as they are {number(run.accuracy.value)}",
         f"mean fall of the probability {number(one.probability_drop)}",
     ]
     if one.followed is not None:
@@ -179,8 +187,12 @@ def _prediction(result: Counterfactuals, run: RunCounterfactuals, example: Edite
     now = _predicted(run, example, kind)
     if now is None:
         return "–"
-    text = f"{shorten(result.class_names[now], 14)} {'✓' if now == example.label else '✗'}"
-    return text if now == _predicted(run, example, "picture") else f"<b>{text}</b>"
+    same = now == _predicted(run, example, "picture")
+    name = shorten(result.class_names[now], 20)
+    if kind == REMOVED:
+        return f"still says {name}" if same else f"now says <b>{name}</b>"
+    text = f"{name} {'✓' if now == example.label else '✗'}"
+    return text if same else f"<b>{text}</b>"
 
 
 def _view_hover(result: Counterfactuals, example: EditedPicture, kind: str) -> str:
@@ -198,14 +210,16 @@ def _view_hover(result: Counterfactuals, example: EditedPicture, kind: str) -> s
     return "<br>".join(lines)
 
 
-def _add_legend(figure: go.Figure, result: Counterfactuals, colours: Mapping[str, str]) -> None:
+def _add_legend(
+    figure: go.Figure, result: Counterfactuals, colours: Mapping[str, str], labels: Mapping[str, str]
+) -> None:
     for run in result.runs:
         figure.add_scatter(
             x=[None],
             y=[None],
             mode="markers",
             marker={"color": colours[run.run], "size": 10},
-            name=shorten(run.run, 24),
+            name=shorten(labels[run.run], 24),
             showlegend=True,
         )
     figure.update_layout(showlegend=True, height=figure.layout.height + 30 + 10 * len(result.runs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,8 +19,16 @@ Colour = Literal["class", "group", "right", "run"]
 
 #: Most names in a legend, and points above which they are drawn by WebGL.
 _NAMED, _MANY = 12, 2000
-#: Pixels of a panel among others, of a panel alone, and below each.
-_PANEL, _ALONE, _FRAME = 250, 360, 36
+#: Panels side by side; pixels of a panel among others, of a panel alone, and below each.
+_COLUMNS, _PANEL, _ALONE, _FRAME = 3, 250, 360, 36
+
+
+class Key(NamedTuple):
+    """What a colour and a symbol, by Plotly's name, stand for."""
+
+    name: str
+    colour: str
+    symbol: str
 
 
 class _Part(NamedTuple):
@@ -31,7 +40,13 @@ class _Part(NamedTuple):
     symbol: str
 
 
-def embedding_figure(result: Embedding, *, colour: Colour = "class", runs: Sequence[str] | None = None) -> go.Figure:
+def embedding_figure(
+    result: Embedding,
+    *,
+    colour: Colour = "class",
+    runs: Sequence[str] | None = None,
+    legend: bool = True,
+) -> go.Figure:
     """Draw the points of each network in a panel of its own, or for ``run`` those of all networks in one.
 
     Axes have no unit, and distances between far points mean nothing, so neither is shown. The customdata of a
@@ -42,6 +57,7 @@ def embedding_figure(result: Embedding, *, colour: Colour = "class", runs: Seque
         result: The layouts.
         colour: By class, by group, by whether the run's prediction is right, or by run.
         runs: All runs of the page, for their colours.
+        legend: Whether to name the colours, as far as there is room.
 
     Raises:
         ValueError: By group, and there are none.
@@ -50,7 +66,7 @@ def embedding_figure(result: Embedding, *, colour: Colour = "class", runs: Seque
         raise ValueError("these points have no groups to be coloured by")
     together = colour == "run"
     panels = 1 if together else max(1, len(result.layouts))
-    columns = min(2, panels)
+    columns = min(_COLUMNS, panels)
     rows = -(-panels // columns)
     height = rows * ((_PANEL if panels > 1 else _ALONE) + _FRAME)
     figure = make_subplots(
@@ -69,8 +85,12 @@ def embedding_figure(result: Embedding, *, colour: Colour = "class", runs: Seque
                 named.add(part.name)
         if not together:
             figure.update_xaxes(title_text=_title(layout), row=row, col=column)
-    finish(figure, size=height + 60, legend=len(named) <= _NAMED)
-    figure.update_layout(margin={"l": 8, "r": 8, "b": 40}, legend={"itemsizing": "constant", "tracegroupgap": 0})
+    legend = legend and len(named) <= _NAMED
+    top = 36 if legend else 8
+    finish(figure, size=height + top + 24, legend=legend)
+    figure.update_layout(
+        margin={"l": 8, "r": 8, "t": top, "b": 40}, legend={"itemsizing": "constant", "tracegroupgap": 0}
+    )
     figure.update_xaxes(**_plain(reach), title_standoff=4, title_font_size=12, constrain="domain")
     figure.update_yaxes(**_plain(reach), constrain="domain", constraintoward="top")
     for place in range(rows * columns):
@@ -82,6 +102,25 @@ def embedding_figure(result: Embedding, *, colour: Colour = "class", runs: Seque
             axis = "x" if place == 0 else f"x{place + 1}"
             figure.update_yaxes(scaleanchor=axis, row=row, col=column)
     return figure
+
+
+def colour_keys(result: Embedding, *, colour: Colour = "class", runs: Sequence[str] | None = None) -> list[Key]:
+    """Return what the colours and symbols of :func:`embedding_figure` stand for; none where it would name none."""
+    found = dict.fromkeys(
+        Key(part.name, part.colour, part.symbol)
+        for place, layout in enumerate(result.layouts)
+        for part in _parts(result, layout, colour, place, runs)
+        if part.members.any()
+    )
+    return list(found) if len(found) <= _NAMED else []
+
+
+def named_networks(result: Embedding) -> Embedding:
+    """Return the layouts with the one of a pre-trained network, if there is no other, called so whatever its run."""
+    if sum(not layout.tuned for layout in result.layouts) != 1:
+        return result
+    layouts = (layout if layout.tuned else replace(layout, name="before fine-tuning") for layout in result.layouts)
+    return replace(result, layouts=tuple(layouts))
 
 
 def _parts(result: Embedding, layout: Layout, colour: Colour, place: int, runs: Sequence[str] | None) -> list[_Part]:
@@ -107,12 +146,12 @@ def _parts(result: Embedding, layout: Layout, colour: Colour, place: int, runs: 
 def _points(result: Embedding, layout: Layout, part: _Part, *, legend: bool) -> go.Scatter | go.Scattergl:
     places = np.flatnonzero(part.members)
     kind = go.Scattergl if len(layout.points) > _MANY else go.Scatter
-    size = 7 if len(layout.points) <= 500 else 5
+    size = 6 if len(layout.points) <= 100 else 5 if len(layout.points) <= 500 else 4
     return kind(
         x=layout.points[places, 0],
         y=layout.points[places, 1],
         mode="markers",
-        marker={"color": part.colour, "symbol": part.symbol, "size": size, "opacity": 0.7},
+        marker={"color": part.colour, "symbol": part.symbol, "size": size, "opacity": 0.5},
         customdata=[_custom(result, int(place)) for place in places],
         text=[_told(result, layout, int(place)) for place in places],
         hovertemplate="%{text}<extra></extra>",

@@ -52,7 +52,7 @@ def mark_chosen(figure: go.Figure, result: Embedding, places: Collection[int]) -
 
 
 def add_pictures(figure: go.Figure, result: Embedding, thumbnails: Thumbnails, *, most: int = 24) -> go.Figure:
-    """Lay pictures, or patches, beside points that are spread over each panel, so that none covers another.
+    """Lay pictures, or patches, beside points that are spread over each panel, each where it covers least.
 
     Args:
         figure: Of :func:`~concept_tuning.figures.embedding.embedding_figure`; changed in place, and returned.
@@ -63,18 +63,24 @@ def add_pictures(figure: go.Figure, result: Embedding, thumbnails: Thumbnails, *
     points = {_name(result, place): place for place in range(len(result.labels))}
     kept = set(thumbnails.keys)
     panels: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}
+    covered: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for trace in figure.data:
-        spots = panels.setdefault((trace.xaxis or "x", trace.yaxis or "y"), {})
+        axes = trace.xaxis or "x", trace.yaxis or "y"
+        spots = panels.setdefault(axes, {})
         for name, x, y in zip(trace.customdata, trace.x, trace.y, strict=True):
+            covered.setdefault(axes, []).append((float(x), float(y)))
             if _identity(name)[0] in kept:
                 spots[points[_identity(name)]] = (float(x), float(y))
     images = []
     for axes, spots in panels.items():
         low, high = figure.layout[axes[0].replace("x", "xaxis")].range
         side = _SIDE * (high - low)
+        at, corners = np.array(covered[axes]), np.empty((0, 2))
         for place in _spread(spots, side, most):
-            place_on = _beside(spots[place], side, high) | {"xref": axes[0], "yref": axes[1]}
-            images.append({"source": _source(result, place, thumbnails), **place_on})
+            corner = _free_corner(np.array(spots[place]), side, (low, high), at, corners)
+            corners = np.vstack([corners, corner])
+            image = {"source": _source(result, place, thumbnails), "xref": axes[0], "yref": axes[1]}
+            images.append(image | _square(corner, side))
     return figure.update_layout(images=images)
 
 
@@ -137,14 +143,32 @@ def _spread(spots: dict[int, tuple[float, float]], side: float, most: int) -> li
     return [places[one] for one in taken]
 
 
-def _beside(spot: tuple[float, float], side: float, high: float) -> dict[str, object]:
-    """Return where a picture lies, below the points: right above its own, or on the other side near the edge."""
-    x, y = spot
+def _free_corner(
+    spot: np.ndarray, side: float, reach: tuple[float, float], points: np.ndarray, taken: np.ndarray
+) -> np.ndarray:
+    """Return the lower left corner of the square beside a point, within reach, that covers the fewest points.
+
+    Args:
+        spot: (2,) the point.
+        side: Of a square.
+        reach: Least and greatest value of both axes.
+        points: (n, 2) all points.
+        taken: (k, 2) the lower left corners of squares that are to be left free.
+    """
+    away = side / 8
+    shifts = [(a, b) for b in (away, -side - away) for a in (away, -side - away)]
+    corners = np.clip(spot + np.array(shifts), reach[0], reach[1] - side)
+    covered = ((points[None] > corners[:, None]) & (points[None] < corners[:, None] + side)).all(2).sum(1)
+    overlapping = (np.abs(taken[None] - corners[:, None]) < side).all(2).sum(1)
+    return np.asarray(corners[int((covered + len(points) * overlapping).argmin())])
+
+
+def _square(corner: np.ndarray, side: float) -> dict[str, object]:
     return {
-        "x": x,
-        "y": y,
-        "xanchor": "left" if x + side <= high else "right",
-        "yanchor": "bottom" if y + side <= high else "top",
+        "x": float(corner[0]),
+        "y": float(corner[1]),
+        "xanchor": "left",
+        "yanchor": "bottom",
         "sizex": side,
         "sizey": side,
         "sizing": "contain",

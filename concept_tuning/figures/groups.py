@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from concept_tuning.diagnostics.groups import GroupCell, GroupTable
-from concept_tuning.figures.labels import escape, interval_text, number, shorten, wrap
+from concept_tuning.figures.labels import escape, interval_text, number, percent, run_labels, shorten, wrap
 from concept_tuning.figures.rows import add_points, name_rows, rate_axis, spread, symbol_of
 from concept_tuning.figures.style import BAD, RATE_SCALE, finish, run_colours
 
@@ -25,7 +25,7 @@ _FRAME = 90
 
 
 def group_figure(tables: Mapping[str, GroupTable]) -> go.Figure:
-    """Draw a matrix of classes and groups for each run: accuracy and n in each cell, intervals on hover.
+    """Draw a matrix of classes and groups for each run: accuracy in percent and n in each cell, intervals on hover.
 
     The worst cell has a frame. The customdata of a cell are its class and group. With very many classes the
     numbers stand on hover alone.
@@ -38,10 +38,11 @@ def group_figure(tables: Mapping[str, GroupTable]) -> go.Figure:
     classes = max((len(table.class_names) for table in tables.values()), default=1)
     pixels = next(found for most, found in _ROWS if classes <= most)
     height = rows * (max(classes * pixels, 60) + _FRAME)
+    labels = run_labels(tables)
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[shorten(run) for run in tables],
+        subplot_titles=[shorten(labels[run], 40 if columns == 1 else 22) for run in tables],
         horizontal_spacing=0.04,
         vertical_spacing=_FRAME / height if rows > 1 else 0,
     )
@@ -59,7 +60,7 @@ def group_figure(tables: Mapping[str, GroupTable]) -> go.Figure:
             "cmin": 0,
             "cmax": 1,
             "showscale": pixels == 8,
-            "colorbar": {"title": {"text": "accuracy", "side": "top"}, "thickness": 12},
+            "colorbar": {"title": {"text": "accuracy", "side": "top"}, "thickness": 12, "tickformat": ".0%"},
         },
     )
     return figure
@@ -82,6 +83,7 @@ def cell_figure(tables: Mapping[str, GroupTable], *, runs: Sequence[str] | None 
             cells.setdefault((cell.class_name, cell.group), {})[run] = cell
     order = sorted(cells, key=lambda place: min(cell.accuracy.value for cell in cells[place].values()))[:most]
     colours = run_colours(list(tables)) | run_colours(list(runs or tables))
+    labels = run_labels([*(runs or ()), *tables])
     figure = go.Figure()
     offsets = spread(len(tables))
     for place, (run, table) in enumerate(tables.items()):
@@ -90,7 +92,7 @@ def cell_figure(tables: Mapping[str, GroupTable], *, runs: Sequence[str] | None 
             figure,
             [cell.accuracy for _, cell in found],
             [row + offsets[place] for row, _ in found],
-            name=shorten(run, 24),
+            name=shorten(labels[run], 24),
             hover=[_told(run, table, cell) for _, cell in found],
             colour=colours[run],
             symbol=symbol_of(place),
@@ -115,7 +117,7 @@ def _matrix(run: str, table: GroupTable, pixels: int) -> go.Heatmap:
     for cell in table.cells:
         where = table.class_names.index(cell.class_name), table.group_names.index(cell.group)
         values[where] = cell.accuracy.value
-        text[where] = f"{cell.accuracy.value:.2f}{'<br>' if pixels == 40 else ', '}n = {cell.accuracy.n}"
+        text[where] = f"{percent(cell.accuracy.value)}{'<br>' if pixels == 40 else ', '}n = {cell.accuracy.n}"
         hover[where] = _told(run, table, cell)
     names = [[(name, group) for group in table.group_names] for name in table.class_names]
     return go.Heatmap(
@@ -164,7 +166,7 @@ def _name_axes(figure: go.Figure, table: GroupTable, row: int, column: int, *, e
         row=row,
         col=column,
         tickvals=list(named),
-        ticktext=[shorten(table.class_names[place], 16) for place in named],
+        ticktext=[shorten(table.class_names[place], 24) for place in named],
         showticklabels=column == 1,
         ticklabelstandoff=4,
         range=[len(table.class_names) - 0.5, -0.5],
@@ -203,4 +205,4 @@ def _told(run: str, table: GroupTable, cell: GroupCell) -> str:
 
 def _cell_name(where: tuple[str, str], found: Mapping[str, GroupCell]) -> str:
     counts = sorted({cell.accuracy.n for cell in found.values()})
-    return f"{shorten(where[0])}<br>{shorten(where[1], 12)}, n = {' / '.join(str(count) for count in counts)}"
+    return f"{shorten(where[0], 24)}<br>{shorten(where[1], 16)}, n = {' / '.join(str(count) for count in counts)}"

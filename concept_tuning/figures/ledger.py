@@ -68,7 +68,7 @@ def transfer_figure(ledger: Ledger) -> go.Figure:
         ticktext=[number(abs(tick)) for tick in ticks],
         range=[-1.08 * max(ends), 1.08 * max(ends)],
     )
-    name_rows(figure, [shorten(name) for name in names])
+    name_rows(figure, [shorten(name, 24) for name in names])
     return figure
 
 
@@ -105,7 +105,7 @@ def shares_figure(ledger: Ledger) -> go.Figure:
         barmode="stack", margin={"l": 8}, legend={"traceorder": "normal"}, uniformtext={"minsize": 10, "mode": "hide"}
     )
     rate_axis(figure, f"share of the pictures (0–1), n = {total}")
-    name_rows(figure, [shorten(name) for name in names])
+    name_rows(figure, [shorten(name, 24) for name in names])
     return figure
 
 

@@ -43,7 +43,7 @@ def effect_figure(world: FrontDoorWorld) -> go.Figure:
         textposition="outside",
         cliponaxis=False,
     )
-    figure.update_xaxes(title="effect of the picture on the answer, difference of probabilities", range=[0, 1])
+    figure.update_xaxes(title="effect on the answer, 0–1", range=[0, 1])
     figure.update_yaxes(autorange="reversed")
     finish(figure, size=230, legend=False)
     figure.update_layout(margin={"l": 140})

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from concept_tuning.diagnostics.properties import FLAGGED, PropertyScore, PropertyTable
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.figures.labels import escape, interval_text, number, shorten
+from concept_tuning.figures.labels import escape, interval_text, number, percent, shorten
 from concept_tuning.figures.rows import error_bars, name_rows, rate_axis
 from concept_tuning.figures.style import BAD, COLOURS, FONT, NEUTRAL, finish
 
@@ -36,7 +36,8 @@ def strength_figure(table: PropertyTable) -> go.Figure:
     """Draw how well each property alone tells the classes: 0 as the largest class does, 1 without an error.
 
     The intervals are those of the accuracy, on the scale of the strength. Flagged properties lie right of the
-    dotted line and have another colour; so have those that tell no more than chance may.
+    dotted line and have another colour; so have those that tell no more than chance may. The accuracy itself stands
+    beside the names.
     """
     figure = go.Figure()
     kinds = (
@@ -65,7 +66,7 @@ def strength_figure(table: PropertyTable) -> go.Figure:
     figure.add_vline(x=1 - FLAGGED, line={"color": BAD, "width": 1.5, "dash": "dot"})
     counts = f", n = {table.properties[0].accuracy.n}" if table.properties else ""
     rate_axis(figure, f"how well the property alone tells the class (0–1)<br>dotted: flagged from here on{counts}")
-    name_rows(figure, [escape(one.name) for one in table.properties])
+    name_rows(figure, [f"{escape(one.name)}, {percent(one.accuracy.value, 0)} right" for one in table.properties])
     figure.update_layout(margin={"l": 8})
     return figure
 
@@ -92,7 +93,7 @@ def property_figure(table: PropertyTable, name: str) -> go.Figure:
         figure.add_trace(_means(table, found, place), row=place + 1, col=1)
         figure.update_xaxes(row=place + 1, col=1, title_text=_unit(name, component), title_font_size=12, zeroline=False)
         labels = [
-            f"{shorten(label)}<br>n = {int(count)}"
+            f"{shorten(label, 24)}<br>n = {int(count)}"
             for label, count in zip(table.class_names, table.counts, strict=True)
         ]
         name_rows(figure, labels, panel=(place + 1, 1))

@@ -11,11 +11,22 @@ from concept_tuning.diagnostics.rare_choice import RareChoice
 from concept_tuning.diagnostics.rare_results import RareFeatures, Rarity
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.thumbnails import Thumbnails
-from concept_tuning.figures.labels import escape, number, shorten
+from concept_tuning.figures.labels import escape, listed, number, shorten
 from concept_tuning.figures.style import COLOURS, NEUTRAL, finish
 from concept_tuning.figures.tiles import GAP, Box, Tile, add_boxes, tile_figure, title_height
 
 _RARE, _LOW, _OTHER = COLOURS[1], COLOURS[5], "#B0B0B0"
+
+
+def classes_with(result: RareFeatures, place: int) -> tuple[str, ...]:
+    """Return the classes that have a concept in most of their pictures, the one that it marks first.
+
+    That one is there in any case: it is where the concept is most telling, but others may have it as often.
+    """
+    marked = int(result.marked_class[place])
+    shares = np.asarray(result.class_frequency[:, place], float)
+    others = [int(label) for label in np.argsort(-shares, kind="stable") if shares[label] > 0.5 and label != marked]
+    return tuple(result.class_names[label] for label in (marked, *others))
 
 
 def rarity_figure(result: RareFeatures, *, choice: RareChoice | None = None, chosen: int | None = None) -> go.Figure:
@@ -50,7 +61,8 @@ def rarity_figure(result: RareFeatures, *, choice: RareChoice | None = None, cho
             # As lists: a browser gives rows of an array back as objects when they are clicked.
             customdata=numbers[members].tolist(),
             text=[
-                f"<b>{escape(result.concepts[place])}</b>, marks {escape(_marked(result, place))}" for place in members
+                f"<b>{escape(result.concepts[place])}</b>, marks {escape(listed(classes_with(result, place)))}"
+                for place in members
             ],
             hovertemplate=_hover_template(result),
             name=f"{name} ({len(members)})",
@@ -246,15 +258,11 @@ def _hover_template(result: RareFeatures) -> str:
     )
 
 
-def _marked(result: RareFeatures, place: int) -> str:
-    return result.class_names[int(result.marked_class[place])]
-
-
 def _heading(result: RareFeatures, concept: int) -> str:
     channels = result.members[concept]
-    listed = ", ".join(str(channel) for channel in channels[:6]) + (", …" if len(channels) > 6 else "")
-    name = f"<b>{shorten(result.concepts[concept], 24)}</b> marks {shorten(_marked(result, concept), 22)}"
-    return name if result.view == "channels" else f"{name}<br>channels {listed}"
+    some = ", ".join(str(channel) for channel in channels[:6]) + (", …" if len(channels) > 6 else "")
+    name = f"<b>{shorten(result.concepts[concept], 24)}</b> marks {shorten(listed(classes_with(result, concept)), 44)}"
+    return name if result.view == "channels" else f"{name}<br>channels {some}"
 
 
 def _class_of(result: RareFeatures, thumbnails: Thumbnails, key: str) -> str:

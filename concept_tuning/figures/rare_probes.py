@@ -9,10 +9,16 @@ import plotly.graph_objects as go
 
 from concept_tuning.diagnostics.rare_results import RareFeatures, Rarity
 from concept_tuning.diagnostics.rare_use import PRETRAINED
-from concept_tuning.figures.labels import escape, number, shorten
+from concept_tuning.figures.labels import escape, number, run_labels, shorten
 from concept_tuning.figures.rare_use import network_colours
 from concept_tuning.figures.rows import name_rows
 from concept_tuning.figures.style import NEUTRAL, finish
+
+
+def has_probes(result: RareFeatures) -> bool:
+    """Return whether some concept is useful, and so has a row in :func:`probe_figure`."""
+    rare = isinstance(result.rarity, Rarity) and bool(np.any(result.rarity.rare))
+    return rare or bool(np.any(result.presence.useful))
 
 
 def probe_figure(result: RareFeatures, *, runs: Sequence[str] | None = None, limit: int = 15) -> go.Figure:
@@ -20,7 +26,7 @@ def probe_figure(result: RareFeatures, *, runs: Sequence[str] | None = None, lim
 
     The first rows are the medians of all rare concepts and of the useful ones that are not rare, with bars over
     the middle half of them; then follow the most informative rare concepts. Lines join the network before
-    fine-tuning with each run. Chance is 0.5.
+    fine-tuning with each run. Chance is 0.5. There is nothing to draw unless :func:`has_probes`.
 
     Args:
         result: The concepts.
@@ -37,7 +43,7 @@ def probe_figure(result: RareFeatures, *, runs: Sequence[str] | None = None, lim
     single = sorted(np.flatnonzero(rare).tolist(), key=lambda place: -float(result.presence.excess[place]))[:limit]
     rows = [f"<b>{name}</b>" for name, _ in groups] + [shorten(result.concepts[place], 18) for place in single]
     names = [network.name for network in result.networks]
-    colours = network_colours(names, runs)
+    colours, labels = network_colours(names, runs), run_labels([*(runs or ()), *names])
     figure = go.Figure()
     for position, network in enumerate(result.networks):
         middle = [_quartiles(network.auc[members]) for _, members in groups]
@@ -66,7 +72,7 @@ def probe_figure(result: RareFeatures, *, runs: Sequence[str] | None = None, lim
                 *(_auc_hover(result, network.name, place) for place in single),
             ],
             hovertemplate="%{text}<extra></extra>",
-            name=shorten(network.name, 24),
+            name=shorten(labels[network.name], 24),
         )
     _add_dumbbells(figure, names, colours)
     finish(figure, size=140 + 30 * max(3, len(rows)))

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from concept_tuning.diagnostics.rare_use import PRETRAINED, InformationChange, RunUse
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.figures.labels import escape, interval_text, number, shorten
+from concept_tuning.figures.labels import escape, interval_text, number, run_labels, shorten
 from concept_tuning.figures.rows import LINE, error_bars, name_rows, rate_axis
 from concept_tuning.figures.style import COLOURS, NEUTRAL, finish, run_colours
 
@@ -57,7 +57,8 @@ def coverage_figure(uses: Sequence[RunUse], *, runs: Sequence[str] | None = None
     finish(figure, size=130 + 40 * max(1, len(shown)))
     top = shown[0][0].top if shown else 0
     rate_axis(figure, f"pictures with a rare concept<br>among their first {top} (0–1)")
-    name_rows(figure, [shorten(use.name) for use, _ in shown])
+    labels = run_labels([*(runs or ()), *(use.name for use, _ in shown)])
+    name_rows(figure, [shorten(labels[use.name], 24) for use, _ in shown])
     return figure
 
 
@@ -90,7 +91,8 @@ def rarest_figure(uses: Sequence[RunUse], *, runs: Sequence[str] | None = None) 
         )
     finish(figure, size=130 + 56 * max(1, len(shown)))
     rate_axis(figure, "accuracy (0–1)")
-    name_rows(figure, [shorten(use.name) for use, _ in shown])
+    labels = run_labels([*(runs or ()), *(use.name for use, _ in shown)])
+    name_rows(figure, [shorten(labels[use.name], 24) for use, _ in shown])
     return figure
 
 
@@ -121,7 +123,11 @@ def change_figure(changes: Sequence[InformationChange]) -> go.Figure:
     finish(figure, size=140 + 60 * max(1, len(changes)))
     figure.add_vline(x=0, line={"color": LINE, "width": 1})
     figure.update_xaxes(title_text="change of information on the label,<br>nats per concept", title_font_size=12)
-    name_rows(figure, [f"{shorten(change.before)} →<br>{shorten(change.after)}" for change in changes])
+    labels = run_labels(name for change in changes for name in (change.before, change.after))
+    name_rows(
+        figure,
+        [f"{shorten(labels[change.before], 24)} →<br>{shorten(labels[change.after], 24)}" for change in changes],
+    )
     return figure
 
 

@@ -15,13 +15,16 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 #: Distance of neighbouring lines' points, so that their bars do not hide each other.
 _OFFSET = 0.05
+#: What is randomised after each stage, by the number of stages between the head and the whole network.
+_BETWEEN = ((), ("half of the layers",), ("last layers", "early layers"), ("last layers", "middle", "early layers"))
 
 
 def sanity_figure(result: SanityCheck) -> go.Figure:
     """Draw the rank correlation with the trained network's maps after each stage, one line for each kind of map.
 
     Bars span the middle half of the pictures. The last points are chance, the correlation of the trained
-    network's maps of different pictures: a map that stays above it does not depend on what was learnt.
+    network's maps of different pictures: a map that stays above it does not depend on what was learnt. With one
+    kind of map, a line at chance as well. Axes tell the stages in words, hovers the names of the layers.
     """
     figure = go.Figure()
     stages = len(result.stages)
@@ -52,19 +55,26 @@ def sanity_figure(result: SanityCheck) -> go.Figure:
             legendgroup=name,
             showlegend=False,
         )
+    if len(result.maps) == 1 and np.isfinite(result.chance[0]):
+        figure.add_hline(y=float(result.chance[0]), line={"color": COLOURS[0], "width": 1, "dash": "dot"})
     finish(figure, size=460)
     figure.add_vline(x=stages - 0.5, line={"color": "#999999", "width": 1, "dash": "dot"})
     figure.update_xaxes(
         title_text=f"randomised up to (n = {len(result.keys)} pictures)",
+        title_font_size=12,
         tickvals=list(range(stages + 1)),
-        ticktext=[*_ticks(result.stages), "chance"],
+        ticktext=[*_ticks(result.stages), "chance:<br>other<br>pictures"],
         tickangle=0,
         tickfont_size=11,
         range=[-0.4, stages + 0.4],
         showgrid=False,
         zeroline=False,
     )
-    figure.update_yaxes(title_text="rank correlation with the trained map, −1 to 1", title_font_size=12)
+    figure.update_yaxes(
+        title_text="rank correlation with the trained map, −1 to 1",
+        title_font_size=12,
+        autorangeoptions_include=[0, 1],
+    )
     return figure
 
 
@@ -79,7 +89,10 @@ def _middle_half(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ticks(stages: Sequence[str]) -> list[str]:
-    """Return the stages' names in narrow lines; what is randomised stays so in the next stage."""
+    """Return the stages in narrow lines, in words unless there are many; what is randomised stays so in the next."""
+    between = len(stages) - 2
+    if 0 <= between < len(_BETWEEN):
+        stages = ("head", *_BETWEEN[between], "all layers")
     return [wrap(stage.replace("_", " ").replace(".", " "), 8) for stage in stages]
 
 

@@ -72,7 +72,7 @@ def slice_gallery(
     entries = [
         Entry(
             key=key,
-            title=class_name(thumbnails, key, class_names) or shorten(key, 16),
+            title=class_name(thumbnails, key, class_names, 22) or shorten(key, 16),
             hover=f"{escape(key)}<br>slice {place + 1}",
         )
         for key in table.slices[place].keys
@@ -81,7 +81,7 @@ def slice_gallery(
 
 
 def _class(one: Slice) -> str:
-    return shorten(one.classes[0][0], 16) if one.classes else ""
+    return shorten(one.classes[0][0], 24) if one.classes else ""
 
 
 def _told(row: int, one: Slice) -> str:

@@ -9,23 +9,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from concept_tuning.diagnostics.switches import PREDICTION, FrontDoorSwitches, SwitchMaps, SwitchOutcome
-from concept_tuning.figures.labels import escape, interval_text, number, shorten
+from concept_tuning.figures.labels import escape, interval_text, number, run_labels, shorten, wrap
 from concept_tuning.figures.rows import add_points, name_rows, rate_axis, spread, symbol_of
 from concept_tuning.figures.style import finish, overlay, run_colours
 from concept_tuning.figures.tiles import Grid, Tile, tile_figure
 
-#: What the settings are called.
-_NAMES: Mapping[str, str] = {
+#: What the settings are called wherever people read.
+SWITCH_NAMES: Mapping[str, str] = {
     "everything on": "everything on",
-    "position off": "patch attention<br>off",
-    "channel off": "channel attention<br>off",
-    "both off": "both off",
-}
-#: The same above a map.
-_TITLES: Mapping[str, str] = {
-    "everything on": "everything on",
-    "position off": "patch att. off",
-    "channel off": "channel att. off",
+    "position off": "patch attention off",
+    "channel off": "channel attention off",
     "both off": "both off",
 }
 
@@ -43,9 +36,9 @@ def switch_figure(
     drawn = [result.run for result in results]
     colours = run_colours(drawn) | run_colours(list(runs or drawn))
     outcomes = {result.run: {one.name: one for one in result.outcomes if one.reads == reads} for result in results}
-    settings = [name for name in _NAMES if any(name in found for found in outcomes.values())]
+    settings = [name for name in SWITCH_NAMES if any(name in found for found in outcomes.values())]
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.08)
-    offsets = spread(len(results))
+    offsets, labels = spread(len(results)), run_labels([*(runs or ()), *drawn])
     for place, result in enumerate(results):
         found = outcomes[result.run]
         rows = [(row, found[name]) for row, name in enumerate(settings) if name in found]
@@ -56,7 +49,7 @@ def switch_figure(
                 figure,
                 [one.accuracy if column == 1 else one.flips for _, one in shown],
                 [row + offsets[place] for row, _ in shown],
-                name=shorten(result.run, 24),
+                name=shorten(labels[result.run], 24),
                 hover=[_told(result, one) for _, one in shown],
                 colour=colours[result.run],
                 symbol=symbol_of(place),
@@ -69,7 +62,7 @@ def switch_figure(
     rate_axis(figure, f"changed predictions<br>(0–1), n = {counts}", panel=(1, 2))
     figure.update_xaxes(nticks=4)
     for column in (1, 2):
-        name_rows(figure, [_NAMES[name] for name in settings], panel=(1, column), shown=column == 1)
+        name_rows(figure, [wrap(SWITCH_NAMES[name], 18) for name in settings], panel=(1, column), shown=column == 1)
     figure.update_layout(margin={"l": 8, "t": 36 if len(results) > 1 else 12}, legend={"tracegroupgap": 0})
     return figure
 
@@ -92,15 +85,15 @@ def switch_maps_figure(maps: SwitchMaps, key: str, image: np.ndarray, *, class_n
         raise ValueError(f"there are no maps of {key!r}; there are of {', '.join(maps.keys)}")
     place = maps.keys.index(key)
     explained = class_names[int(maps.explained[place])]
-    grid = Grid(count=1 + len(maps.names), lines=2)
+    grid = Grid(count=1 + len(maps.names), lines=3)
     tiles = [_tile(grid, 0, key, image, "picture", escape(key))]
     for row, name in enumerate(maps.names):
         values = maps.values[row, place]
         predicted = class_names[int(maps.predicted[row, place])]
         blank = not (np.isfinite(values).all() and (values > 0).any())
         told = "the map is blank: it points at nothing" if blank else f"logits {number(float(values.max()))} at most"
-        title = f"{_TITLES.get(name, shorten(name, 16))}<br>{shorten(predicted, 16)}"
-        lines = [escape(_NAMES.get(name, name).replace("<br>", " ")), f"predicts {escape(predicted)}"]
+        title = f"{wrap(SWITCH_NAMES.get(name, name), 18)}<br>{shorten(predicted, 22)}"
+        lines = [escape(SWITCH_NAMES.get(name, name)), f"predicts {escape(predicted)}"]
         lines += [f"what speaks for {escape(explained)}: {told}", escape(key)]
         shown = image if blank else overlay(image, values)
         tiles.append(_tile(grid, len(tiles), key, shown, title, "<br>".join(lines)))
@@ -114,7 +107,7 @@ def _tile(grid: Grid, place: int, key: str, image: np.ndarray, title: str, hover
 
 def _told(result: FrontDoorSwitches, one: SwitchOutcome) -> str:
     lines = [
-        f"{escape(result.run)}: {_NAMES.get(one.name, one.name).replace('<br>', ' ')}",
+        f"{escape(result.run)}: {escape(SWITCH_NAMES.get(one.name, one.name))}",
         f"accuracy {interval_text(one.accuracy)}",
     ]
     if not (one.use_position and one.use_channel):

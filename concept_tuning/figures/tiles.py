@@ -65,12 +65,14 @@ class Box:
         label: Beside its upper left corner; may be empty.
         hover: Shown on hover over its middle; may be empty.
         colour: Of its line.
+        dash: Kind of its line, by Plotly's name.
     """
 
     corners: tuple[float, float, float, float]
     label: str = ""
     hover: str = ""
     colour: str = BOX
+    dash: str = "solid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,8 @@ def title_height(width: float, lines: int) -> float:
 def tile_figure(tiles: Sequence[Tile], *, width: float, height: float, page: int = _PAGE) -> go.Figure:
     """Lay tiles on a plane of ``width`` by ``height`` sides of a tile.
 
-    The trace ``pictures`` has a point in the middle of each tile, with its key as customdata.
+    The trace ``pictures`` has a point in the middle of each tile, with its key as customdata. ``layout.meta["fit"]``
+    is how high the plane is for its width, since the figure's own height is for a page of width ``page`` and more.
 
     Args:
         tiles: The pictures.
@@ -153,6 +156,7 @@ def tile_figure(tiles: Sequence[Tile], *, width: float, height: float, page: int
     pixels = int(np.clip(height * min(page / width, _LARGEST), *_HEIGHTS))
     finish(figure, size=pixels, legend=False)
     figure.update_layout(margin={"l": 4, "r": 4, "t": 8, "b": 8}, hoverdistance=24, plot_bgcolor="rgba(0,0,0,0)")
+    figure.update_layout(meta={"fit": height / width})
     figure.update_xaxes(range=[0, width], visible=False, constrain="domain")
     figure.update_yaxes(
         range=[height, 0],
@@ -165,14 +169,11 @@ def tile_figure(tiles: Sequence[Tile], *, width: float, height: float, page: int
 
 
 def add_boxes(figure: go.Figure, boxes: Sequence[tuple[Tile, Box]], *, width: float = 2) -> None:
-    """Draw boxes on tiles, one trace for each colour; ``width`` is that of the lines in pixels."""
-    for colour in dict.fromkeys(box.colour for _, box in boxes):
-        some = [(tile, box) for tile, box in boxes if box.colour == colour]
-        for line, wide in ((EDGE, width + 2), (colour, width)):
-            x, y = _outlines(some)
-            figure.add_scatter(
-                x=x, y=y, mode="lines", line={"color": line, "width": wide}, hoverinfo="skip", showlegend=False
-            )
+    """Draw boxes on tiles, one trace for each colour and kind of line, ``width`` pixels wide."""
+    for colour, dash in dict.fromkeys((box.colour, box.dash) for _, box in boxes):
+        x, y = _outlines([(tile, box) for tile, box in boxes if (box.colour, box.dash) == (colour, dash)])
+        for line in ({"color": EDGE, "width": width + 2}, {"color": colour, "width": width, "dash": dash}):
+            figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
     _add_box_labels(figure, boxes)
     told = [(tile, box) for tile, box in boxes if box.hover]
     if told:
@@ -202,6 +203,20 @@ def merge_equal(boxes: np.ndarray) -> list[tuple[tuple[float, float, float, floa
     for place, box in enumerate(np.asarray(boxes, dtype=float).round(3).tolist()):
         found.setdefault(tuple(box), []).append(place)
     return [((box[0], box[1], box[2], box[3]), places) for box, places in found.items()]
+
+
+def numbers_label(places: Sequence[int]) -> str:
+    """Return the numbers, from 1, of increasing places from 0; three and more in a row as a range: ``1–4 7``."""
+    parts: list[list[int]] = []
+    for place in places:
+        if parts and place == parts[-1][-1] + 1:
+            parts[-1].append(place)
+        else:
+            parts.append([place])
+    return " ".join(
+        f"{part[0] + 1}–{part[-1] + 1}" if len(part) > 2 else " ".join(str(place + 1) for place in part)
+        for part in parts
+    )
 
 
 def _picture(tile: Tile) -> go.Image:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import plotly.graph_objects as go
@@ -14,11 +16,17 @@ from concept_tuning.figures.style import COLOURS, finish, run_colours
 #: Points of a line; more are thinned out evenly, the last one kept.
 _POINTS = 600
 _NO_TERM = ("step", "epoch", "loss")
+#: Typical values of the terms that are further apart are drawn on a logarithmic axis, of at most so many decades.
+_APART, _DECADES = 100, 6
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def loss_figure(metrics: Metrics) -> go.Figure:
-    """Draw the total loss and each of its terms over the optimiser steps; a single term is the total and drawn once."""
+    """Draw the total loss and each of its terms over the optimiser steps; a single term is the total and drawn once.
+
+    Where one term is so large that the others would lie on the ground, the axis is logarithmic, and values that are
+    not above zero are left out.
+    """
     columns = metrics.steps
     terms = [name for name in columns if name not in _NO_TERM]
     names = ["loss", *terms] if len(terms) > 1 and "loss" in columns else terms
@@ -31,9 +39,34 @@ def loss_figure(metrics: Metrics) -> go.Figure:
             x=steps, y=values, name=label, line=style | {"dash": _DASHES[place % len(_DASHES)]}, mode="lines"
         )
     figure.update_xaxes(title="optimiser step")
-    figure.update_yaxes(title="loss", rangemode="tozero")
+    _scale_losses(figure, [_positive(columns[name]) for name in names])
     finish(figure, size=300, legend=True)
     return figure
+
+
+def _scale_losses(figure: go.Figure, terms: Sequence[Sequence[float]]) -> None:
+    terms = [values for values in terms if values]
+    typical = [median(values) for values in terms]
+    if not typical or max(typical) <= _APART * min(typical):
+        figure.update_yaxes(title="loss", rangemode="tozero")
+        return
+    top = math.log10(max(max(values) for values in terms))
+    bottom = math.log10(min(min(values) for values in terms))
+    figure.update_yaxes(
+        title="loss (logarithmic)",
+        type="log",
+        range=[max(bottom, top - _DECADES) - 0.1, top + 0.1],
+        dtick=1,
+        exponentformat="power",
+    )
+    for line in figure.data:
+        if any(value is not None and value <= 0 for value in line.y):
+            figure.update_yaxes(title="loss (logarithmic, without zeros)")
+        line.y = [value if value is not None and value > 0 else None for value in line.y]
+
+
+def _positive(values: Sequence[Any]) -> list[float]:
+    return [value for value in values if value is not None and value > 0 and math.isfinite(value)]
 
 
 def accuracy_figure(metrics: Mapping[str, Metrics]) -> go.Figure:

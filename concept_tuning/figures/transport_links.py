@@ -10,7 +10,16 @@ import plotly.graph_objects as go
 from concept_tuning.diagnostics.transport_links import Link, TransportLinks
 from concept_tuning.figures.labels import escape, number, shorten
 from concept_tuning.figures.style import COLOURS, RATE_SCALE, finish
-from concept_tuning.figures.tiles import EDGE, Box, Tile, add_boxes, merge_equal, tile_figure, title_height
+from concept_tuning.figures.tiles import (
+    EDGE,
+    Box,
+    Tile,
+    add_boxes,
+    merge_equal,
+    numbers_label,
+    tile_figure,
+    title_height,
+)
 
 #: Between the two pictures, in sides of one.
 _GAP = 0.3
@@ -49,7 +58,10 @@ def links_figure(
         points = _middle(tiles[0], merged[0][start][0]), _middle(tiles[1], merged[1][end][0])
         _add_line(figure, result, points, links, COLOURS[start % len(COLOURS)])
     boxes = [
-        (tile, Box(corners=box, label=_names(places), colour=COLOURS[spot % len(COLOURS)] if first else "#FFFFFF"))
+        (
+            tile,
+            Box(corners=box, label=numbers_label(places), colour=COLOURS[spot % len(COLOURS)] if first else "#FFFFFF"),
+        )
         for tile, found, first in zip(tiles, merged, (True, False), strict=True)
         for spot, (box, places) in enumerate(found)
     ]
@@ -149,7 +161,3 @@ def _add_line(
 
 def _middle(tile: Tile, box: tuple[float, float, float, float]) -> tuple[float, float]:
     return tile.place((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-
-
-def _names(places: Sequence[int]) -> str:
-    return " ".join(str(place + 1) for place in places)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from concept_tuning.diagnostics.verdict import Comparison, Outcome, Verdict
+from concept_tuning.diagnostics.verdict import Comparison, Outcome, Verdict, sentence_of
+from concept_tuning.diagnostics.words import signed
 from concept_tuning.figures.labels import escape, number, wrap
 from concept_tuning.figures.rows import LINE
 from concept_tuning.figures.style import BAD, GOOD, NEUTRAL, finish
@@ -68,9 +69,8 @@ def _comparisons(verdict: Verdict) -> list[Comparison]:
 
 
 def _text(verdict: Verdict, one: Comparison) -> str:
-    return (
-        f"<b>{wrap(f'{one.measure}: {verdict.names[0]} − {verdict.names[1]}', 46)}</b><br>{wrap(one.sentence, _LENGTH)}"
-    )
+    heading = wrap(f"{one.measure}: {verdict.names[0]} − {verdict.names[1]}", 46)
+    return f"<b>{heading}</b><br>{wrap(sentence_of(verdict, one), _LENGTH)}"
 
 
 def _ends(one: Comparison) -> tuple[float, float, float]:
@@ -98,15 +98,12 @@ def _add_difference(figure: go.Figure, verdict: Verdict, one: Comparison, y: flo
         mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 14, "line": {"color": "#FFFFFF", "width": 1}},
         text=[
-            f"{one.measure}, {first} − {second}<br>{_signed(value)} points, {100 * one.difference.level:g} % interval "
-            f"{_signed(low)} to {_signed(high)}<br>{first}: {number(one.first)}, {second}: {number(one.second)}"
+            f"{one.measure}, {first} − {second}<br>{signed(value, 2)} points, {100 * one.difference.level:g} % "
+            f"interval {signed(low, 2)} to {signed(high, 2)}"
+            f"<br>{first}: {number(one.first)}, {second}: {number(one.second)}"
             f"<br>{one.differing} pictures differ, of {one.difference.n}"
             f"<br>{verdict.seeds[0]} and {verdict.seeds[1]} runs{', paired' if verdict.seeds_paired else ''}"
         ],
         hovertemplate="%{text}<extra></extra>",
         name=one.measure,
     )
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.2f}".replace("-", "−")

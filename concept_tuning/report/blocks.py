@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 from concept_tuning.diagnostics.diagnose import Diagnosis
 from concept_tuning.diagnostics.results import Interval
 from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.diagnostics.words import signed, true_minus
+from concept_tuning.figures.labels import percent
 
 Tone = Literal["good", "bad", "neutral"]
 
@@ -146,24 +148,30 @@ class Source:
         ]
 
 
-def percent(value: float, digits: int = 1) -> str:
-    """Return a share 0..1 in percent, with a true minus sign."""
-    return f"{100 * value:.{digits}f} %".replace("-", "−")
-
-
 def percent_interval(interval: Interval) -> str:
     """Return a share with its interval in percent and its n."""
-    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (interval.low, interval.high))
+    low, high = (percent(end).removesuffix(" %") for end in (interval.low, interval.high))
     return f"{percent(interval.value)} [{low}, {high}], n = {interval.n}"
 
 
 def of_all(interval: Interval, what: str) -> str:
     """Return a share with its count and interval as part of a sentence: 79.4 % of 500 pictures [75.6, 82.7]."""
-    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (interval.low, interval.high))
+    low, high = (percent(end).removesuffix(" %") for end in (interval.low, interval.high))
     return f"{percent(interval.value)} of {interval.n} {what} [{low}, {high}]"
+
+
+def moved(difference: Interval, up: str, down: str) -> str:
+    """Return by how much something changes, in percentage points, with a verb for each direction: falls by 4.2 points.
+
+    An end of the interval below 0 is a change the other way.
+    """
+    sign = -1 if difference.value < 0 else 1
+    low, high = sorted((100 * sign * difference.low, 100 * sign * difference.high))
+    value = f"{100 * abs(difference.value):.1f}"
+    return true_minus(f"{down if sign < 0 else up} by {value} points [{low:.1f}, {high:.1f}]")
 
 
 def points(interval: Interval) -> str:
     """Return a difference of shares with its interval, in percentage points."""
-    value, low, high = (f"{100 * x:+.1f}".replace("-", "−") for x in (interval.value, interval.low, interval.high))
+    value, low, high = (signed(100 * part) for part in (interval.value, interval.low, interval.high))
     return f"{value} points [{low}, {high}]"

@@ -10,7 +10,7 @@ from concept_tuning.diagnostics.predictions import Predictions
 from concept_tuning.diagnostics.results import Interval
 from concept_tuning.diagnostics.verdict import Comparison, Verdict
 from concept_tuning.figures.confusion import confusion_figure
-from concept_tuning.figures.embedding import Colour, embedding_figure
+from concept_tuning.figures.embedding import Colour, embedding_figure, named_networks
 from concept_tuning.figures.galleries import Entry, gallery
 from concept_tuning.figures.groups import cell_figure, group_figure
 from concept_tuning.figures.labels import escape, number, shorten
@@ -207,7 +207,7 @@ def layout(analysis: str) -> Callable[[Source], list[Block]]:
         colours: list[Colour] = ["class"] if found.kind == "concepts" else ["class", *by_group, "right"]
         charts: list[Block] = [
             Chart(
-                figure=embedding_figure(found, colour=colour, runs=source.runs),
+                figure=embedding_figure(named_networks(found), colour=colour, runs=source.runs),
                 heading=_COLOURS[colour],
                 caption=f"UMAP of {shown} {what}. Near points look alike to the network; far distances and the axes "
                 "mean nothing.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from concept_tuning.diagnostics.concept_effects import ConceptEffects, MaskShares
+from concept_tuning.diagnostics.concept_effects import ConceptEffect, ConceptEffects, MaskShares
 from concept_tuning.diagnostics.controls import ControlledMaps
 from concept_tuning.diagnostics.counterfactuals import Counterfactuals
 from concept_tuning.diagnostics.editing import OTHER_CLASS
@@ -14,22 +16,38 @@ from concept_tuning.diagnostics.predictions import Predictions
 from concept_tuning.diagnostics.properties import PropertyTable
 from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesReport
 from concept_tuning.diagnostics.rare_use import PRETRAINED
-from concept_tuning.diagnostics.results import Unavailable
+from concept_tuning.diagnostics.results import Interval, Unavailable
 from concept_tuning.diagnostics.slices import SliceTable
-from concept_tuning.diagnostics.verdict import Comparison, Verdict
-from concept_tuning.figures.labels import number
-from concept_tuning.report.blocks import Finding, Source, Tone, of_all, percent, points
+from concept_tuning.diagnostics.verdict import FEW_PICTURES, Comparison, Verdict, sentence_of
+from concept_tuning.figures.labels import listed, number, percent
+from concept_tuning.report.blocks import Finding, Source, Tone, moved, of_all, points
 from concept_tuning.report.looking import badge_counts
+from concept_tuning.report.spurious import PULLS, telling_concept
 
 #: A worst cell, or errors gathered in a slice, are told as more than chance below this p value.
 _SURE = 0.05
-#: A concept is told of if the lower end of its pull is above this AUC.
-_PULLS = 0.6
+#: Chapters that speak of other pictures than those diagnosed, or that warn of few of them by themselves.
+_OWN_COUNT = ("verdict", "properties")
+_FEW = "Too few"
 
 
 def findings(source: Source) -> list[Finding]:
-    """Return what the results say, in the order of the chapters."""
-    return [finding for find in _FINDERS for finding in find(source)]
+    """Return what the results say, in the order of the chapters; on few pictures each says so first."""
+    return [_cautious(source, finding) for find in _FINDERS for finding in find(source)]
+
+
+def _cautious(source: Source, finding: Finding) -> Finding:
+    overview = source.diagnosis.overview
+    if finding.chapter in _OWN_COUNT or finding.text.startswith(_FEW):
+        return finding
+    return _of_few(finding, overview.pictures, f"{overview.split} pictures")
+
+
+def _of_few(finding: Finding, count: int, what: str) -> Finding:
+    """Return a finding that is no good or bad news, and says why, where it rests on few pictures."""
+    if count >= FEW_PICTURES:
+        return finding
+    return replace(finding, text=f"{_FEW} {what} ({count}) to say anything. {finding.text}", tone="neutral")
 
 
 def _accuracy(source: Source) -> Iterator[Finding]:
@@ -48,7 +66,7 @@ def _verdict(source: Source) -> Iterator[Finding]:
         if isinstance(one, Verdict):
             for part in (one.accuracy, one.worst_group):
                 if isinstance(part, Comparison):
-                    yield Finding(text=part.sentence, tone="neutral", chapter="verdict")
+                    yield Finding(text=sentence_of(one, part), tone="neutral", chapter="verdict")
 
 
 def _worst_group(source: Source) -> Iterator[Finding]:
@@ -86,11 +104,11 @@ def _controls(source: Source) -> Iterator[Finding]:
             measure for measure in measures if all(by.get(measure, (0, 0))[1] == all_controls for by in counts.values())
         ]
         if not compared:
-            text = f"Maps of {run} could not be compared with all of their controls."
+            text = f"Maps of {run} could not be compared with all of their controls{_why_not(result)}."
             yield Finding(text=text, tone="neutral", chapter="controls")
             continue
         won = {measure: [name for name, by in counts.items() if by[measure][0] == all_controls] for measure in compared}
-        best = [f"{_listed(names)} on {measure}" for measure, names in won.items() if names]
+        best = [f"{listed(names)} on {measure}" for measure, names in won.items() if names]
         text = (
             f"Maps of {run} that beat all {all_controls} of their controls: {'; '.join(best)}."
             if best
@@ -99,6 +117,12 @@ def _controls(source: Source) -> Iterator[Finding]:
             "them."
         )
         yield Finding(text=text, tone="neutral" if best else "bad", chapter="controls")
+
+
+def _why_not(result: ControlledMaps) -> str:
+    """Return the commonest reasons for missing comparisons, to follow a statement."""
+    reasons = Counter(one.reason.rstrip(".") for one in result.unavailable)
+    return ": " + "; ".join(reason for reason, _ in reasons.most_common(2)) if reasons else ""
 
 
 def _rare(source: Source) -> Iterator[Finding]:
@@ -123,13 +147,14 @@ def _rare_of(result: RareFeatures) -> Iterator[Finding]:
         yield Finding(text=text, tone="neutral", chapter="rare-features")
         return
     point = result.rarity.threshold
-    yield Finding(
-        text=f"{point.rare} of {len(result.concepts)} {of} are rare: among the {point.low} that pre-training saw "
-        f"least, they tell classes apart (useless ones would give {number(point.expected_by_chance, 2)} or fewer on "
-        "average).",
-        tone="neutral",
-        chapter="rare-features",
+    text = (
+        f"{point.rare} of {len(result.concepts)} {of} are rare: among the {point.low} that pre-training saw least, "
+        f"they tell classes apart (useless ones would give {number(point.expected_by_chance, 2)} or fewer on average)."
+        if point.rare
+        else f"None of {len(result.concepts)} {of} is rare: of the {point.low} that pre-training saw least, none is "
+        "shown to tell classes apart."
     )
+    yield Finding(text=text, tone="neutral", chapter="rare-features")
     for change in () if isinstance(result.rarity.changes, Unavailable) else result.rarity.changes:
         tones: dict[str, Tone] = {"raised": "good", "lowered": "bad"}
         yield Finding(
@@ -150,11 +175,13 @@ def _counterfactuals(source: Source) -> Iterator[Finding]:
         taken = (
             ""
             if swapped.followed is None
-            else f", and says that class in {percent(swapped.followed.value)} of the others"
+            else f"; of the pictures not called so before, {percent(swapped.followed.value)} are then called the "
+            "background's class"
         )
         yield Finding(
-            text=f"{run.run} {text}: with another class's background in place of one of its own class, accuracy falls "
-            f"by {points(run.background_gap)} and predictions change in {points(run.flip_gap)} of the pictures{taken}.",
+            text=f"{run.run} {text}: with another class's background in place of one of its own class, accuracy "
+            f"{moved(run.background_gap, 'falls', 'rises')} and the share of predictions that change "
+            f"{moved(run.flip_gap, 'grows', 'shrinks')}{taken}.",
             tone="bad" if follows else "neutral",
             chapter="counterfactuals",
         )
@@ -164,40 +191,56 @@ def _properties(source: Source) -> Iterator[Finding]:
     found: PropertyTable | None = source.joint("properties")
     for one in [] if found is None else found.properties[:1]:
         if one.informative:
-            yield Finding(
+            told = Finding(
                 text=f"{one.name.capitalize()} alone tells the class of {of_all(one.accuracy, 'training pictures')} "
-                f"(naming the largest class: {percent(one.baseline)}).",
+                f"(naming the largest class: {percent(one.baseline)}); on the scale from there to all right this is "
+                f"{number(one.strength, 2)}.",
                 tone="bad" if one.flagged else "neutral",
                 chapter="properties",
             )
+            yield _of_few(told, one.accuracy.n, "training pictures")
 
 
 def _effects(source: Source) -> Iterator[Finding]:
     found: dict[str, ConceptEffects] = source.each("concept-effects")
     for run, result in found.items():
-        pulls = [(one.pull.low, one) for one in result.concepts if one.pull is not None]
-        if not pulls:
+        count = sum(one.pull is not None for one in result.concepts)
+        one = telling_concept(result)
+        if not count:
             text = f"What single concepts of {run} do to its predictions could not be measured."
             yield Finding(text=text, tone="neutral", chapter="concept-effects")
-            continue
-        low, one = max(pulls, key=lambda found: found[0])
-        if low < _PULLS or one.pull is None:
-            text = f"None of {len(pulls)} concepts of {run} is shown to sway predictions much by itself."
+        elif one is None or one.pull is None:
+            text = f"None of {count} concepts of {run} is shown to sway predictions much by itself."
             yield Finding(text=text, tone="neutral", chapter="concept-effects")
-            continue
-        outside = (
-            f", and {percent(float(result.masks.outside[one.index]), 0)} of its strength lies outside the object "
-            f"(evenly spread: {percent(float(result.masks.even[one.index]), 0)})"
-            if isinstance(result.masks, MaskShares)
-            else ""
+        else:
+            yield _of_few(_effect(run, result, one, one.pull, count), one.pull.n, "pictures to paste on")
+
+
+def _effect(run: str, result: ConceptEffects, one: ConceptEffect, pull: Interval, count: int) -> Finding:
+    where, tone = _where(result, one)
+    return Finding(
+        text=f"A patch of concept {one.rank} of {run} alone pulls other classes' pictures to "
+        f"{result.class_names[one.pulled_class]} (AUC {number(pull.value, 2)} [{number(pull.low, 2)}, "
+        f"{number(pull.high, 2)}], 0.5 is none): of {count} concepts it is the most suspicious of those with more than "
+        f"{number(PULLS, 2)} for sure. {where}",
+        tone=tone,
+        chapter="concept-effects",
+    )
+
+
+def _where(result: ConceptEffects, one: ConceptEffect) -> tuple[str, Tone]:
+    """Return whether a concept that pulls is on the object, in words, and whether it is bad news."""
+    if not isinstance(result.masks, MaskShares):
+        return "Whether it is a part of the object only its pictures can tell: look at them.", "bad"
+    outside, even = float(result.masks.outside[one.index]), float(result.masks.even[one.index])
+    lies = f"{percent(outside, 0)} of its strength lies outside the object, "
+    if outside < even:
+        return (
+            f"{lies}less than the {percent(even, 0)} of one evenly spread: it leans to the object, and may be a part "
+            "of it rather than a shortcut.",
+            "neutral",
         )
-        yield Finding(
-            text=f"A patch of concept {one.rank} of {run} alone pulls other classes' pictures to "
-            f"{result.class_names[one.pulled_class]} (AUC {number(one.pull.value, 2)} [{number(one.pull.low, 2)}, "
-            f"{number(one.pull.high, 2)}], 0.5 is none; the strongest of {len(pulls)}){outside}: look at it.",
-            tone="bad",
-            chapter="concept-effects",
-        )
+    return f"{lies}no less than the {percent(even, 0)} of one evenly spread: look at it, it may be a shortcut.", "bad"
 
 
 def _slices(source: Source) -> Iterator[Finding]:
@@ -207,8 +250,8 @@ def _slices(source: Source) -> Iterator[Finding]:
             gather = table.p_value < _SURE
             worst = table.slices[0]
             told = (
-                f"gather in pictures that look alike: of the worst such {worst.accuracy.n} "
-                f"{percent(worst.accuracy.value)} are right"
+                f"gather in pictures that look alike: in the worst set of {worst.accuracy.n}, only "
+                f"{percent(worst.accuracy.value, 0)} are right"
                 if gather
                 else "are not shown to gather in pictures that look alike"
             )
@@ -217,10 +260,6 @@ def _slices(source: Source) -> Iterator[Finding]:
                 tone="bad" if gather else "neutral",
                 chapter="slices",
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 _FINDERS: tuple[Callable[[Source], Iterator[Finding]], ...] = (

@@ -6,14 +6,21 @@ import numpy as np
 
 from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesReport, Rarity
 from concept_tuning.diagnostics.results import Unavailable
-from concept_tuning.figures.labels import number
-from concept_tuning.figures.rare_features import gallery_figure, rarity_figure, sweep_figure
-from concept_tuning.figures.rare_probes import probe_figure
+from concept_tuning.figures.labels import listed, number
+from concept_tuning.figures.rare_features import classes_with, gallery_figure, rarity_figure, sweep_figure
+from concept_tuning.figures.rare_probes import has_probes, probe_figure
 from concept_tuning.figures.rare_use import change_figure, coverage_figure, rarest_figure
 from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent
 
 #: Concepts shown with their pictures, and listed in the table.
 _PICTURED, _LISTED = 4, 15
+#: Above the table of InfoNCE.
+BOUND_TITLE = "A lower bound on the information (InfoNCE)"
+#: Said in place of the chart of what single concepts tell before and after.
+NO_PROBES = (
+    "No concept tells the classes of these pictures apart beyond chance, so there is nothing to follow from before "
+    "fine-tuning to after it. More pictures may show some."
+)
 
 
 def rare_features(source: Source) -> list[Block]:
@@ -70,7 +77,7 @@ def _rarity(source: Source, result: RareFeatures, rarity: Rarity) -> list[Block]
             _table(result, order[:_LISTED]),
         ]
     runs = source.runs
-    if any(use.coverage is not None for use in rarity.uses):
+    if rarity.threshold.rare and any(use.coverage is not None for use in rarity.uses):
         blocks.append(
             Chart(
                 figure=coverage_figure(rarity.uses, runs=runs),
@@ -111,7 +118,7 @@ def _table(result: RareFeatures, places: np.ndarray) -> Table:
         rows.append(
             [
                 result.concepts[place],
-                result.class_names[label],
+                listed(classes_with(result, int(place))),
                 percent(float(result.class_frequency[label, place]), 0),
                 "unknown" if frequency is None else number(float(frequency[place]), 2),
                 number(float(result.target_frequency[place]), 2),
@@ -132,6 +139,8 @@ def _table(result: RareFeatures, places: np.ndarray) -> Table:
 
 
 def _probes(source: Source, result: RareFeatures) -> list[Block]:
+    if not has_probes(result):
+        return [Note(text=NO_PROBES)]
     return [
         Fold(
             title="How well single concepts tell classes, before and after",
@@ -160,4 +169,4 @@ def _bounds(result: RareFeatures) -> list[Block]:
         caption="InfoNCE is a lower bound on the information between picture and label, and cannot pass the logarithm "
         "of the number of pictures: never the information itself.",
     )
-    return [Fold(title="InfoNCE, the bound that it is", blocks=[table])]
+    return [Fold(title=BOUND_TITLE, blocks=[table])]

@@ -10,6 +10,8 @@ import numpy as np
 from concept_tuning.diagnostics.rare_choice import RareChoice
 from concept_tuning.diagnostics.rare_results import RareFeatures
 from concept_tuning.diagnostics.results import Unavailable
+from concept_tuning.figures.labels import listed
+from concept_tuning.figures.rare_features import classes_with
 from concept_tuning.report.predictions_csv import safe_cell
 
 Row = dict[str, str | float | None]
@@ -47,7 +49,7 @@ def _row(result: RareFeatures, choice: RareChoice | None, place: int) -> Row:
     row: Row = {
         "concept": result.concepts[place],
         "kind": _kind(choice, place),
-        "marks": result.class_names[marked],
+        "marks": listed(classes_with(result, place)),
         "in its pictures": _known(result.class_frequency[marked, place]),
         "seen in pre-training": source,
         "seen here": _known(result.target_frequency[place]),

@@ -15,11 +15,18 @@ from concept_tuning.figures.counterfactuals import flip_figure, gap_figure, stri
 from concept_tuning.figures.labels import number
 from concept_tuning.figures.properties import property_figure, strength_figure
 from concept_tuning.figures.slices import slice_figure, slice_gallery
-from concept_tuning.figures.switches import switch_figure, switch_maps_figure
+from concept_tuning.figures.switches import SWITCH_NAMES, switch_figure, switch_maps_figure
 from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent, percent_interval, points
 
 #: Concepts, slices and edited pictures that are shown with their pictures.
 _SHOWN = 3
+#: How to read an edited picture.
+STRIP_HELP = (
+    "A tick is a right answer; a bold one differs from that for the picture as it is. With the object removed no "
+    "answer is right."
+)
+#: A concept is told of if the lower end of its pull is above this AUC.
+PULLS = 0.6
 
 
 def counterfactuals(source: Source) -> list[Block]:
@@ -40,7 +47,7 @@ def counterfactuals(source: Source) -> list[Block]:
     strips: list[Block] = [
         Chart(
             figure=strip_figure(found, key, runs=source.runs),
-            caption=f"{key}: a tick is a right answer, a bold one differs from that for the picture as it is.",
+            caption=f"{key}: {STRIP_HELP}",
         )
         for key in telling_examples(found)
     ]
@@ -95,7 +102,7 @@ def switches(source: Source) -> list[Block]:
     rows = [
         [
             run,
-            outcome.name,
+            SWITCH_NAMES.get(outcome.name, outcome.name),
             percent_interval(outcome.accuracy),
             percent_interval(outcome.flips),
             f"{outcome.lost} / {outcome.won}",
@@ -114,7 +121,14 @@ def switches(source: Source) -> list[Block]:
             caption="Accuracy, and the share of predictions that change, with the attention over patches, over "
             "channels or both switched off in the trained head.",
         ),
-        Table(columns=columns, rows=rows, caption="By the run's fixed prediction rule."),
+        *_idle(found),
+        Table(
+            columns=columns,
+            rows=rows,
+            caption="Answers are those that the run gives in use, from its heads together. Lost / won: right answers "
+            "that a switch costs, and that it brings. McNemar p: how often chance splits these at least as unevenly; "
+            "near 1, the switch shows no loss and no gain. Probability shift: mean change of the class probabilities.",
+        ),
         Note(
             text="The head was trained with its attentions on, so a switch also shows features that the layers behind "
             "it never saw: no change says that an attention does nothing, a change does not say that it removes a "
@@ -122,6 +136,18 @@ def switches(source: Source) -> list[Block]:
         ),
         *strips[:_SHOWN],
         *([Fold(title="More pictures under the switches", blocks=strips[_SHOWN:])] if len(strips) > _SHOWN else []),
+    ]
+
+
+def _idle(found: dict[str, FrontDoorSwitches]) -> list[Note]:
+    """Return a sentence for each run whose answers no switch changes."""
+    return [
+        Note(
+            text=f"No switch changes any of the {len(result.keys)} answers of {run}: its attentions do nothing for "
+            "what it says of these pictures."
+        )
+        for run, result in found.items()
+        if not any(outcome.flips.value for outcome in result.outcomes if outcome.reads == PREDICTION)
     ]
 
 
@@ -209,6 +235,11 @@ def _effects_of(source: Source, run: str, result: ConceptEffects) -> list[Block]
             ],
         ),
     ]
+
+
+def telling_concept(result: ConceptEffects) -> ConceptEffect | None:
+    """Return the most suspicious concept that is shown to pull, or None; the one to look at first."""
+    return next((one for one in result.concepts if one.pull is not None and one.pull.low >= PULLS), None)
 
 
 def effect_caption(result: ConceptEffects, one: ConceptEffect) -> str:

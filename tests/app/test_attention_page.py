@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from app import state
-from app.views import attention_guess
+from app.views import attention_gallery, attention_guess, attention_looks, attention_switches
 from concept_tuning.diagnostics.diagnose import diagnose, load_diagnosis
 from concept_tuning.diagnostics.workbench import Workbench
 
@@ -65,9 +67,9 @@ def test_it_opens_on_a_picture_with_maps_and_both_runs_answer(show, looked) -> N
     well(page)
     first = found(looked).results["picture-maps", "vanilla"].keys[0]
     assert page.query_params["picture"] == first
-    assert len(tiles(page)) == 12
+    assert len(tiles(page)) == 8
     assert told(page).count("says **") == 2
-    assert "of 12 pictures" in told(page)
+    assert "1 to 8 of 12 pictures" in told(page)
     page.slider(key="attention-opacity").set_value(0.9).run()
     page.button_group(key="attention-map").set_value("occlusion").run()
     well(page)
@@ -89,7 +91,8 @@ def test_filters_react_and_an_empty_result_says_what_to_do(show, looked) -> None
     predictions = found(looked).results["predictions", "vanilla"]
     label = predictions.class_names[int(predictions.labels[0])]
     page.selectbox(key="attention-class").set_value(label).run()
-    assert len(tiles(page)) == int((predictions.labels == predictions.labels[0]).sum())
+    assert len(tiles(page)) == min(8, int((predictions.labels == predictions.labels[0]).sum()))
+    assert f"pictures: {label}" in told(page)
     page.multiselect(key="attention-answers").set_value(["vanilla wrong"]).run()
     wrong = (predictions.labels == predictions.labels[0]) & ~predictions.right
     assert len(tiles(page)) == int(wrong.sum())
@@ -99,7 +102,7 @@ def test_filters_react_and_an_empty_result_says_what_to_do(show, looked) -> None
     assert "Take a filter back" in told(page)
     page.button(key="attention-reset").click().run()
     well(page)
-    assert len(tiles(page)) == 12
+    assert len(tiles(page)) == 8
 
 
 def test_groups_narrow_the_gallery(show, looked) -> None:
@@ -107,16 +110,16 @@ def test_groups_narrow_the_gallery(show, looked) -> None:
     predictions = found(looked).results["predictions", "vanilla"]
     page.selectbox(key="attention-group").set_value(predictions.group_names[0]).run()
     well(page)
-    assert len(tiles(page)) == int((predictions.groups == 0).sum())
+    assert len(tiles(page)) == min(8, int((predictions.groups == 0).sum()))
 
 
 def test_the_whole_split_can_be_leafed_through_and_is_looked_at_live(show, looked) -> None:
     page = show("attention", looked)
     page.selectbox(key="attention-scope").set_value("whole split").run()
-    assert "1 to 12 of 16" in told(page)
+    assert "1 to 8 of 16" in told(page)
     page.button(key="attention-on").click().run()
-    assert "13 to 16 of 16" in told(page)
-    page.button(key="attention-open-gallery-0").click().run()
+    assert "9 to 16 of 16" in told(page)
+    page.button(key="attention-open-gallery-7").click().run()
     well(page)
     key = page.query_params["picture"]
     assert key not in found(looked).results["predictions", "vanilla"].keys
@@ -126,16 +129,19 @@ def test_the_whole_split_can_be_leafed_through_and_is_looked_at_live(show, looke
     assert "known of diagnosed pictures alone" in told(page)
 
 
-@pytest.mark.parametrize("part", ["concepts", "cells", "switches", "links"])
-def test_every_part_shows_a_picture_of_the_diagnosis_and_a_live_one(show, looked, part: str) -> None:
-    for key in (found(looked).results["picture-maps", "vanilla"].keys[0], outside(looked)):
+@pytest.mark.parametrize(
+    ("part", "charts"), [("concepts", (2, 2)), ("cells", (1, 1)), ("switches", (0, 0)), ("links", (2, 0))]
+)
+def test_every_part_shows_a_picture_of_the_diagnosis_and_a_live_one(show, looked, part: str, charts) -> None:
+    stored = found(looked).results["picture-maps", "vanilla"].keys[0]
+    for key, drawn in zip((stored, outside(looked)), charts, strict=True):
         page = show("attention", looked, picture=key, **{PART: part})
         well(page)
         assert page.query_params["picture"] == key
         if part in ("cells", "switches"):
             assert "has no front-door head" in told(page)
-        if part != "switches":
-            assert page.get("plotly_chart") or part == "links"
+        # A chart for each run that has the part; the live picture has no second one to be matched with yet.
+        assert len(page.get("plotly_chart")) == drawn
 
 
 def test_a_live_picture_without_its_run_is_a_sentence(show, bare) -> None:
@@ -301,3 +307,95 @@ def test_it_shows_the_demo_with_the_badges_of_its_controls(show, monkeypatch, tm
     assert "-badge[" in told(page)
     page.toggle(key="attention-controls").set_value(True).run()
     well(page)
+
+
+def test_a_badge_says_what_it_counts_and_is_orange_for_none_alone(show, monkeypatch, tmp_path) -> None:
+    page = show("attention", tmp_path)
+    monkeypatch.setattr(state, "DEMO", DEMO)
+    page.run()
+    (badges, *_) = [text for text in page.markdown if "-badge[" in text.value and "beats" in text.value]
+    assert ":gray-badge[outside mass: beats 2 of 4]" in badges.value
+    assert "orange-badge[:material/remove: pointing at part: beats 0 of 4]" in badges.value
+    assert "share of the map outside the object, 0–1; lower is better" in badges.help
+
+
+def test_one_patch_for_all_concepts_is_said() -> None:
+    boxes = np.zeros((2, 3, 4), np.float32)
+    boxes[1, 2] = 1
+    result = SimpleNamespace(keys=("a", "b"), boxes=boxes)
+    assert "all 3 concepts" in attention_looks._one_patch(result, "a")
+    assert attention_looks._one_patch(result, "b") is None
+
+
+def test_attention_is_told_in_times_of_what_even_attention_gives(show, looked) -> None:
+    from concept_tuning.figures.labels import number
+
+    page = show("attention", looked, **{PART: "cells"})
+    page.number_input(key="attention-row").set_value(1).run()
+    page.number_input(key="attention-column").set_value(2).run()
+    weights = found(looked).results["position-attention", "concept-tuning"].weights[0, 0, 1]
+    times = weights / weights.mean()
+    assert f": {number(float(times.max()), 2)} times what even attention would give it" in told(page)
+    assert f"and {number(float(times[0, 1]), 2)} times from itself" in told(page)
+    assert times.max() > 1
+
+
+def test_the_share_of_probability_that_moves_is_counted_once() -> None:
+    switched = {"everything on": np.array([0.7, 0.2, 0.1]), "both off": np.array([0.2, 0.6, 0.2])}
+    overview = SimpleNamespace(class_names=("gull", "jay", "wren"))
+    pictures = SimpleNamespace(diagnosis=SimpleNamespace(overview=overview))
+    one = SimpleNamespace(live=lambda run: SimpleNamespace(switched=switched), pictures=pictures)
+    said = attention_switches._rule(one, "run", "both off", True)
+    assert "gives gull 70.0 % with everything on and 20.0 % so, so that it says jay; 50.0 % of the" in said
+
+
+def test_another_filter_opens_its_first_page_also_with_as_many_pictures(monkeypatch) -> None:
+    session: dict = {}
+    monkeypatch.setattr(attention_gallery, "st", SimpleNamespace(session_state=session))
+    first, other = [str(number) for number in range(20)], ["0", *(f"b{number}" for number in range(19))]
+    assert attention_gallery._page(first) == first[:8]
+    attention_gallery._turn(1)
+    attention_gallery._turn(1)
+    assert attention_gallery._page(first) == first[16:]
+    assert attention_gallery._page(other) == other[:8]
+    attention_gallery._turn(1)
+    assert attention_gallery._page(other) == other[8:16]
+
+
+def test_a_class_called_any_can_be_filtered_by(show, looked, tmp_path) -> None:
+    shutil.copytree(looked / "seen", tmp_path / "seen")
+    predictions = found(looked).results["predictions", "vanilla"]
+    name = predictions.class_names[0]
+    for path in (tmp_path / "seen").rglob("*.json"):
+        path.write_text(path.read_text().replace(f'"{name}"', '"any"'))
+    page = show("attention", tmp_path)
+    assert page.selectbox(key="attention-class").value is None
+    assert len(tiles(page)) == 8
+    page.selectbox(key="attention-class").set_value("any").run()
+    assert len(tiles(page)) == min(8, int((predictions.labels == 0).sum()))
+    assert "pictures: any" in told(page)
+
+
+def test_a_picture_of_the_split_needs_no_predictions(show, looked, tmp_path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(looked, root)
+    path = root / "seen" / "diagnosis.json"
+    overview = json.loads(path.read_text())
+    overview["entries"] = [entry for entry in overview["entries"] if entry["analysis"] != "predictions"]
+    path.write_text(json.dumps(overview))
+    data = state.run_data(looked / "vanilla")
+    split = data.splits["test"]
+    key = next(key for key in split.keys if key not in found(looked).thumbnails.keys)
+    page = show("attention", root, picture=key)
+    well(page)
+    assert page.query_params["picture"] == key
+    assert page.subheader[0].value.endswith(f", {data.group_names[int(split.groups[split.keys.index(key)])]}")
+
+
+def test_a_damaged_split_is_a_sentence(show, looked, bare) -> None:
+    key = outside(bare)
+    shutil.copytree(looked / "vanilla", bare / "vanilla")
+    (bare / "vanilla" / "split.json").write_text(json.dumps({"train": 5, "val": 3, "test": [1]}))
+    page = show("attention", bare, picture=key)
+    well(page)
+    assert "holds no lists of names; the run folder is damaged" in told(page)

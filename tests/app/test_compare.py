@@ -17,6 +17,7 @@ from app.views import compare_downloads, compare_mistakes
 from app.views.compare_runs import run_places
 from concept_tuning.diagnostics.background import FOLDER
 from concept_tuning.diagnostics.diagnose import load_diagnosis
+from concept_tuning.errors import RunError
 from concept_tuning.report.blocks import Source, percent_interval
 from concept_tuning.report.picture_lists import cell_pictures, commonest_mistake
 
@@ -53,7 +54,7 @@ def test_runs_verdict_findings_and_ledger_are_told(show, tiny_diagnosis) -> None
         assert table.iloc[place]["accuracy [95 %]"] == percent_interval(found.results["predictions", name].accuracy)
     assert found.results["verdict", None].verdicts[0].accuracy.sentence in told(page)
     assert "Train a run of the method “From scratch”" in told(page)
-    assert "Not made: It needs a run trained from scratch" in told(page)
+    assert told(page).count("It needs a run trained from scratch") == 1
 
 
 def test_the_intervals_and_the_classes_open_when_asked_for(show) -> None:
@@ -245,3 +246,52 @@ def test_names_from_data_do_not_act_as_markdown(show, tiny_diagnosis, tmp_path) 
     text = next(text.value for text in page.markdown if "pictures of this cell" in text.value)
     assert evil not in text
     assert evil in text.replace("\\", "")
+
+
+def test_an_empty_run_in_the_address_is_the_first_and_others_can_be_chosen(show) -> None:
+    page = show("compare", **{"compare-run": ""})
+    assert not page.exception
+    assert page.button_group(key="compare-run").value == "vanilla"
+    page.button_group(key="compare-run").set_value("concept-tuning").run()
+    assert page.button_group(key="compare-run").value == "concept-tuning"
+    assert "of which concept-tuning" in told(page)
+
+
+def test_a_part_of_the_page_that_fails_is_a_sentence(show, monkeypatch) -> None:
+    def fail(*found: object) -> None:
+        raise RunError("The *pictures* vanished.")
+
+    monkeypatch.setattr(compare_mistakes, "_cell", fail)
+    page = show("compare")
+    assert not page.exception
+    assert page.error[0].value == "The \\*pictures\\* vanished."
+    # What comes after the failed part is there.
+    assert "Take away" in [head.value for head in page.subheader]
+
+
+def test_why_a_file_could_not_be_made_is_said_when_the_page_is_shown_again(show, root) -> None:
+    failed: list[str] = []
+    make = compare_downloads.kept_errors(lambda: compare_downloads.bundle(root / "gone", {}), failed)
+    with pytest.raises(RunError):
+        make()
+    unread = compare_downloads.kept_errors(lambda: (root / "gone" / "report.html").read_bytes(), failed)
+    with pytest.raises(OSError, match="No such file"):
+        unread()
+    assert failed[0].startswith("The file could not be made: ")
+    assert "No such file or directory" in failed[1]
+    page = show("compare", root)
+    assert not page.error
+    page.session_state["compare-failed"] += failed
+    page.run()
+    assert len(page.error) == 2
+    assert "No such file or directory" in page.error[1].value
+    assert not page.run().error
+
+
+def test_where_the_diagnosis_vanished_nothing_is_offered_to_take_away(show, root, monkeypatch) -> None:
+    monkeypatch.setattr(state, "chosen_folder", lambda: root / "gone")
+    page = show("compare", root)
+    assert not page.exception
+    assert not page.error
+    assert "The folder gone of this diagnosis is not there any more" in told(page)
+    assert not page.get("download_button")

@@ -134,3 +134,20 @@ def test_without_layouts_it_says_so(show, tiny_diagnosis, tmp_path) -> None:
     (folder / "diagnosis.json").write_text(json.dumps(overview))
     page = show("embedding", folder.parent)
     assert page.info[0].value == "Too \\*few\\* points."
+
+
+def test_each_network_has_a_map_of_its_own_unless_colours_tell_them(show, layouts) -> None:
+    page = show("embedding")
+    assert len(page.get("plotly_chart")) == len(layouts.layouts)
+    assert any("●" in part.proto.body and layouts.class_names[0] in part.proto.body for part in page.get("html"))
+    page.button_group(key="embedding-colour").set_value("run").run()
+    assert len(page.get("plotly_chart")) == 1
+
+
+@pytest.mark.parametrize(("key", "first"), [("embedding-kind", "embedding"), ("embedding-colour", "class")])
+def test_an_empty_choice_in_the_address_is_the_first(show, key: str, first: str) -> None:
+    page = show("embedding", **{key: ""})
+    assert not page.exception
+    assert not page.error
+    assert page.button_group(key=key).value == first
+    assert "coloured by class" in texts(page)

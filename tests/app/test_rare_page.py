@@ -15,7 +15,7 @@ from figures.examples import MISSING, rare_features
 from app import state
 from concept_tuning.diagnostics.diagnose import load_diagnosis
 from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesReport
-from concept_tuning.diagnostics.results import Unavailable, save_result
+from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
 
 SHARE, CONCEPT = "rare-share", "rare-concept-0"
 
@@ -68,6 +68,28 @@ def test_the_chosen_concept_shows_its_patches_classes_and_networks(show, rare_ro
     assert "of 5 pictures were kept" in said
     classes = next(table.value for table in page.dataframe if "have it" in table.value)
     assert classes.values.tolist() == [["gull", 100.0], ["jay", 50.0]]
+
+
+def test_none_rare_is_said_and_no_chart_is_empty(show, rare_root) -> None:
+    path = next((rare_root / "tiny" / "results").glob("*_rare-features.json"))
+    report = load_result(RareFeaturesReport, path)
+    first = report.analyses[0]
+    presence = replace(first.presence, useful=np.zeros(5, bool))
+    point = replace(first.rarity.threshold, rare=0)
+    rarity = replace(first.rarity, rare=np.zeros(5, bool), threshold=point)
+    save_result(replace(report, analyses=(replace(first, presence=presence, rarity=rarity),)), path)
+    page = show("rare", rare_root, **{SHARE: "40"})
+    assert not page.exception
+    assert "**None of 5 channels is rare**" in texts(page)
+    assert "nothing to follow from before fine-tuning" in texts(page)
+    assert "Before and after" not in texts(page)
+    assert "Coverage" not in texts(page)
+
+
+def test_the_sections_below_name_the_share_they_are_of(show, rare_root) -> None:
+    page = show("rare", rare_root, **{SHARE: "20"})
+    assert "What fine-tuning makes of them, at 60 %" in [head.value for head in page.subheader]
+    assert "those of the 60 % seen least" in texts(page).replace("\\", "")
 
 
 def test_threshold_view_and_concept_come_back_from_the_address(show, rare_root) -> None:
@@ -172,3 +194,11 @@ def test_it_shows_the_demo(show, monkeypatch, tmp_path) -> None:
     assert not page.exception
     assert not page.error
     assert "are rare" in texts(page)
+
+
+def test_an_empty_view_or_share_in_the_address_is_the_first(show, rare_root) -> None:
+    page = show("rare", rare_root, **{"rare-view": "", SHARE: "", CONCEPT: ""})
+    assert not page.exception
+    assert not page.error
+    assert page.button_group(key="rare-view").value == "channels"
+    assert page.slider(key=SHARE).value == 50

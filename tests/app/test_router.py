@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +11,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import state
+from app import look, state
+from app.look import fit_key
 from app.pages import PAGES
 from concept_tuning.errors import RunError
 
@@ -56,6 +59,21 @@ def test_pages_have_titles_icons_and_addresses_of_their_own() -> None:
     assert len(set(NAMES)) == len(PAGES) == len({title for _, title, _ in PAGES})
     app = AppTest.from_file(str(MAIN), default_timeout=60).run()
     assert [info["url_pathname"] for info in app._registered_pages.values()] == ["", *NAMES[1:]]  # the first by default
+
+
+def test_both_schemes_have_a_theme_and_neither_is_forced() -> None:
+    theme = tomllib.loads((MAIN.parents[1] / ".streamlit" / "config.toml").read_text())["theme"]
+    assert set(theme) == {"light", "dark"}
+
+
+def test_a_chart_is_cut_no_shorter_than_it_is_high() -> None:
+    for height in (0.01, 0.3, 0.5, 1.0, 1.07, 2.4, 20.0):
+        step = int(fit_key(height, "chart").split("-")[1])
+        rule = next(line for line in look._fits().splitlines() if f'"st-key-fit-{step}-"' in line)
+        cut = float(re.search(r"\* ([\d.]+)", rule)[1])
+        assert cut >= min(height, 7.9)
+        assert cut <= 1.05 * max(height, 0.25)
+    assert fit_key(1, "chart").endswith("-chart")
 
 
 def test_an_unknown_page_is_the_first(view) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import state
-from app.views import spurious_groups, spurious_lab_runs, spurious_looks
+from app.views import spurious, spurious_groups, spurious_lab_runs, spurious_looks
 from concept_tuning.diagnostics.background import FOLDER
 from concept_tuning.diagnostics.diagnose import Entry, Overview, diagnose, load_diagnosis
 from concept_tuning.diagnostics.pictures import Subject
@@ -16,6 +17,8 @@ from concept_tuning.diagnostics.results import Interval, load_result, save_resul
 from concept_tuning.diagnostics.slices import Slice, SliceTable
 from concept_tuning.diagnostics.workbench import Workbench
 from concept_tuning.engine import jobs
+from concept_tuning.report.blocks import Source
+from concept_tuning.report.findings import findings
 
 LAB = "lab-rho-0.80"
 ANALYSES = ("predictions", "groups", "counterfactuals", "properties", "concept-effects")
@@ -72,7 +75,9 @@ def test_every_part_shows_its_findings_and_its_charts(show, made, part: str) -> 
         assert "made without switches" in told(page)
     else:
         assert page.get("plotly_chart")
-        assert LAB in told(page) or part == "properties"
+        said = [one.text for one in findings(Source(load_diagnosis(made / "one"))) if one.chapter == part]
+        assert said
+        assert all(text.replace("\\", "") in told(page) for text in said)
 
 
 def test_the_worst_cell_is_told_in_words_and_its_mistakes_are_shown(show, made) -> None:
@@ -158,7 +163,46 @@ def test_the_reason_for_what_is_missing_is_told(show, made, tmp_path) -> None:
         if entry["analysis"] == "groups":
             entry |= {"file": None, "reason": "These pictures have no groups."}
     path.write_text(json.dumps(values))
-    assert f"Not made for {LAB}: These pictures have no groups." in told(show("spurious", tmp_path))
+    page = show("spurious", tmp_path, part="groups")
+    assert f"Not made for {LAB}: These pictures have no groups." in told(page)
+
+
+def test_parts_with_results_come_first_and_the_first_of_them_is_open(show, made, tmp_path) -> None:
+    shutil.copytree(made / "one", tmp_path / "one")
+    path = tmp_path / "one" / "diagnosis.json"
+    values = json.loads(path.read_text())
+    for entry in values["entries"]:
+        if entry["analysis"] in ("groups", "counterfactuals"):
+            entry |= {"file": None, "reason": "These pictures have none."}
+    path.write_text(json.dumps(values))
+    page = show("spurious", tmp_path)
+    (parts,) = [group for group in page.button_group if group.key == "spurious-part"]
+    assert parts.value == "concept-effects"
+    shown = [spurious.PARTS[name] for name in ("concept-effects", "properties", "slices", "lab", "groups")]
+    assert [option.content for option in parts.proto.options][:5] == shown
+
+
+def test_the_open_part_moves_on_with_a_diagnosis_that_lacks_it(show, made, tmp_path) -> None:
+    for name in "ab":
+        shutil.copytree(made / "one", tmp_path / name)
+    path = tmp_path / "b" / "diagnosis.json"
+    values = json.loads(path.read_text())
+    for entry in values["entries"]:
+        if entry["analysis"] == "groups":
+            entry |= {"file": None, "reason": "These pictures have no groups."}
+    path.write_text(json.dumps(values))
+    page = show("spurious", tmp_path, diagnosis="a", part="groups")
+    page.sidebar.selectbox[0].set_value("b").run()
+    assert not page.exception
+    assert page.query_params["part"] == "counterfactuals"
+
+
+def test_the_concept_that_is_told_of_is_open(show, made, monkeypatch) -> None:
+    from concept_tuning.report import spurious as chapter
+
+    found = load_diagnosis(made / "one").results["concept-effects", LAB]
+    monkeypatch.setattr(chapter, "telling_concept", lambda result: result.concepts[1])
+    assert box(show("spurious", made, part="concept-effects"), "spurious-concept").value == found.concepts[1].rank
 
 
 def test_the_lab_is_there_without_any_diagnosis(show, tmp_path) -> None:
@@ -204,7 +248,7 @@ def test_a_finished_run_can_be_shown_to_the_detectors(show, lab, monkeypatch) ->
     )
     page = show("spurious", lab)
     assert "Trained." in told(page)
-    assert page.dataframe[0].value.iloc[0]["rho"] == "0.80"
+    assert list(page.dataframe[0].value.columns) == ["measure", "rho 0.80"]
     page.slider[0].set_value(0.8).run()
     assert page.button[0].disabled
     next(one for one in page.button if one.label == "Let the detectors look").click().run()
@@ -220,16 +264,36 @@ def test_what_the_detectors_said_stands_beside_the_accuracy(show, lab, made) -> 
     (lab / FOLDER / f"{LAB}.log").write_text("    1 s  Report\n")
     page = show("spurious", lab, part="lab")
     assert not page.exception
-    row = page.dataframe[0].value.iloc[0]
+    row = dict(page.dataframe[0].value.itertuples(index=False))
     found = load_diagnosis(made / "one")
     assert row["strongest property (0–1)"].startswith(found.results["properties", None].properties[0].name)
     assert row["mistakes gather"] == "p = 0.04"
-    assert "points" in row["predictions follow the background"]
-    tested = json.loads((lab / LAB / "results.json").read_text())["splits"]["test"]["accuracy"]
-    assert row["test accuracy"] == f"{100 * tested:.0f} %"
+    assert "points" in row["more answers change with the background"]
+    assert "**rho 0.80**: " in told(page)
+    assert "suspicious concepts" in told(page)
+    tested = json.loads((lab / LAB / "results.json").read_text())["splits"]["test"]
+    low, high = 100 * tested["low"], 100 * tested["high"]
+    assert row["test accuracy"] == f"{100 * tested['accuracy']:.0f} % [{low:.0f}, {high:.0f}], n = {tested['n']}"
+    assert re.fullmatch(r"\d+ % \[\d+, \d+\], n = \d+ \(.* \| .*\)", row["worst group"])
     next(one for one in page.button if one.label == "Look closer at rho 0.80").click().run()
     assert page.session_state["diagnosis"] == f"{FOLDER}/{LAB}"
     assert page.query_params["part"] == "groups"
+
+
+def test_a_diagnosis_of_an_earlier_run_of_the_name_is_not_taken_for_that_of_this_one(
+    show, lab, made, monkeypatch
+) -> None:
+    shutil.copytree(made / "one", lab / FOLDER / LAB)
+    record = {"runs": [LAB], "total": 7, "started": 1.0}
+    (lab / FOLDER / f"{LAB}.job.json").write_text(json.dumps(record))
+    (lab / FOLDER / f"{LAB}.log").write_text("    1 s  Report\n")
+    asked = []
+    monkeypatch.setattr(spurious_lab_runs, "start_diagnosis", lambda runs, root, name, **more: asked.append(name))
+    page = show("spurious", lab, part="lab")
+    assert "mistakes gather" not in list(page.dataframe[0].value["measure"])
+    assert not [one for one in page.button if one.label.startswith("Look closer")]
+    next(one for one in page.button if one.label == "Let the detectors look").click().run()
+    assert asked == [f"{LAB}-2"]
 
 
 def test_a_stopped_run_says_where_to_go_on(show, lab) -> None:
@@ -249,3 +313,19 @@ def test_the_recorded_sweep_is_drawn_or_its_command_told(show, tmp_path, monkeyp
     assert "Made by `python x.py`" in told(page)
     (tmp_path / "sweep.json").write_text("{")
     assert "benchmarks/detector_sweep.py" in told(show("spurious", tmp_path))
+
+
+@pytest.mark.parametrize("part", ["groups", "concept-effects", "slices"])
+def test_an_empty_run_in_the_address_is_the_first(show, made, part: str) -> None:
+    page = show("spurious", made, part=part, **{"spurious-run": ""})
+    assert not page.exception
+    assert not page.error
+    assert page.button_group(key="spurious-run").value == LAB
+
+
+def test_an_empty_picture_in_the_address_is_the_first(show, made) -> None:
+    page = show("spurious", made, part="counterfactuals", **{"spurious-picture": ""})
+    assert not page.exception
+    assert not page.error
+    assert page.get("plotly_chart")
+    assert page.button_group(key="spurious-picture").value is not None

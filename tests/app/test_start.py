@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -84,6 +85,33 @@ def test_it_shows_the_picture_the_predictions_and_both_maps(demo: Path, outside:
     assert "negative" in words
 
 
+def write_verdict(demo: Path, names: list[str]) -> None:
+    folder = demo / "diagnosis" / "results"
+    folder.mkdir(parents=True)
+    sentence = "No difference shown between this run and that: -4.2 points."
+    verdict = {"names": names, "accuracy": {"sentence": sentence}}
+    text = json.dumps({"verdicts": [{"analysis": "verdict", "reason": "none"}, verdict]})
+    (folder / "04_verdict.json").write_text(text)
+
+
+@pytest.mark.parametrize(("other", "said"), [("vanilla", True), ("scratch", False)])
+def test_the_accuracies_stand_beside_their_verdict(demo: Path, other: str, said: bool) -> None:
+    save_result(example(), demo / "showcase.json")
+    write_verdict(demo, ["concept-tuning", other])
+    page = opened()
+    (caption,) = [part.value for part in page.caption if "test pictures looked at" in part.value]
+    assert ("No difference shown between this run and that\\: −4.2 points." in caption) is said
+
+
+def test_a_damaged_verdict_is_left_out(demo: Path) -> None:
+    save_result(example(), demo / "showcase.json")
+    write_verdict(demo, ["vanilla", "concept-tuning"])
+    (demo / "diagnosis" / "results" / "04_verdict.json").write_text("{")
+    page = opened()
+    assert not page.exception
+    assert any("concept-tuning 50 %." in part.value for part in page.caption)
+
+
 def test_it_has_three_doors(demo: Path) -> None:
     links = opened().get("page_link")
     assert [link.proto.label.strip("*") for link in links] == [
@@ -117,5 +145,5 @@ def test_it_opens_within_five_seconds_without_the_heavy_libraries(demo: Path) ->
         check=True,
         env=os.environ | {"PYTHONPATH": folder},
     ).stdout.splitlines()
-    assert found[:2] == ["0 0 What does your fine-tuned network look at?", "[]"]
+    assert found[:2] == ["0 0 What does your network look at?", "[]"]
     assert float(found[2]) < 5

@@ -157,7 +157,7 @@ def test_unusable_rows_take_no_part():
 
 
 def test_a_class_that_is_too_small_is_named_with_its_count():
-    with pytest.raises(DataError, match=r"'class1' \(2 usable\): at least 3 are needed for training and testing and"):
+    with pytest.raises(DataError, match=r"'class1' \(2 usable\): at least 3 .* training, testing and validation"):
         split([0] * 5 + [1] * 2)
     usable = np.array([True] * 5 + [False] * 3)
     with pytest.raises(DataError, match=r"'class1' \(0 usable\)"):

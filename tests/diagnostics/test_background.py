@@ -15,6 +15,7 @@ from concept_tuning.diagnostics.background import (
     FOLDER,
     delete_diagnosis,
     list_diagnoses,
+    refuse_while_diagnosed,
     start_diagnosis,
     stop_diagnosis,
 )
@@ -76,9 +77,19 @@ def test_it_is_watched_from_its_files_until_it_is_done(command, tmp_path: Path) 
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["go"]
 
 
-def test_it_can_be_stopped(command, tmp_path: Path) -> None:
+def test_it_can_be_stopped_and_may_write_down_what_it_has(command, tmp_path: Path) -> None:
+    command(
+        "import sys, time, pathlib\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1]); out.mkdir()\n"
+        "try:\n"
+        "    (out / 'begun').touch(); time.sleep(60)\n"
+        "finally:\n"
+        "    (out / 'diagnosis.json').touch()\n"
+    )
     job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    wait_for(lambda: (job.path / "begun").exists())
     stop_diagnosis(job)
+    assert (job.path / "diagnosis.json").exists()
     assert list_diagnoses(tmp_path)[0].state == "stopped"
     with pytest.raises(RunError, match="does not work"):
         stop_diagnosis(job)
@@ -115,6 +126,27 @@ def test_what_cannot_be_started_leaves_nothing_behind(command, tmp_path: Path, m
     with pytest.raises(RunError, match="cannot start"):
         start_diagnosis([record(tmp_path)], tmp_path, "first")
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["taken"]
+
+
+def test_a_run_is_not_to_be_touched_while_it_is_diagnosed(command, tmp_path: Path) -> None:
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    with pytest.raises(RunError, match=r"being diagnosed \(first\)"):
+        refuse_while_diagnosed(record(tmp_path))
+    refuse_while_diagnosed(record(tmp_path, "ct"))
+    stop_diagnosis(job)
+    refuse_while_diagnosed(record(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "change", [{"started": "x"}, {"started": None}, {"started": [1]}, {"runs": [1, 2]}, {"runs": "ab"}, {"total": "x"}]
+)
+def test_a_damaged_record_is_passed_over_and_the_others_are_read(change: dict, tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    values = {"runs": ["a"], "total": 3, "started": 1.0}
+    (folder / "sound.job.json").write_text(json.dumps(values))
+    (folder / "odd.job.json").write_text(json.dumps(values | change))
+    assert [job.name for job in list_diagnoses(tmp_path)] == ["sound"]
 
 
 def test_a_process_id_that_was_given_away_is_not_believed(command, tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ import pytest
 from scipy.ndimage import binary_dilation
 from scipy.optimize import linear_sum_assignment
 
-from concept_tuning.diagnostics.lessons import front_door_world, guess_by_habitat, look_alikes, points_plan
+from concept_tuning.diagnostics.lessons import (
+    explain_partner,
+    front_door_world,
+    guess_by_habitat,
+    look_alikes,
+    points_plan,
+    randomised_outcome,
+)
 
 
 @pytest.mark.parametrize("pair", range(8))
@@ -44,3 +51,48 @@ def test_a_sharp_plan_is_the_best_assignment_and_a_soft_one_spreads() -> None:
     assert sharp[rows, columns].sum() > 0.9
     soft = points_plan(first, second, epsilon=10.0)
     assert soft == pytest.approx(np.full((5, 5), 1 / 25), abs=0.005)
+
+
+FIRST = np.array([[0.0, 0.0], [1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("second", "epsilon", "reason", "partner"),
+    [
+        ([[0.1, 0.0], [0.9, 0.0]], 0.01, "nearest", 0),
+        ([[0.6, 0.0], [0.9, 0.0]], 0.01, "needed", 0),
+        ([[0.5, 0.0], [0.9, 0.0]], 0.01, "nearest", 0),  # as near to either
+    ],
+)
+def test_a_partner_is_the_nearest_unless_that_one_is_needed(
+    second: list[list[float]], epsilon: float, reason: str, partner: int
+) -> None:
+    found = explain_partner(FIRST, np.array(second), 0, epsilon=epsilon)
+    assert (found.reason, found.place, found.sharp) == (reason, partner, partner)
+    assert found.share > 0.9
+
+
+def test_a_soft_plan_gives_softness_as_the_reason() -> None:
+    first = np.array([[0.15, 0.8], [0.3, 0.35], [0.55, 0.7], [0.75, 0.2]])
+    second = np.array([[0.65, 0.6], [0.45, 0.15], [0.6, 0.9], [0.9, 0.45]])
+    soft = explain_partner(first, second, 0, epsilon=1.0)
+    assert (soft.place, soft.nearest, soft.sharp, soft.reason) == (0, 2, 2, "soft")
+    assert explain_partner(first, second, 2, epsilon=0.01).reason == "needed"
+
+
+@pytest.mark.parametrize(
+    ("left", "chance", "outcome"),
+    [
+        (0.18, 0.66, "changed"),
+        (0.29, 0.34, "changed"),
+        (0.60, 0.90, "changed"),
+        (0.72, 0.79, "unclear"),
+        (0.80, 0.92, "unclear"),
+        (0.80, 0.10, "same"),
+        (0.99, 0.92, "same"),
+        (np.nan, 0.5, "blank"),
+        (0.5, np.nan, "blank"),
+    ],
+)
+def test_maps_of_random_weights_are_judged_against_chance(left: float, chance: float, outcome: str) -> None:
+    assert randomised_outcome(left, chance) == outcome

@@ -46,11 +46,11 @@ def showcase(**changes: object) -> Showcase:
     [
         (
             {},
-            "Class owl before water (in training mostly tern): vanilla says tern, concept-tuning says owl, and 71 % of "
-            "the first map lies outside the object against 25 % of the second.",
+            "The picture is of the class owl before water, where training mostly showed the class tern: vanilla says "
+            "tern, concept-tuning says owl. Of the first map, 71 % lies outside the object, of the second 25 %.",
         ),
-        ({"usual": 0, "runs": NO_MASKS}, "Class owl before water: a says tern, b says owl."),
-        ({"group": None, "usual": None, "runs": NO_MASKS}, "Class owl: a says tern, b says owl."),
+        ({"usual": 0, "runs": NO_MASKS}, "The picture is of the class owl before water: a says tern, b says owl."),
+        ({"group": None, "usual": None, "runs": NO_MASKS}, "The picture is of the class owl: a says tern, b says owl."),
     ],
 )
 def test_the_sentence_says_what_to_notice(changes: dict[str, object], sentence: str) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
 from concept_tuning.diagnostics.statistics import paired_bootstrap
-from concept_tuning.diagnostics.verdict import Comparison, Verdict, compare_methods
+from concept_tuning.diagnostics.verdict import Comparison, Verdict, compare_methods, sentence_of
+from concept_tuning.diagnostics.words import signed
 
 NAMES = ("concept-tuning", "vanilla")
 
@@ -102,6 +103,26 @@ def test_one_run_against_itself_shows_no_difference() -> None:
     sentence = compared(right, right).accuracy.sentence
     assert sentence.startswith("No difference shown between this run of concept-tuning and this run of vanilla")
     assert sentence.endswith("; with one seed nothing is shown of the methods.")
+
+
+def test_a_difference_is_in_favour_of_one_and_its_interval_has_that_ones_signs() -> None:
+    first, second = np.ones((1, 100), bool), np.ones((1, 100), bool)
+    first[:, :10], second[:, 8:12] = False, False
+    found = compared(first, second)
+    low, high = (signed(-100 * end) for end in (found.accuracy.difference.high, found.accuracy.difference.low))
+    assert f": 6.0 points in favour of vanilla, 95 % interval {low} to {high}, over" in found.accuracy.sentence
+    turned = compared(second, first).accuracy.sentence
+    assert ": 6.0 points in favour of concept-tuning, 95 % interval " in turned
+
+
+def test_few_pictures_and_an_interval_without_width_are_no_certainty() -> None:
+    right = runs(1, 6, 0.7, 0)
+    verdict = compared(right, right)
+    assert verdict.accuracy.sentence.startswith("Too few pictures (6) to say anything. No difference shown")
+    assert "0.0 points, the same in every resample of these pictures, which is no certainty" in sentence_of(
+        verdict, verdict.accuracy
+    )
+    assert "Too few" not in compared(runs(1, 30, 0.7, 0), runs(1, 30, 0.7, 0)).accuracy.sentence
 
 
 @pytest.mark.parametrize("swapped", [False, True])

@@ -368,7 +368,9 @@ def test_the_second_run_waits_and_both_can_be_stopped_and_resumed(tiny, root: Pa
     assert stopped.state == "stopped"
     assert list_checkpoints(RunFolder(long.path).checkpoints)[-1].name == f"step-{stopped.step:09d}"
     assert len(read_metrics(stopped).steps["loss"]) == stopped.step
-    assert not psutil.pid_exists(pid_of(long))
+    wait_for(
+        lambda: not psutil.pid_exists(pid_of(long)), 5
+    )  # a dead process is there until its starter has asked after it
     wait_for(lambda: not read_run("short", root).working)
     short = read_run("short", root)
     assert (short.state, short.progress) == ("finished", 1.0), (short.path / LOG).read_text()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concept_tuning.figures.cell_grid import MARKED, cell_figure
+from concept_tuning.figures.tiles import BOX
 from figures.examples import image
 
 
@@ -29,3 +30,11 @@ def test_marked_cells_are_framed_and_numbered_where_there_are_several() -> None:
 def test_patches_stand_on_the_picture() -> None:
     figure = cell_figure("a", image(), (1, 1), patches=[((0.25, 0.25, 0.75, 0.75), "1 4")])
     assert [note.text for note in figure.layout.annotations] == ["1 4"]
+
+
+def test_patches_and_marked_cells_differ_in_colour_and_line() -> None:
+    figure = cell_figure("a", image(), (2, 2), marked=[(0, 0)], patches=[((0, 0, 1, 1), "1")])
+    assert {(trace.line.color, trace.line.dash) for trace in figure.data if trace.name is None and trace.line.dash} == {
+        (MARKED, "solid"),
+        (BOX, "dash"),
+    }

@@ -68,7 +68,7 @@ def test_rows_count_the_beaten_controls() -> None:
 
 def test_the_table_marks_who_beats_whom_and_leaves_out_what_was_not_compared() -> None:
     trace = badge_figure(controlled()).data[0]
-    assert list(trace.x) == list(MEASURES)
+    assert list(trace.x) == [measure.replace(" ", "<br>") for measure in MEASURES]
     assert [list(level) for level in trace.y] == [
         ["grad-cam"] * 4 + ["eigen-cam"] * 4,
         [*CONTROLS, *CONTROLS],

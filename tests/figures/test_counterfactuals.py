@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -94,12 +96,20 @@ def test_the_strip_shows_all_views_and_what_is_predicted() -> None:
     images = [trace for trace in figure.data if trace.type == "image"]
     assert all(np.array_equal(picture(trace), view) for trace, view in zip(images, VIEWS, strict=True))
     titles = [note.text.split("<br>")[-1] for note in figure.layout.annotations]
-    assert titles == ["owl ✓", "<b>tern ✗</b>", "owl ✓", "owl ✓", "<b>tern ✗</b>"]
+    assert titles == ["owl ✓", "<b>tern ✗</b>", "owl ✓", "owl ✓", "now says <b>tern</b>"]
     points = next(trace for trace in figure.data if trace.name == "pictures")
     assert set(points.customdata) == {"b.png"}
     assert "from x.png, tern" in points.text[1]
     assert "from y.png, owl" in points.text[2]
     assert figure.layout.showlegend is False
+
+
+def test_without_its_object_no_answer_is_right() -> None:
+    found = run("one")
+    kept = dataclasses.replace(found.outcomes[-1], predicted=BEFORE)
+    figure = strip_figure(result(dataclasses.replace(found, outcomes=(*found.outcomes[:-1], kept))), "b.png")
+    last = figure.layout.annotations[-1].text
+    assert last == "<b>object removed</b><br>still says owl"
 
 
 def test_the_strip_of_several_runs_tells_them_apart() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from concept_tuning.diagnostics.embedding import Embedding, Layout
-from concept_tuning.figures.embedding import embedding_figure
+from concept_tuning.figures.embedding import colour_keys, embedding_figure, named_networks
 from concept_tuning.figures.style import BAD, COLOURS, GOOD, NEUTRAL
 
 KEYS = ("a.png", "b.png", "c.png")
@@ -132,3 +132,16 @@ def test_points_on_one_spot_and_no_layout() -> None:
     spot = embedding_figure(embedding(layout("one", "one", np.zeros(3, np.int64), np.zeros((3, 2), np.float32))))
     assert spot.layout.xaxis.range == (-1, 1)
     assert not embedding_figure(embedding()).data
+
+
+def test_one_pre_trained_network_is_called_after_none_of_the_runs() -> None:
+    assert [one.name for one in named_networks(embedding(BEFORE, ONE)).layouts] == ["before fine-tuning", "one"]
+    several = embedding(BEFORE, layout("before two", "two", None), ONE, TWO)
+    assert named_networks(several) is several
+
+
+def test_colours_are_named_beside_figures_without_a_legend() -> None:
+    result = embedding(BEFORE, ONE)
+    assert [(key.name, key.colour) for key in colour_keys(result)] == [("owl", COLOURS[0]), ("tern", COLOURS[1])]
+    assert [key.name for key in colour_keys(result, colour="run")] == ["before one", "one"]
+    assert embedding_figure(result, legend=False).layout.showlegend is False

@@ -11,7 +11,7 @@ from concept_tuning.diagnostics.embedding import Embedding
 from concept_tuning.diagnostics.thumbnails import LOSSLESS, Thumbnails, pack_thumbnails
 from concept_tuning.figures.embedding import embedding_figure
 from concept_tuning.figures.embedding_pictures import add_pictures, chosen_places, mark_chosen, patch_gallery
-from figures.test_embedding import BEFORE, KEYS, ONE, TWO, embedding
+from figures.test_embedding import BEFORE, KEYS, ONE, POINTS, TWO, embedding
 
 
 def patches(**changes: object) -> Embedding:
@@ -55,33 +55,56 @@ def test_the_chosen_stand_out_in_every_panel(colour: str) -> None:
     assert mark_chosen(plain, result, []).data[0].selectedpoints is None
 
 
-def test_pictures_lie_at_their_points_and_not_on_each_other() -> None:
+def beside(image, points: np.ndarray = POINTS) -> tuple[float, float]:
+    """Return the point that a picture on the map lies nearest to."""
+    middle = np.array([image.x + image.sizex / 2, image.y + image.sizey / 2])
+    x, y = points[int(np.abs(points - middle).max(1).argmin())]
+    return float(x), float(y)
+
+
+def covers(image, point: np.ndarray) -> bool:
+    """Whether a picture on the map lies on a point."""
+    return bool(0 < point[0] - image.x < image.sizex and 0 < point[1] - image.y < image.sizey)
+
+
+def test_pictures_lie_beside_their_points_and_not_on_each_other() -> None:
     result = embedding(ONE)
     figure = add_pictures(embedding_figure(result), result, thumbnails())
-    assert {(image.x, image.y) for image in figure.layout.images} == {(0, 1), (2, 3), (-4, 5)}
-    at = {(image.x, image.y): shown(image.source)[0, 0, 0] for image in figure.layout.images}
+    at = {beside(image): shown(image.source)[0, 0, 0] for image in figure.layout.images}
     assert at == {(0, 1): 10, (2, 3): 60, (-4, 5): 110}
     for image in figure.layout.images:
-        across = image.x - image.sizex if image.xanchor == "right" else image.x + image.sizex
-        up = image.y - image.sizey if image.yanchor == "top" else image.y + image.sizey
-        assert max(abs(across), abs(up)) <= figure.layout.xaxis.range[1], "it stays within the panel"
+        reach = figure.layout.xaxis.range[1] + 1e-9
+        assert max(abs(image.x + image.sizex), abs(image.y + image.sizey)) <= reach, "it stays within the panel"
     near = np.array([[0, 1], [0.1, 1], [-4, 5]], np.float32)
     close = embedding(type(ONE)(**{**vars(ONE), "points": near}))
     assert len(add_pictures(embedding_figure(close), close, thumbnails()).layout.images) == 2
     assert len(add_pictures(embedding_figure(result), result, thumbnails(), most=1).layout.images) == 1
 
 
+def test_a_picture_lies_where_it_covers_no_point() -> None:
+    points = np.array([[0, 0], [0.5, 0.5], [-0.5, 0.5]], np.float32)
+    result = embedding(type(ONE)(**{**vars(ONE), "points": points * 6}))
+    (image,) = add_pictures(embedding_figure(result), result, thumbnails(("a.png",))).layout.images
+    assert not any(covers(image, point * 6) for point in points)
+    crowd = np.array([[0, 0], [0.3, 0.3], [-4, 5]], np.float32)
+    result = embedding(type(ONE)(**{**vars(ONE), "points": crowd}))
+    (image,) = add_pictures(embedding_figure(result), result, thumbnails(("a.png",))).layout.images
+    assert not any(covers(image, point) for point in crowd)
+
+
 def test_every_panel_has_its_own_and_a_picture_that_was_not_kept_is_passed_over() -> None:
     result = embedding(ONE, TWO)
     figure = add_pictures(embedding_figure(result), result, thumbnails(("b.png",)))
-    assert [(image.xref, image.x, image.y) for image in figure.layout.images] == [("x", 2, 3), ("x2", -2, -3)]
+    first, second = figure.layout.images
+    assert (first.xref, beside(first)) == ("x", (2, 3))
+    assert (second.xref, beside(second, -POINTS)) == ("x2", (-2, -3))
 
 
 def test_of_patches_the_patch_is_shown() -> None:
     result = patches()
     figure = add_pictures(embedding_figure(result), result, thumbnails())
     own = [image for image in figure.layout.images if image.xref == "x2"]
-    tops = {(image.x, image.y): np.unique(shown(image.source)).tolist() for image in own}
+    tops = {beside(image): np.unique(shown(image.source)).tolist() for image in own}
     assert tops == {(0, 1): [10], (2, 3): [20], (-4, 5): [140]}
 
 

@@ -36,7 +36,7 @@ def test_each_cell_of_the_matrix_has_its_accuracy_and_count() -> None:
     assert (first.name, second.name) == ("run a", "run b")
     assert np.array_equal(first.z, [[0.9, 0.6], [0.25, np.nan]], equal_nan=True)
     assert np.array_equal(second.z, [[0.2, 1.0], [0.75, np.nan]], equal_nan=True)
-    assert first.text[1][0] == "0.25<br>n = 4"
+    assert first.text[1][0] == "25.0 %<br>n = 4"
     assert first.text[1][1] == ""
     assert first.customdata[0][1].tolist() == ["owl", "sea"]
     interval = table(FIRST).cells[2].accuracy

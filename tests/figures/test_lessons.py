@@ -15,8 +15,10 @@ def test_the_shortcut_is_drawn_in_percent_with_the_chosen_rho() -> None:
 
 
 def test_the_three_effects_are_bars_with_their_numbers() -> None:
-    (bars,) = effect_figure(FrontDoorWorld(observed=0.85, adjusted=0.4, true=0.4)).data
+    figure = effect_figure(FrontDoorWorld(observed=0.85, adjusted=0.4, true=0.4))
+    (bars,) = figure.data
     assert list(bars.text) == ["0.85", "0.40", "0.40"]
+    assert len(figure.layout.xaxis.title.text) <= 28  # what a phone has room for
 
 
 def test_pairs_are_drawn_as_wide_as_what_goes_along_them_and_tiny_ones_not() -> None:

@@ -61,7 +61,7 @@ def test_strengths_have_the_intervals_of_the_accuracy_on_their_scale() -> None:
     assert flagged.error_x.array[0] == pytest.approx(0.2)
     # Below the largest class there is no strength to lose.
     assert idle.error_x.arrayminus[0] == pytest.approx(0.1)
-    assert list(figure.layout.yaxis.ticktext) == ["hue", "contrast", "size"]
+    assert list(figure.layout.yaxis.ticktext) == ["hue, 90 % right", "contrast, 75 % right", "size, 55 % right"]
     assert list(telling.customdata) == ["contrast"]
     assert figure.layout.shapes[0].x0 == pytest.approx(0.7)
 

@@ -9,7 +9,7 @@ from concept_tuning.diagnostics.rare_choice import RareChoice
 from concept_tuning.diagnostics.rare_results import Rarity
 from concept_tuning.diagnostics.source_frequency import SourceFrequency
 from concept_tuning.diagnostics.thumbnails import LOSSLESS, pack_thumbnails
-from concept_tuning.figures.rare_features import gallery_figure, rarity_figure, sweep_figure
+from concept_tuning.figures.rare_features import classes_with, gallery_figure, rarity_figure, sweep_figure
 from figures.examples import BAND, FREQUENCY, INFORMATION, MISSING, image, picture, point, rare_features
 
 
@@ -123,3 +123,12 @@ def test_groups_name_their_channels() -> None:
     figure = gallery_figure(rare_features(view="groups", members=members), kept, concepts=[1])
     assert any("channels 0, 1, 2, 3, 4, 5, …" in note.text for note in figure.layout.annotations)
     assert not [trace for trace in figure.data if trace.type == "image"]
+
+
+def test_all_classes_that_have_a_concept_in_most_pictures_are_named() -> None:
+    frequency = np.array([[0.98, 0.6, 0.2, 0.4, 0.9], [0.93, 0.7, 0.1, 0.5, 0.2]])
+    result = rare_features(class_frequency=frequency)
+    marked = [result.class_names[int(label)] for label in result.marked_class]
+    named = [classes_with(result, place) for place in range(5)]
+    assert [names[0] for names in named] == marked
+    assert [len(names) for names in named] == [2, 2, 1, 1, 2 if marked[4] == result.class_names[1] else 1]

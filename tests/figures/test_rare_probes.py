@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from concept_tuning.diagnostics.rare_use import PRETRAINED
-from concept_tuning.figures.rare_probes import probe_figure
+from concept_tuning.figures.rare_probes import has_probes, probe_figure
 from concept_tuning.figures.style import COLOURS
 from figures.examples import MISSING, rare_features
 
@@ -52,3 +54,11 @@ def test_one_network_has_nothing_to_be_joined_with() -> None:
     assert [trace.name for trace in alone.data] == [PRETRAINED]
     runs_only = probe_figure(rare_features(networks=networks[1:]))
     assert [trace.name for trace in runs_only.data] == ["vanilla"]
+
+
+def test_without_a_useful_concept_there_is_nothing_to_draw() -> None:
+    result = rare_features()
+    assert has_probes(result)
+    idle = replace(result.presence, useful=np.zeros(len(result.concepts), bool))
+    none = replace(result.rarity, rare=np.zeros(len(result.concepts), bool))
+    assert not has_probes(replace(result, presence=idle, rarity=none))

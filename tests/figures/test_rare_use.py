@@ -92,4 +92,4 @@ def test_changes_stand_with_their_intervals_rare_concepts_and_others() -> None:
 def test_names_are_escaped_once_and_never_cut_inside_a_sign() -> None:
     figure = change_figure([replace(change(0.3, None), before="a<b & c", after="&" * 30)])
     (text,) = figure.layout.yaxis.ticktext
-    assert text == f"a&lt;b &amp; c →<br>{'&amp;' * 9}…{'&amp;' * 8}"
+    assert text == f"a&lt;b &amp; c →<br>{'&amp;' * 12}…{'&amp;' * 11}"

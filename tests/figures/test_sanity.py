@@ -35,7 +35,22 @@ def test_lines_are_means_and_bars_the_middle_half() -> None:
         assert chance.y[0] == pytest.approx(0.1 + 0.1 * place)
         assert round(chance.x[0]) == 3
     assert "n = 4" in figure.data[2].text[2]
-    assert list(figure.layout.xaxis.ticktext) == ["blocks 0<br>x", "blocks 1<br>x", "blocks 2<br>x", "chance"]
+    assert "randomised: blocks.0_x, blocks.1_x" in figure.data[2].text[1]
+    ticks = ["head", "half of<br>the<br>layers", "all<br>layers", "chance:<br>other<br>pictures"]
+    assert list(figure.layout.xaxis.ticktext) == ticks
+    assert len(figure.layout.shapes) == 1
+    assert list(figure.layout.yaxis.autorangeoptions.include) == [0, 1]
+
+
+def test_stages_of_the_usual_number_are_in_words_and_many_keep_their_names() -> None:
+    usual, many = (sanity_figure(check(np.zeros((1, count, 2)))).layout.xaxis.ticktext[:-1] for count in (5, 6))
+    assert list(usual) == ["head", "last<br>layers", "middle", "early<br>layers", "all<br>layers"]
+    assert many[0] == "blocks 0<br>x"
+
+
+def test_one_kind_of_map_has_a_line_at_chance() -> None:
+    shapes = sanity_figure(check(np.zeros((1, 2, 3)))).layout.shapes
+    assert [(shape.y0, shape.y1) for shape in shapes if shape.y0 == shape.y1] == [(0.1, 0.1)]
 
 
 def test_a_map_that_is_always_blank_has_no_points() -> None:

@@ -95,8 +95,8 @@ def test_a_picture_under_each_setting_has_its_map_and_the_class_named_there() ->
     assert [note.text for note in figure.layout.annotations] == [
         "picture",
         "everything on<br>tern",
-        "patch att. off<br>tern",
-        "channel att. off<br>x&lt;y",
+        "patch attention<br>off<br>tern",
+        "channel attention<br>off<br>x&lt;y",
         "both off<br>x&lt;y",
     ]
     pictures = [picture(trace) for trace in figure.data if trace.type == "image"]

@@ -3,7 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from concept_tuning.figures.tiles import GAP, Box, Grid, Tile, add_boxes, merge_equal, tile_figure, title_height
+from concept_tuning.figures.tiles import (
+    GAP,
+    Box,
+    Grid,
+    Tile,
+    add_boxes,
+    merge_equal,
+    numbers_label,
+    tile_figure,
+    title_height,
+)
 from figures.examples import image, picture
 
 
@@ -32,6 +42,7 @@ def test_the_plane_keeps_squares_square_and_grows_downwards() -> None:
     assert figure.layout.yaxis.scaleanchor == "x"
     assert list(figure.layout.yaxis.range) == [2, 0]
     assert figure.layout.height == 2 * 720 / 3
+    assert figure.layout.meta == {"fit": 2 / 3}
 
 
 def test_boxes_lie_on_their_tile() -> None:
@@ -70,3 +81,16 @@ def test_a_grid_leaves_room_for_titles_and_no_tile_outside(count: int, columns: 
     assert min(top for _, top in corners) == pytest.approx(title_height(grid.width, 2))
     assert max(left for left, _ in corners) + 1 <= grid.width + 1e-9
     assert max(top for _, top in corners) + 1 + GAP == pytest.approx(grid.height)
+
+
+def test_numbers_in_a_row_are_a_range() -> None:
+    assert numbers_label([0, 1, 2, 5, 7, 8]) == "1–3 6 8 9"
+    assert numbers_label([]) == ""
+
+
+def test_boxes_of_one_colour_keep_their_kind_of_line() -> None:
+    tile = Tile(key="a", image=image(), left=0, top=0)
+    figure = tile_figure([tile], width=1, height=1)
+    add_boxes(figure, [(tile, Box(corners=(0, 0, 1, 1), dash=dash)) for dash in ("solid", "dash")])
+    lines = [trace.line.dash for trace in figure.data if getattr(trace, "mode", "") == "lines"]
+    assert lines == [None, "solid", None, "dash"]

@@ -22,6 +22,18 @@ def test_each_term_is_a_line_and_a_single_one_is_not_drawn_twice() -> None:
     assert len(loss_figure(metrics({})).data) == 0
 
 
+def test_terms_far_apart_are_drawn_on_a_logarithmic_axis_that_says_so() -> None:
+    apart = {"step": [1, 2], "cross_entropy": [1.0, 0.0], "bottleneck_kl": [1150.0, 900.0], "loss": [7.0, 6.0]}
+    figure = loss_figure(metrics(apart))
+    assert figure.layout.yaxis.type == "log"
+    assert figure.layout.yaxis.title.text == "loss (logarithmic, without zeros)"
+    assert [list(line.y) for line in figure.data] == [[7.0, 6.0], [1.0, None], [1150.0, 900.0]]
+    low, high = figure.layout.yaxis.range
+    assert low < 0 < 3.06 < high
+    near = {"step": [1, 2], "cross_entropy": [1.0, 0.9], "kl": [40.0, 20.0], "loss": [3.0, 2.0]}
+    assert loss_figure(metrics(near)).layout.yaxis.type is None
+
+
 def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     count = 100_001
     steps = list(range(1, count + 1))

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from concept_tuning.diagnostics.results import Interval, Unavailable
-from concept_tuning.diagnostics.verdict import Comparison, Outcome, Verdict
+from concept_tuning.diagnostics.verdict import Comparison, Outcome, Verdict, sentence_of
 from concept_tuning.figures.style import BAD, GOOD, NEUTRAL
 from concept_tuning.figures.verdict import verdict_figure
 
@@ -55,10 +56,11 @@ def test_differences_and_intervals_are_in_points() -> None:
 
 def test_sentences_stand_whole_above_their_interval() -> None:
     found = [comparison(0.1, 0.02, 0.2, "better"), comparison(0.0, 0.0, 0.0, "no difference shown")]
-    figure = verdict_figure([verdict(one) for one in found])
+    verdicts = [verdict(replace(one, sentence="Words of an old result.")) for one in found]
+    figure = verdict_figure(verdicts)
     assert figure.data[1].marker.color == GOOD
-    for one, note, point in zip(found, figure.layout.annotations, figure.data[1::2], strict=True):
-        assert one.sentence.replace("<", "&lt;").replace(">", "&gt;") in re.sub("<br>", " ", note.text)
+    for one, note, point in zip(verdicts, figure.layout.annotations, figure.data[1::2], strict=True):
+        assert sentence_of(one, one.accuracy) in re.sub("<br>", " ", note.text)
         assert note.y + 15 * note.text.count("<br>") < point.y[0]
 
 

@@ -78,7 +78,7 @@ def _look_at_features(page: Page) -> None:
 
 def _look_at_shortcuts(page: Page) -> None:
     turn_to(page, "spurious")
-    choose(page, "spurious-part", "Simple properties")
+    choose(page, "spurious-part", "Properties")
     expect(page.get_by_test_id("stPlotlyChart").first.locator(".main-svg").first).to_be_visible()
     expect_sound(page)
 

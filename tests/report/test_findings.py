@@ -24,13 +24,15 @@ from tests.figures.test_controls import badge, controlled
 RUN = "tuned"
 
 
-def summary(**results: Any) -> list[Finding]:
+def summary(pictures: int = 40, **results: Any) -> list[Finding]:
     """Findings of one run; ``each_x`` is a result of the run, ``x`` one of all together."""
     found = {
         (name.removeprefix("each_").replace("_", "-"), RUN if name.startswith("each_") else None): result
         for name, result in results.items()
     }
-    overview = SimpleNamespace(runs=(SimpleNamespace(name=RUN),), class_names=("owl", "tern"), entries=())
+    overview = SimpleNamespace(
+        runs=(SimpleNamespace(name=RUN),), class_names=("owl", "tern"), entries=(), pictures=pictures, split="test"
+    )
     return findings(Source(SimpleNamespace(overview=overview, results=found, thumbnails=None)))
 
 
@@ -55,7 +57,7 @@ def test_a_model_that_reads_backgrounds_alone_is_told_of(balanced: bool) -> None
     (found,) = summary(counterfactuals=SimpleNamespace(runs=(run,)))
     assert found.tone == "bad"
     assert found.text.startswith("tuned follows the background")
-    assert "says that class in 100.0 %" in found.text
+    assert "100.0 % are then called the background's class" in found.text
 
 
 def test_a_model_that_reads_the_object_is_no_good_sign_but_not_shown() -> None:
@@ -66,10 +68,13 @@ def test_a_model_that_reads_the_object_is_no_good_sign_but_not_shown() -> None:
     assert "is not shown to follow" in found.text
 
 
-def test_the_strongest_pull_is_told_of_whatever_its_rank() -> None:
-    weak, strong = concept(1, 0, interval(0.7, 0.55, 0.85)), concept(2, 1, interval(0.85, 0.75, 0.95))
+def test_the_most_suspicious_concept_that_pulls_for_sure_is_told_of() -> None:
+    weak, strong = concept(1, 1, interval(0.7, 0.55, 0.85)), concept(2, 0, interval(0.85, 0.75, 0.95))
     (found,) = summary(each_concept_effects=effects(weak, strong))
     assert (found.tone, "A patch of concept 2" in found.text) == ("bad", True)
+    first = concept(1, 0, interval(0.8, 0.62, 0.9))
+    (found,) = summary(each_concept_effects=effects(first, strong))
+    assert "A patch of concept 1" in found.text, "the chart's first, though the second's interval begins higher"
     (found,) = summary(each_concept_effects=effects(weak))
     assert (found.tone, found.text) == (
         "neutral",
@@ -77,6 +82,51 @@ def test_the_strongest_pull_is_told_of_whatever_its_rank() -> None:
     )
     (found,) = summary(each_concept_effects=effects(concept(1, 0, None)))
     assert (found.tone, "could not be measured" in found.text) == ("neutral", True)
+
+
+def test_a_concept_that_leans_to_the_object_is_no_warning() -> None:
+    outside, inside = (concept(1, index, interval(0.85, 0.75, 0.95)) for index in (0, 1))
+    (found,) = summary(each_concept_effects=effects(outside))
+    assert (found.tone, "no less than the 60 % of one evenly spread" in found.text) == ("bad", True)
+    (found,) = summary(each_concept_effects=effects(inside))
+    assert (found.tone, "less than the 70 % of one evenly spread: it leans" in found.text) == ("neutral", True)
+
+
+def test_few_pictures_are_told_of_first_and_bring_neither_good_nor_bad_news() -> None:
+    found = background_reader(balanced=False, n=12)
+    for count, tone in ((29, "neutral"), (30, "bad")):
+        (told,) = summary(count, counterfactuals=SimpleNamespace(runs=(found,)))
+        assert told.tone == tone
+        assert told.text.startswith("Too few test pictures (29) to say anything. tuned follows") == (count == 29)
+    few = dataclasses.replace(concept(1, 0, interval(0.78, 0.78, 1)), pull=Interval(value=0.78, low=0.78, high=1, n=3))
+    (told,) = summary(each_concept_effects=effects(few))
+    assert told.tone == "neutral"
+    assert told.text.startswith("Too few pictures to paste on (3) to say anything.")
+
+
+def test_changes_have_a_direction_in_words_and_no_sign_of_their_own() -> None:
+    run = background_reader(balanced=False)
+    gap = Interval(value=-0.042, low=-0.088, high=0.004, n=40)
+    (found,) = summary(counterfactuals=SimpleNamespace(runs=(dataclasses.replace(run, background_gap=gap),)))
+    assert "accuracy rises by 4.2 points [−0.4, 8.8]" in found.text
+    assert "the share of predictions that change grows by 100.0 points [100.0, 100.0]" in found.text
+    assert "-" not in found.text
+
+
+def test_controls_that_were_not_met_have_their_reason() -> None:
+    missing = (Unavailable(analysis="x", reason="There are no masks."), Unavailable(analysis="y", reason="Too few."))
+    (found,) = summary(each_controls=dataclasses.replace(controlled(), badges=(), unavailable=missing * 2))
+    assert found.text.endswith("could not be compared with all of their controls: There are no masks; Too few.")
+
+
+def test_no_rare_concept_is_a_sentence_of_its_own() -> None:
+    example = rare_features()
+    point = dataclasses.replace(example.rarity.threshold, rare=0)
+    rarity = dataclasses.replace(example.rarity, threshold=point)
+    report = RareFeaturesReport(analyses=(dataclasses.replace(example, rarity=rarity),), missing=(), note="")
+    text = summary(rare_features=report)[0].text
+    assert text.startswith("None of 5 channels of tiny")
+    assert "none is shown to tell classes apart" in text
 
 
 def test_all_controls_are_beaten_only_if_all_were_met() -> None:
