@@ -119,6 +119,39 @@ class ConceptEffects:
     masks: Unavailable | MaskShares
 
 
+@dataclass(frozen=True, kw_only=True, config=RESULT)
+class SpuriousScore:
+    """How well a run tells the classes' own pictures from a concept alone, over the classes.
+
+    Attributes:
+        value: Mean over the classes of the lowest AUC of their own pictures against patches of one concept alone on a
+            plain canvas, 0..1; low where patches convince as much as the class itself.
+        classes: Name and lowest AUC of each class that some concept pulls to, lowest first; the others have no part.
+    """
+
+    value: float
+    classes: tuple[tuple[str, float], ...]
+
+
+def spurious_score(result: ConceptEffects) -> SpuriousScore | None:
+    """Return the spurious score of a run (arXiv 2212.04871), or None where no concept's AUC alone is known.
+
+    The paper's concepts are chosen by eye; here every concept counts, parts of the object too, so it is an upper
+    bound on how far the run goes by what is not the class.
+    """
+    lowest: dict[int, float] = {}
+    for one in result.concepts:
+        if one.alone is not None:
+            lowest[one.pulled_class] = min(one.alone.value, lowest.get(one.pulled_class, 1.0))
+    if not lowest:
+        return None
+    ordered = sorted(lowest.items(), key=lambda pair: pair[1])
+    return SpuriousScore(
+        value=sum(lowest.values()) / len(lowest),
+        classes=tuple((result.class_names[label], value) for label, value in ordered),
+    )
+
+
 def concept_effects(
     subject: Subject,
     pictures: Pictures,

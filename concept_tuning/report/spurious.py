@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from concept_tuning.diagnostics.concept_effects import ConceptEffect, ConceptEffects, MaskShares
+from concept_tuning.diagnostics.concept_effects import ConceptEffect, ConceptEffects, MaskShares, spurious_score
 from concept_tuning.diagnostics.counterfactuals import Counterfactuals, RunCounterfactuals
 from concept_tuning.diagnostics.editing import OTHER_CLASS
 from concept_tuning.diagnostics.properties import PropertyTable
@@ -223,6 +223,7 @@ def _effects_of(source: Source, run: str, result: ConceptEffects) -> list[Block]
             "prediction to one class, the more so the more it also occurs elsewhere. It says where to look: a part of "
             "the object may pull as well.",
         ),
+        *_score_of(run, result),
         *galleries,
         Fold(
             title=f"Where the concepts of {run} occur",
@@ -234,6 +235,21 @@ def _effects_of(source: Source, run: str, result: ConceptEffects) -> list[Block]
                 )
             ],
         ),
+    ]
+
+
+def _score_of(run: str, result: ConceptEffects) -> list[Block]:
+    found = spurious_score(result)
+    if found is None:
+        return []
+    classes = ", ".join(f"{name} {number(value)}" for name, value in found.classes)
+    return [
+        Note(
+            text=f"Spurious score of {run}: {number(found.value)}, the mean over {len(found.classes)} of "
+            f"{len(result.class_names)} classes of the lowest AUC that tells a class's own pictures from patches of "
+            f"one concept alone ({classes}). 1 is best; at 0.5 the patches convince as much as the class. Every "
+            "concept counts, parts of the object too."
+        )
     ]
 
 
