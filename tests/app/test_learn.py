@@ -168,20 +168,33 @@ def test_cutting_the_arrow_makes_what_is_seen_true() -> None:
 
 def test_a_moved_patch_finds_another_partner_and_stays_where_it_was_put() -> None:
     page = lesson("transport")
-    page.slider(key="learn_transport_x_0").set_value(0.75).run()
-    page.slider(key="learn_transport_y_0").set_value(0.1).run()
-    assert "Patch 1 takes 100 % of its share from patch 4" in words(page)
+    page.slider(key="learn_transport_x_1_0").set_value(0.75).run()
+    page.slider(key="learn_transport_y_1_0").set_value(0.1).run()
+    assert "Patch 1 of the second picture takes 100 % of its share from patch 4" in words(page)
     page.segmented_control(key="learn_transport_which").set_value(4).run()
     assert "from patch 3 of the first picture, although patch 4 is nearer: that one is needed elsewhere" in words(page)
     page.segmented_control(key="learn_transport_which").set_value(1).run()
-    assert (page.slider(key="learn_transport_x_0").value, page.slider(key="learn_transport_y_0").value) == (0.75, 0.1)
+    assert (page.slider(key="learn_transport_x_1_0").value, page.slider(key="learn_transport_y_1_0").value) == (
+        0.75,
+        0.1,
+    )
+
+
+def test_the_patches_of_the_first_picture_move_too() -> None:
+    page = lesson("transport")
+    page.segmented_control(key="learn_transport_side").set_value("first picture").run()
+    page.slider(key="learn_transport_x_0_0").set_value(0.9).run()
+    page.slider(key="learn_transport_y_0_0").set_value(0.5).run()
+    assert "Patch 1 of the first picture gives" in words(page)
+    assert "to patch 4 of the second picture" in words(page)
+    assert page.session_state["learn_transport_points"][0][0] == [0.9, 0.5]
 
 
 def test_a_soft_plan_is_not_explained_by_who_is_needed() -> None:
     page = lesson("transport")
-    page.slider(key="learn_transport_x_0").set_value(0.65).run()
+    page.slider(key="learn_transport_x_1_0").set_value(0.65).run()
     page.select_slider(key="learn_transport_epsilon").set_value(1.0).run()
-    assert "Patch 1 takes 26 % of its share from patch 1 of the first picture" in words(page)
+    assert "Patch 1 of the second picture takes 26 % of its share from patch 1 of the first picture" in words(page)
     assert "that is the softness" in words(page)
     assert "At the least softness it goes with patch 3." in words(page)
     assert "needed elsewhere" not in words(page)
