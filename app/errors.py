@@ -21,7 +21,9 @@ def shown_errors() -> Iterator[None]:
     try:
         yield
     except StudioError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        # Two blanks before the end of a line keep it, such as those of a folder's layout.
+        text = "  \n".join(plain(line) for line in str(error).splitlines())
+        st.error(text, icon=":material/error:")
     except Exception as error:
         # Streamlit stops and reruns scripts, and ends failed fragments, by exceptions of its own, which are no errors.
         if isinstance(error, FragmentHandledException) or type(error).__module__.startswith("streamlit.runtime"):

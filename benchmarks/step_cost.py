@@ -97,13 +97,14 @@ class Step:
             method = build_method(config, backbone, case.classes)
             shape = (case.batch_size, len(method.view_kinds), 3, case.image_size, case.image_size)
             self.views = torch.randint(256, shape, dtype=torch.uint8)
+            self.groups = torch.full((case.batch_size,), -1)
             for queue in method.modules():
                 if isinstance(queue, ClassQueue):
                     _fill(queue)
         self.labels = torch.arange(case.batch_size) % case.classes
         run_folder = RunFolder.create(folder / mode, config)
         # A step needs of the data no more than their number.
-        data: Any = SimpleNamespace(splits={"train": range(case.batch_size)})
+        data: Any = SimpleNamespace(splits={"train": range(case.batch_size)}, group_names=())
         self.trainer = Trainer(
             config,
             method.train(),
@@ -117,7 +118,7 @@ class Step:
 
     def __call__(self) -> None:
         """Do one step, to its end also on an accelerator."""
-        self.trainer._step(self.views, self.labels)
+        self.trainer._step(self.views, self.labels, self.groups)
         _wait(self.device)
 
     def persistent_bytes(self) -> int:

@@ -73,12 +73,15 @@ def _add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train", help="fine-tune a backbone", description="Fine-tune a backbone on data with a method."
     )
-    train.add_argument("--data", help="`planted` (default), `elpv`, or a folder, zip, tar or CSV file")
+    train.add_argument(
+        "--data", help="`planted` (default), a name of `concept-tuning datasets`, or a folder, zip, tar or CSV file"
+    )
     train.add_argument("--backbone", help="timm model name (default: tf_efficientnet_lite0)")
     train.add_argument("--method", default="vanilla", help="default: vanilla; see `concept-tuning methods`")
     train.add_argument("--preset", help="smoke, quick, small or paper")
     train.add_argument("--seed", type=int, help="seed of the run (default 0)")
     train.add_argument("--run-dir", type=Path, help="folder of the run (default: a new one below runs/)")
+    train.add_argument("--root", help="folder of a known data set's files")
     train.add_argument("--sample-rate", type=float, help="percent of each class's training images to use")
     train.add_argument("--per-class", type=int, help="at most this many training images of each class")
     train.add_argument(
@@ -121,7 +124,14 @@ def _datasets(options: argparse.Namespace) -> int:
     from concept_tuning.data.registry import DATASETS
 
     rows = [dataclasses.asdict(entry) | {"available": entry.available} for entry in DATASETS]
+    if not options.json:
+        rows = [{key: row[key] for key in row if key not in ("package", "layout")} for row in rows]
     _print_table(options, "Data", rows)
+    if not options.json:
+        print(
+            "`known` data sets: --root names the folder of their files (--json shows the layout), --set download=true "
+            "fetches them."
+        )
     return 0
 
 
@@ -163,6 +173,7 @@ def _train(options: argparse.Namespace) -> int:
 
     flags = {
         "engine.seed": options.seed,
+        "data.root": options.root,
         "data.sample_rate": options.sample_rate,
         "data.per_class": options.per_class,
     }

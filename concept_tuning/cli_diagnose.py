@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,9 @@ def _diagnose(options: argparse.Namespace) -> int:
     from concept_tuning.report.page import write_report
 
     keep_freed_memory()
+    if threading.current_thread() is threading.main_thread():
+        # Whoever was started in the background of a shell is asked to stop in vain otherwise.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     choose_analyses(options.only)
     subjects = load_subjects(options.runs)
     bench = Workbench(

@@ -58,6 +58,28 @@ PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
+#: Known data sets by name; :mod:`concept_tuning.data.known.catalogue` says what each is.
+KNOWN_DATA = (
+    "cub200",
+    "stanford-cars",
+    "aircraft",
+    "cifar10",
+    "cifar100",
+    "caltech101",
+    "dtd",
+    "flowers102",
+    "oxford-pets",
+    "food101",
+    "eurosat",
+    "fashion-mnist",
+    "isic",
+    "waterbirds",
+    "imagenet-folder",
+)
+#: With this before it, a source is a data set of the Hugging Face Hub.
+HUB_PREFIX = "hf:"
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
     """Which pictures, and how they are split, cached and augmented."""
@@ -66,9 +88,18 @@ class DataConfig:
         str,
         Field(
             min_length=1,
-            description="`planted`, `elpv`, or the path of a folder, a zip or tar archive, or a CSV file.",
+            description="`planted`, `elpv`, a known data set (`concept-tuning datasets` lists them), "
+            "`hf:owner/name` of the Hugging Face Hub, or the path of a folder, a zip or tar archive, or a CSV file.",
         ),
     ] = "planted"
+    root: Annotated[
+        str | None,
+        Field(
+            description="Folder of a known data set's files; none: `datasets` in the user's cache folder, and for the "
+            "Hub its own cache."
+        ),
+    ] = None
+    download: Annotated[bool, Field(description="Download a known data set's files where they are not there.")] = False
     image_size: Annotated[int, Field(ge=16, le=2048, description="Side of the square network input, in pixels.")] = 128
     sample_rate: Annotated[
         float,

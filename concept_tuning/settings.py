@@ -15,7 +15,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from concept_tuning.config import ARCHIVE_SUFFIXES, METHOD_NAMES, PRESET_NAMES, RunConfig, validate
+from concept_tuning.config import (
+    ARCHIVE_SUFFIXES,
+    HUB_PREFIX,
+    KNOWN_DATA,
+    METHOD_NAMES,
+    PRESET_NAMES,
+    RunConfig,
+    validate,
+)
 from concept_tuning.errors import ConfigError
 
 
@@ -83,6 +91,11 @@ def _regularises(config: RunConfig, method: str) -> bool:
 #: error, not a silent no-op.
 _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
     (r"planted\..*", lambda c: c.data.source != "planted", "it belongs to the data `planted`"),
+    (
+        r"data\.(root|download)",
+        lambda c: c.data.source not in KNOWN_DATA and not c.data.source.startswith(HUB_PREFIX),
+        "it belongs to the known data sets and the Hub",
+    ),
     (r"elpv\..*", lambda c: c.data.source != "elpv", "it belongs to the data `elpv`"),
     *(
         (

@@ -21,6 +21,7 @@ from concept_tuning.config import PlantedConfig
 _KINDS = {
     "planted": "Planted birds",
     "elpv": "Solar cells (ELPV)",
+    "known": "Known data set",
     "upload": "Upload an archive",
     "server": "Folder on the server",
 }
@@ -57,7 +58,7 @@ def choose() -> Choice | None:
     )
     if "elpv" not in kinds:
         st.caption("2,624 photographs of solar cells come with `pip install elpv-dataset`.")
-    return {"planted": _planted, "elpv": _elpv, "upload": _upload, "server": _server}[kind or "planted"]()
+    return _CHOICES[kind or "planted"]()
 
 
 def _planted() -> Choice:
@@ -112,6 +113,23 @@ def _elpv() -> Choice:
     return Choice("elpv", "solar-cells", {"elpv.task": task} if task != "defective" else {})
 
 
+def _known() -> Choice | None:
+    from concept_tuning.data.known.catalogue import KNOWN
+
+    found = {known.name: known for known in KNOWN}
+    name = st.selectbox(
+        "Which one", list(found), index=None, placeholder="Choose a data set by its name", key="train_known"
+    )
+    if name is None:
+        return None
+    known = found[name]
+    st.caption(plain(f"{known.description} {known.note}."))
+    root = allowed_root()
+    # Where whoever runs the server put the files; else where the command line downloads them to.
+    there = any((root / path).exists() for path in ((known.folder,) if known.folder else known.needs[:1]))
+    return Choice(name, name, {"data.root": str(root)} if there else {})
+
+
 def _upload() -> Choice | None:
     found = choose_upload()
     if found is None:
@@ -143,3 +161,6 @@ def _server() -> Choice | None:
 
 def _name_of(called: str) -> str:
     return plain_name(called.split(".")[0])[:40] or "pictures"
+
+
+_CHOICES = {"planted": _planted, "elpv": _elpv, "known": _known, "upload": _upload, "server": _server}

@@ -30,7 +30,7 @@ ONLY_FOR: Mapping[str, frozenset[str]] = {
 }
 #: Settings that only whoever runs the server may change: a place on its disk, and guards against hostile pictures.
 SERVER_ONLY = frozenset(f"data.{name}" for name in (
-    "cache_dir", "max_pixels", "max_archive_entries", "max_archive_bytes", "max_archive_ratio",
+    "cache_dir", "root", "download", "max_pixels", "max_archive_entries", "max_archive_bytes", "max_archive_ratio",
 ))  # fmt: skip
 _ELSEWHERE = {"data.source", "backbone.architecture", "elpv.task"} | {
     f"planted.{name}" for name in ("species", "images", "rho", "rarity")

@@ -244,11 +244,11 @@ def _present(records: Sequence[_Record]) -> tuple[list[_Record], list[ProblemFil
     found: list[_Record] = []
     problems: list[ProblemFile] = []
     for record in records:
-        fault, mask = _fault(record.file), record.mask
+        fault, mask = file_fault(record.file), record.mask
         if fault:
             problems.append(ProblemFile(record.key, f"{fault} (line {record.line})"))
             continue
-        if mask and (fault := _fault(mask)):
+        if mask and (fault := file_fault(mask)):
             problems.append(ProblemFile(record.key, f"its mask {mask} is left out: {fault} (line {record.line})"))
             mask = ""
         found.append(replace(record, mask=mask))
@@ -260,7 +260,7 @@ def _present(records: Sequence[_Record]) -> tuple[list[_Record], list[ProblemFil
     return found, problems
 
 
-def _fault(file: str) -> str | None:
+def file_fault(file: str) -> str | None:
     """Why a file cannot be opened as a picture; None if nothing speaks against it."""
     try:
         mode = os.stat(file).st_mode

@@ -140,18 +140,12 @@ def picture_readers(
     """Return a table's ``read`` and ``stamp`` for picture files; the stamp is key, size, times and place of the file.
 
     The place (device and inode) tells two folders of the same names, sizes and times apart; the time of the last
-    change of status also moves when a file is replaced by one with the old file's modification time.
+    change of status also moves when a file is replaced by one with the old file's modification time. Both can be
+    pickled.
     """
 
-    def read(row: int) -> np.ndarray:
-        return decode_image(Path(paths[row]), max_pixels=max_pixels)
-
-    def stamp(row: int) -> str:
-        status = os.stat(paths[row])
-        times = f"{status.st_mtime_ns}|{status.st_ctime_ns}"
-        return f"{keys[row]}|{status.st_size}|{times}|{status.st_dev}:{status.st_ino}"
-
-    return read, stamp
+    files = _PictureFiles(tuple(paths), tuple(keys), max_pixels)
+    return files.read, files.stamp
 
 
 def validation_note(splits: np.ndarray | None) -> str:
@@ -193,6 +187,23 @@ def said_problems(problems: Sequence[ProblemFile]) -> str:
     lines = [f"\n  {problem.key}: {problem.reason}" for problem in problems[:_NAMED]]
     rest = f"\n  and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
     return "\nLeft out:" + "".join(lines) + rest
+
+
+@dataclass(frozen=True, eq=False)
+class _PictureFiles:
+    """Picture files by row."""
+
+    paths: tuple[str, ...]
+    keys: tuple[str, ...]
+    max_pixels: int
+
+    def read(self, row: int) -> np.ndarray:
+        return decode_image(Path(self.paths[row]), max_pixels=self.max_pixels)
+
+    def stamp(self, row: int) -> str:
+        status = os.stat(self.paths[row])
+        times = f"{status.st_mtime_ns}|{status.st_ctime_ns}"
+        return f"{self.keys[row]}|{status.st_size}|{times}|{status.st_dev}:{status.st_ino}"
 
 
 @dataclass(frozen=True, slots=True)

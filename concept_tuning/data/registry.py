@@ -16,6 +16,8 @@ from torch import Tensor
 
 from concept_tuning.config import ARCHIVE_SUFFIXES, RunConfig
 from concept_tuning.data.cache import ImageCache, open_cache
+from concept_tuning.data.known.catalogue import KNOWN
+from concept_tuning.data.known.opening import is_known, is_there, known_table
 from concept_tuning.data.splits import check_coverage, split_table, splits_from_keys
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
@@ -30,11 +32,12 @@ class DatasetEntry:
 
     Attributes:
         name: What ``data.source`` is set to; a path pattern for the user's own pictures.
-        kind: ``generated``, ``packaged`` or ``own``.
+        kind: ``generated``, ``packaged``, ``known`` or ``own``.
         offline: Whether it needs no network once installed.
         description: What is in it.
         note: Licence, splits, or how the files must be laid out.
-        package: The Python package that holds it, or None.
+        package: The Python package that holds or reads it, or None.
+        layout: Lines that show how the files of a known data set lie below ``data.root``.
     """
 
     name: str
@@ -43,10 +46,13 @@ class DatasetEntry:
     description: str
     note: str
     package: str | None = None
+    layout: tuple[str, ...] = ()
 
     @property
     def available(self) -> bool:
-        """Whether it can be used here as things are installed."""
+        """Whether it can be used here as things are installed; a known data set, without ``data.root``."""
+        if self.kind == "known" and self.package is None:
+            return is_there(self.name)
         return self.package is None or find_spec(self.package) is not None
 
 
@@ -66,6 +72,18 @@ DATASETS: tuple[DatasetEntry, ...] = (
         note="`pip install elpv-dataset` (91 MB); pictures CC BY-NC-SA 4.0. No module id: a random split may put "
         "cells of one module on both sides.",
         package="elpv_dataset",
+    ),
+    *(
+        DatasetEntry(
+            name=known.name,
+            kind="known",
+            offline=False,
+            description=known.description,
+            note=known.note,
+            package=known.package,
+            layout=known.layout,
+        )
+        for known in KNOWN
     ),
     DatasetEntry(
         name="path/to/folder",
@@ -176,6 +194,8 @@ def open_table(config: RunConfig) -> ImageTable:
         from concept_tuning.data.elpv import elpv_table
 
         return elpv_table(config.elpv, max_pixels=config.data.max_pixels)
+    if is_known(source):
+        return known_table(config.data)
     return _open_path(source, config)
 
 
@@ -250,9 +270,10 @@ def _unknown_source(source: str) -> str:
     near = difflib.get_close_matches(source.lower(), SOURCE_NAMES, n=1)
     if near:
         return f"There is no data set and no path {source!r}; did you mean {near[0]!r}?"
+    inside = [entry.name for entry in DATASETS if entry.kind in ("generated", "packaged")]
     return (
-        f"There is no path {source!r}. Set data.source to {' or '.join(SOURCE_NAMES)}, or to the path of an "
-        "existing folder, archive or CSV file."
+        f"There is no path {source!r}. Set data.source to {' or '.join(inside)}, to a known data set "
+        "(`concept-tuning datasets` lists them), or to the path of an existing folder, archive or CSV file."
     )
 
 

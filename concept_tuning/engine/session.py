@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from concept_tuning.config import BackboneConfig, RunConfig
+from concept_tuning.data.known.opening import is_known
 from concept_tuning.data.registry import SOURCE_NAMES, DataBundle, load_data
 from concept_tuning.data.splits import splits_to_json
 from concept_tuning.data.table import SPLITS
@@ -106,7 +107,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     source = config.data.source
     data = dataclasses.replace(
         config.data,
-        source=source if source in SOURCE_NAMES else absolute(source),
+        source=source if source in SOURCE_NAMES or is_known(source) else absolute(source),
+        root=config.data.root and str(Path(config.data.root).expanduser().resolve()),
         cache_dir=config.data.cache_dir and str(Path(config.data.cache_dir).expanduser().resolve()),
     )
     backbone = config.backbone

@@ -339,6 +339,26 @@ def test_a_server_folder_below_the_allowed_one_is_offered(root: Path, tmp_path: 
     assert len(page.get("image")) == 12 - 4  # of twelve pictures, those for validation and test are not shown
 
 
+def test_a_known_data_set_is_offered_and_its_layout_said_where_it_is_not_there(root: Path, tmp_path: Path) -> None:
+    page = opened()
+    page.segmented_control(key="train_kind").set_value("known").run()
+    assert page.info[0].value.startswith("Choose pictures first")
+    page.selectbox(key="train_known").set_value("cub200").run()
+    assert not page.exception
+    assert "11,788 photographs" in words(page)
+    assert "images.txt" in page.error[0].value
+    assert page.button(key="train_start").disabled
+
+
+def test_files_of_a_known_data_set_are_found_in_the_servers_folder(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "CUB_200_2011").mkdir(parents=True)
+    page = opened()
+    page.segmented_control(key="train_kind").set_value("known").run()
+    page.selectbox(key="train_known").set_value("cub200").run()
+    assert not page.exception
+    assert str(tmp_path.name).replace("_", "\\_") in page.error[0].value  # there, and not whole
+
+
 def test_paths_outside_the_allowed_folder_are_refused(tmp_path: Path) -> None:
     allowed, secret = tmp_path / "data", tmp_path / "secret"
     for folder in (allowed / "pets", secret):

@@ -233,7 +233,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 def test_listed_names_open_and_say_whether_they_are_here(monkeypatch):
     by_name = {entry.name: entry for entry in DATASETS}
     assert len(by_name) == len(DATASETS)
-    assert {entry.kind for entry in DATASETS} == {"generated", "packaged", "own"}
+    assert {entry.kind for entry in DATASETS} == {"generated", "packaged", "known", "own"}
     assert by_name["planted"].available
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
     assert by_name["planted"].available

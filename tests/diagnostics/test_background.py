@@ -79,7 +79,8 @@ def test_it_is_watched_from_its_files_until_it_is_done(command, tmp_path: Path) 
 
 def test_it_can_be_stopped_and_may_write_down_what_it_has(command, tmp_path: Path) -> None:
     command(
-        "import sys, time, pathlib\n"
+        "import sys, time, pathlib, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1]); out.mkdir()\n"
         "try:\n"
         "    (out / 'begun').touch(); time.sleep(60)\n"
