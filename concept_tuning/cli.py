@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_tuning import __version__
+from concept_tuning.cli_bench import add_bench_commands
 from concept_tuning.cli_diagnose import add_diagnose_commands, analysis_rows
 from concept_tuning.errors import StudioError
 
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_run_commands(commands)
     add_diagnose_commands(commands)
+    add_bench_commands(commands)
     return parser
 
 

@@ -27,6 +27,8 @@ LAYERS = {
     "diagnostics": 6,
     "figures": 7,
     "report": 8,
+    "bench": 8,
+    "cli_bench": 9,
     "cli_diagnose": 9,
     "cli": 9,
     "__main__": 10,

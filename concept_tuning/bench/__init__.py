@@ -1,0 +1,1 @@
+"""The bench: methods by data, backbones, sample rates and seeds, each tuned with the same budget."""

@@ -1,0 +1,47 @@
+"""The search: the same number of draws for every method, known before any of them runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from concept_tuning.bench.spec import BenchSpec, Range, Setting
+
+
+def draw_trials(spec: BenchSpec, setting: Setting) -> list[dict[str, Any]]:
+    """Return the settings of each trial by name; the first changes nothing, the others are drawn at random.
+
+    Drawn all at once by optuna's random sampler (random search: Bergstra and Bengio, JMLR 2012), so that a bench that
+    goes on, or runs trials side by side, has the very same ones. A method without a search space has one trial.
+    """
+    space = spec.space(setting.method)
+    if spec.trials < 2 or not space:
+        return [{}]
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = int(hashlib.sha256(f"{spec.search_seed} {setting.place}".encode()).hexdigest()[:8], 16)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    distributions = {name: _distribution(span) for name, span in space.items()}
+    return [{}, *(dict(study.ask(distributions).params) for _ in range(spec.trials - 1))]
+
+
+def best_trial(accuracies: Mapping[int, tuple[float, float]]) -> int | None:
+    """Return the trial with the greatest validation accuracy, of equal ones that with the least loss, then the first.
+
+    Args:
+        accuracies: Validation accuracy and loss by trial; trials that failed are left out.
+    """
+    ranked = sorted(accuracies, key=lambda trial: (-accuracies[trial][0], accuracies[trial][1], trial))
+    return ranked[0] if ranked else None
+
+
+def _distribution(span: Range) -> Any:
+    import optuna
+
+    if span.choices:
+        return optuna.distributions.CategoricalDistribution(span.choices)
+    assert span.low is not None
+    assert span.high is not None
+    return optuna.distributions.FloatDistribution(span.low, span.high, log=span.log)

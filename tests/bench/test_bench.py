@@ -1,0 +1,136 @@
+"""A bench from its file to its tables: it goes on where it was killed, and one bad cell does not end it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from concept_tuning.bench.runner import chosen, final_cells, run_bench, trial_cells
+from concept_tuning.bench.spec import check_spec, settings_of
+from concept_tuning.bench.tables import summary, write_tables
+from concept_tuning.cli import main
+from concept_tuning.errors import RunError
+
+SPEC = {
+    "name": "tiny",
+    "data": [{"name": "birds", "source": "planted"}],
+    "methods": ["vanilla", "linear-probe"],
+    "backbones": ["test_resnet"],
+    "seeds": [1, 2],
+    "trials": 2,
+    "search": {"all": {"lr": {"low": 0.01, "high": 0.1, "log": True}}},
+    "set": {
+        "weights": "random",
+        "image_size": 64,
+        "batch_size": 8,
+        "epochs": 2,
+        "images": 32,
+        "validation_images": 16,
+        "test_images": 16,
+        "draw_size": 64,
+        "device": "cpu",
+        "threads": 1,
+        "checkpoint_seconds": 0,
+    },
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a bench that ran undisturbed."""
+    out = tmp_path_factory.mktemp("bench") / "out"
+    run_bench(check_spec(SPEC), out, workers=2)
+    write_tables(check_spec(SPEC), out)
+    return out
+
+
+def test_it_tunes_every_method_alike_and_runs_every_seed(whole: Path) -> None:
+    spec = check_spec(SPEC)
+    assert [cell.state for cell in trial_cells(spec, whole)] == ["finished"] * 4
+    assert [cell.state for cell in final_cells(spec, whole)] == ["finished"] * 4
+    for setting in settings_of(spec):
+        best = chosen(spec, whole, setting)
+        accuracies = [
+            json.loads((whole / "search" / setting.place / f"trial-{number}" / "results.json").read_text())["splits"]
+            for number in range(2)
+        ]
+        values = [(-splits["val"]["accuracy"], splits["val"]["loss"]) for splits in accuracies]
+        assert (best == {}) is (values[0] <= values[1])
+
+
+def test_the_tables_hold_every_run_and_a_verdict_on_the_first_method(whole: Path) -> None:
+    rows = list(csv.DictReader((whole / "cells.csv").open()))
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        ("vanilla", "1"),
+        ("vanilla", "2"),
+        ("linear-probe", "1"),
+        ("linear-probe", "2"),
+    ]
+    assert all(row["state"] == "finished" and 0 <= float(row["accuracy"]) <= 1 for row in rows)
+    first, second = summary(check_spec(SPEC), whole)
+    assert first["verdict"] == ""
+    assert "vanilla" in second["verdict"]
+    assert first["trials"] == second["trials"] == 2
+    values = [float(row["accuracy"]) for row in rows[:2]]
+    assert first["accuracy"]["mean"] == pytest.approx(sum(values) / 2)
+    text = (whole / "summary.md").read_text()
+    assert "| birds | test_resnet | 100 | `linear-probe` | 2 | 2 |" in text
+
+
+def test_run_again_it_does_nothing_and_another_bench_is_refused(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")}
+    said: list[str] = []
+    run_bench(check_spec(SPEC), whole, report=lambda text, *_: said.append(text))
+    assert said == []
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")} == before
+    with pytest.raises(RunError, match="another bench"):
+        run_bench(check_spec(SPEC | {"seeds": [5]}), whole)
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_results(whole: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(SPEC))
+    command = [sys.executable, "-m", "concept_tuning", "benchmark", str(file), "--out", str(out)]
+    for seconds in (6, 9):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for each in family if seconds == 6 else family[:1]:  # all of it, then the bench alone
+            each.kill()
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "`linear-probe`" in done.stdout
+    assert (out / "cells.csv").read_text() == (whole / "cells.csv").read_text()
+
+
+def test_a_cell_that_cannot_run_is_noted_and_the_others_go_on(tmp_path: Path) -> None:
+    values = SPEC | {"methods": ["vanilla", "l2-sp"], "trials": 0, "search": {}, "seeds": [1]}
+    spec = check_spec(values)  # l2-sp cannot begin with random weights, which is known only when it runs
+    run_bench(spec, tmp_path / "out")
+    first, second = final_cells(spec, tmp_path / "out")
+    assert (first.state, second.state) == ("finished", "failed")
+    assert "pre-trained" in second.failure
+    text = write_tables(spec, tmp_path / "out")
+    assert "| `l2-sp` | 1 | 0 | – | – |" in text
+    assert "not finished for both methods" in text
+
+
+def test_the_command_says_what_it_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(SPEC))
+    assert main(["benchmark", str(file), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "2 settings, 4 trials, 4 final runs" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main(["benchmark", str(file), "--workers", "0"]) == 2

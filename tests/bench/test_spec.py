@@ -1,0 +1,97 @@
+"""The bench's file: what is not known is refused with its name, and every run is configured before any begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from concept_tuning.bench.search import best_trial, draw_trials
+from concept_tuning.bench.spec import check_spec, config_of, load_spec, settings_of
+from concept_tuning.errors import ConfigError
+
+SPECS = sorted((Path(__file__).parents[2] / "benchmarks" / "specs").glob("*.yaml"))
+SMALL = {
+    "name": "small",
+    "data": [{"name": "birds", "source": "planted", "set": {"rho": 0.8}}],
+    "methods": ["vanilla", "l2-sp"],
+    "seeds": [1, 2],
+    "trials": 4,
+    "search": {
+        "all": {"lr": {"low": 0.001, "high": 0.1, "log": True}},
+        "l2-sp": {"l2_sp.backbone_decay": {"choices": [0.01, 0.1]}},
+    },
+}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_benches_of_the_repository_can_be_run(path: Path) -> None:
+    spec = load_spec(path)
+    assert spec.name == path.stem
+    assert settings_of(spec)
+
+
+def test_every_setting_is_a_method_on_a_data_a_backbone_and_a_rate() -> None:
+    spec = check_spec(SMALL | {"sample_rates": [30, 100], "backbones": ["test_resnet", "test_vit"]})
+    assert len(settings_of(spec)) == 2 * 2 * 2
+    assert len({setting.place for setting in settings_of(spec)}) == 8
+    config = config_of(spec, settings_of(spec)[1], seed=7, drawn={"l2_sp.backbone_decay": 0.3})
+    assert (config.method, config.data.sample_rate, config.engine.seed) == ("l2-sp", 30, 7)
+    assert (config.planted.rho, config.l2_sp.backbone_decay, config.backbone.architecture) == (0.8, 0.3, "test_resnet")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"methods": []}, "methods"),
+        ({"methods": ["vanilla", "vanilla"]}, "twice"),
+        ({"methods": ["vanilla", "magic"], "search": {}}, "magic"),
+        ({"name": "../x"}, "name"),
+        ({"seeds": ["a"]}, "seeds"),
+        ({"set": {"rhoo": 1}}, "rho"),
+        ({"preset": "huge"}, "huge"),
+        ({"search": {"bss": {}}}, "bss"),
+        ({"search": {"all": {"lr": {"low": 1, "high": 0.1}}}}, "low"),
+        ({"search": {"all": {"lr": {"low": 0, "high": 0.1, "log": True}}}}, "low"),
+        ({"search": {"all": {"lr": {"low": -1.0, "high": 0.1}}}}, "lr"),
+        ({"search": {"all": {"bss.weight": {"low": 0.1, "high": 1}}}}, "would do nothing"),
+        ({"data": [{"name": "birds", "source": "planted", "set": {"rho": 3}}]}, "rho"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_name(change: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_spec(SMALL | change)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "name: \x00"])
+def test_a_file_that_is_no_bench_is_a_sentence(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "bench.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="bench"):
+        load_spec(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_spec(tmp_path / "none.yaml")
+
+
+def test_every_method_has_the_same_number_of_trials_and_the_first_changes_nothing() -> None:
+    spec = check_spec(SMALL)
+    plain, l2 = (draw_trials(spec, setting) for setting in settings_of(spec))
+    assert len(plain) == len(l2) == 4
+    assert plain[0] == l2[0] == {}
+    assert all(set(trial) == {"lr"} for trial in plain[1:])
+    assert all(set(trial) == {"lr", "l2_sp.backbone_decay"} for trial in l2[1:])
+    assert all(0.001 <= trial["lr"] <= 0.1 for trial in (*plain[1:], *l2[1:]))
+    assert len({trial["lr"] for trial in (*plain[1:], *l2[1:])}) == 6
+
+
+def test_the_draws_are_the_same_again_and_others_for_another_seed() -> None:
+    setting = settings_of(check_spec(SMALL))[0]
+    assert draw_trials(check_spec(SMALL), setting) == draw_trials(check_spec(SMALL), setting)
+    assert draw_trials(check_spec(SMALL), setting) != draw_trials(check_spec(SMALL | {"search_seed": 1}), setting)
+    assert draw_trials(check_spec(SMALL | {"trials": 1}), setting) == [{}]
+
+
+def test_the_best_trial_is_by_accuracy_then_loss_then_number() -> None:
+    assert best_trial({}) is None
+    assert best_trial({0: (0.7, 0.1), 1: (0.9, 0.5), 2: (0.9, 0.4), 3: (0.9, 0.4)}) == 2
