@@ -13,11 +13,11 @@ from app.demo.intake import BatchPicture, UploadError, read_batch, read_picture
 from app.demo.worker import Worker
 from concept_tuning.data.cache import cache_side, shrink
 from concept_tuning.diagnostics.attribution import CAMS, METHODS
+from concept_tuning.diagnostics.diagnose import load_subjects
 from concept_tuning.diagnostics.example_pictures import ExamplePicture
 from concept_tuning.diagnostics.given_picture import GivenAnswer, look_at_given, predict_given, slow_map_of_given
 from concept_tuning.diagnostics.pair import same_classes
 from concept_tuning.diagnostics.pictures import Subject
-from concept_tuning.engine.session import load_run
 from concept_tuning.errors import RunError
 
 #: Longest time in seconds for a batch; for a picture it is the worker's own.
@@ -179,15 +179,8 @@ def load_pair(first: Path, second: Path) -> tuple[Subject, Subject]:
     """
     if first.resolve() == second.resolve():
         raise RunError(f"{first} was given twice; give another run for --run-b.")
-    names = [path.resolve().name for path in (first, second)]
-    if names[0] == names[1]:
-        names = [f"{path.resolve().parent.name}-{name}" for path, name in zip((first, second), names, strict=True)]
-    if names[0] == names[1]:
-        names = [f"{names[0]} (a)", f"{names[1]} (b)"]
-    return (
-        Subject(name=names[0], run=load_run(first)),
-        Subject(name=names[1], run=load_run(second)),
-    )
+    a, b = (replace(subject, name=subject.name.replace("/", "-")) for subject in load_subjects([first, second]))
+    return (a, b) if a.name != b.name else (replace(a, name=f"{a.name} (a)"), replace(b, name=f"{b.name} (b)"))
 
 
 def _both(question: Any, subjects: tuple[Subject, Subject], sizes: tuple[np.ndarray, np.ndarray]) -> tuple[Any, Any]:

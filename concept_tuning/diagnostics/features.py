@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from concept_tuning.diagnostics.pictures import Pictures, Subject
+from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
 
 #: Pictures that go through a network at once.
@@ -83,3 +84,11 @@ def compute_features(
         probabilities=subject.method.combine(joined).numpy(),
         heads={name: values.numpy() for name, values in joined.items()},
     )
+
+
+def finite_features(subject: Subject, pictures: Pictures) -> Features:
+    """Return :func:`compute_features`; raises RunError if the network gives values that are not finite."""
+    found = compute_features(subject, pictures)
+    if not (np.isfinite(found.maps).all() and np.isfinite(found.scores).all()):
+        raise RunError(f"The network of {subject.name} gives values that are not finite; train it again.")
+    return found

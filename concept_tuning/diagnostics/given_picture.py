@@ -15,12 +15,11 @@ from concept_tuning.data.registry import DataBundle, Split
 from concept_tuning.data.table import ImageTable
 from concept_tuning.diagnostics.attribution import CAMS
 from concept_tuning.diagnostics.concept_maps import find_concept_maps
-from concept_tuning.diagnostics.features import Features, compute_features
+from concept_tuning.diagnostics.features import finite_features
 from concept_tuning.diagnostics.picture_maps import picture_maps
 from concept_tuning.diagnostics.pictures import Pictures, Subject
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.switches import PREDICTION, front_door_switches, switched_probabilities
-from concept_tuning.errors import RunError
 
 #: Class of a picture whose class nobody told.
 UNKNOWN = -1
@@ -129,7 +128,7 @@ def predict_given(subject: Subject, pixels: Sequence[np.ndarray]) -> np.ndarray:
         RunError: if the network gives values that are not finite.
         ValueError: as :func:`given_pictures`.
     """
-    return _features(subject, given_pictures(subject, pixels)).probabilities
+    return finite_features(subject, given_pictures(subject, pixels)).probabilities
 
 
 def look_at_given(subject: Subject, pixels: np.ndarray) -> GivenAnswer:
@@ -138,7 +137,7 @@ def look_at_given(subject: Subject, pixels: np.ndarray) -> GivenAnswer:
     Not for two threads at once. Raises as :func:`predict_given`.
     """
     pictures = given_pictures(subject, [pixels])
-    features = _features(subject, pictures)
+    features = finite_features(subject, pictures)
     maps = picture_maps(subject, pictures, features, places=[0], names=CAMS)
     switches = front_door_switches(subject, pictures, features, places=[0])
     shown = None if isinstance(switches, Unavailable) else switches.maps
@@ -161,13 +160,6 @@ def slow_map_of_given(subject: Subject, pixels: np.ndarray, name: str) -> np.nda
         ValueError: if there is no such map; and as :func:`look_at_given`.
     """
     pictures = given_pictures(subject, [pixels])
-    found = picture_maps(subject, pictures, _features(subject, pictures), places=[0], names=[name])
+    found = picture_maps(subject, pictures, finite_features(subject, pictures), places=[0], names=[name])
     values: np.ndarray = found.values[0, 0]
     return values
-
-
-def _features(subject: Subject, pictures: Pictures) -> Features:
-    found = compute_features(subject, pictures)
-    if not (np.isfinite(found.maps).all() and np.isfinite(found.scores).all()):
-        raise RunError(f"The network of {subject.name} gives values that are not finite; train it again.")
-    return found

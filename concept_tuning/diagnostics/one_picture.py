@@ -12,7 +12,7 @@ from concept_tuning.data.registry import DataBundle
 from concept_tuning.diagnostics.attention_maps import position_attention
 from concept_tuning.diagnostics.attribution import CAMS
 from concept_tuning.diagnostics.concept_maps import find_concept_maps
-from concept_tuning.diagnostics.features import Features, compute_features
+from concept_tuning.diagnostics.features import finite_features
 from concept_tuning.diagnostics.picture_maps import PictureMaps, picture_maps
 from concept_tuning.diagnostics.pictures import Pictures, Subject
 from concept_tuning.diagnostics.switches import PREDICTION, front_door_switches, switched_probabilities
@@ -62,7 +62,7 @@ def look_at(subject: Subject, pictures: Pictures) -> OnePicture:
     """
     if len(pictures) != 1:
         raise ValueError(f"one picture is looked at, got {len(pictures)}")
-    features = _features(subject, pictures)
+    features = finite_features(subject, pictures)
     switches = front_door_switches(subject, pictures, features, places=[0])
     return OnePicture(
         key=pictures.keys[0],
@@ -78,14 +78,16 @@ def look_at(subject: Subject, pictures: Pictures) -> OnePicture:
 
 def one_map(subject: Subject, pictures: Pictures, name: str) -> PictureMaps:
     """Compute one kind of map, such as the slow ones that :func:`look_at` leaves out; raises as it does."""
-    return picture_maps(subject, pictures, _features(subject, pictures), places=range(len(pictures)), names=[name])
+    return picture_maps(
+        subject, pictures, finite_features(subject, pictures), places=range(len(pictures)), names=[name]
+    )
 
 
 def match_two(subject: Subject, pictures: Pictures) -> TransportLinks:
     """Match the concepts of two pictures, the first's with the second's; raises as :func:`look_at`."""
     if len(pictures) != 2:
         raise ValueError(f"two pictures are matched, got {len(pictures)}")
-    features = _features(subject, pictures)
+    features = finite_features(subject, pictures)
     concepts = find_concept_maps(subject, pictures, features)
     return transport_links(subject, pictures, features, concepts, pairs=[(0, 1)])[0]
 
@@ -98,10 +100,3 @@ def object_mask(subject: Subject, pictures: Pictures) -> np.ndarray | None:
 def small_pictures(subject: Subject, pictures: Pictures) -> Thumbnails:
     """Return thumbnails of the pictures; the run says only what data they are of."""
     return make_thumbnails(pictures, pictures.keys)
-
-
-def _features(subject: Subject, pictures: Pictures) -> Features:
-    found = compute_features(subject, pictures)
-    if not (np.isfinite(found.maps).all() and np.isfinite(found.scores).all()):
-        raise RunError(f"The network of {subject.name} gives values that are not finite; train it again.")
-    return found

@@ -53,11 +53,7 @@ def export_run(run: LoadedRun, format: str, out: Path) -> Path:
         "image_size": str(run.config.data.image_size),
     }
     if format == "safetensors":
-        parts = run.method.inference_modules()
-        weights = {
-            f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()
-        }
-        save_weights(out, weights, metadata)
+        save_weights(out, run.method.inference_state(), metadata)
     else:
         _export_onnx(run, out, metadata)
     return out

@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
-from torch import Tensor
 
 from concept_tuning.config import BackboneConfig, RunConfig
 from concept_tuning.data.known.opening import is_known
@@ -132,8 +131,7 @@ def load_run(path: Path) -> LoadedRun:
 
 def load_best_weights(method: Method, folder: RunFolder) -> None:
     """Put the best epoch's weights into a method; raises :class:`RunError` if they do not fit."""
-    modules = method.inference_modules()
-    wanted = {f"{part}.{name}" for part, module in modules.items() for name in module.state_dict()}
+    wanted = set(method.inference_state())
     try:
         found = load_file(folder.best_weights)
     except Exception as error:
@@ -141,7 +139,7 @@ def load_best_weights(method: Method, folder: RunFolder) -> None:
     if set(found) != wanted:
         odd = sorted(wanted.symmetric_difference(found))[:5]
         raise RunError(f"{folder.best_weights} does not fit the run's settings; it differs in {', '.join(odd)}.")
-    for part, module in modules.items():
+    for part, module in method.inference_modules().items():
         prefix = f"{part}."
         module.load_state_dict(
             {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
@@ -208,7 +206,7 @@ def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBund
     """Read every split once with the best epoch's weights and write predictions and results."""
     load_best_weights(method, folder)
     if method.finish(RunPictures(config, method, data, device)):
-        save_weights(folder.best_weights, _inference_state(method), {})
+        save_weights(folder.best_weights, method.inference_state(), {})
     results: dict[str, Any] = {"validation_note": data.validation_note, "splits": {}}
     for name, split in data.splits.items():
         predictions = predict_split(
@@ -223,14 +221,6 @@ def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBund
         result = evaluate(predictions, split=name, class_names=data.class_names, group_names=data.group_names)
         results["splits"][name] = result.to_dict()
     folder.write_json("results.json", results)
-
-
-def _inference_state(method: Method) -> dict[str, Tensor]:
-    return {
-        f"{part}.{name}": value.contiguous()
-        for part, module in method.inference_modules().items()
-        for name, value in module.state_dict().items()
-    }
 
 
 def _refuse_method(method: Method, config: RunConfig, data: DataBundle) -> None:

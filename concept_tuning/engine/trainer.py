@@ -221,8 +221,7 @@ class Trainer:
             self._append({"kind": "evaluation", "step": step, **_summary(result)})
             if self._improves(result):
                 self.progress.best = {"step": step, "accuracy": result.accuracy, "loss": result.loss}
-                weights = {name: value for name, value in self.method.state_dict().items() if _is_inference(name)}
-                save_weights(self.folder.best_weights, weights, {"step": str(step)})
+                save_weights(self.folder.best_weights, self.method.inference_state(), {"step": str(step)})
         self.accelerator.wait_for_everyone()
         self._save()
 
@@ -328,11 +327,6 @@ def _summary(result: Evaluation) -> dict[str, Any]:
         "worst_group_accuracy": result.worst_group_accuracy,
         "heads": dict(result.heads),
     }
-
-
-def _is_inference(name: str) -> bool:
-    """Tell the weights prediction needs from keys and queues, which serve training alone."""
-    return name.split(".")[0] in {"backbone", "classifier", "front_door"}
 
 
 def _gather_random_states(accelerator: Accelerator, states: list[Tensor]) -> list[list[Tensor]]:

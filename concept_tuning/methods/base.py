@@ -166,6 +166,14 @@ class Method(nn.Module, ABC):
         """Return the parts that prediction needs, for export."""
         return {"backbone": self.backbone, "classifier": self.classifier}
 
+    def inference_state(self) -> dict[str, Tensor]:
+        """Return the tensors of :meth:`inference_modules` by the names that a run's files have them under."""
+        return {
+            f"{part}.{name}": value
+            for part, module in self.inference_modules().items()
+            for name, value in module.state_dict().items()
+        }
+
     def parameter_groups(self) -> list[dict[str, object]]:
         """Return the optimiser's groups: the backbone at its own rate, all other trained parameters at ``lr``."""
         optim = self.config.optim

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toys import toy_pictures
 
-from concept_tuning.diagnostics import one_picture
+from concept_tuning.diagnostics import features as features_module
 from concept_tuning.diagnostics.attention_maps import position_attention
 from concept_tuning.diagnostics.attribution import CAMS
 from concept_tuning.diagnostics.concept_maps import find_concept_maps
@@ -105,6 +105,6 @@ def test_wrong_counts_and_broken_networks_are_refused(subjects, pictures, one, m
         match_two(subjects[0], one)
     features = compute_features(subjects[0], one)
     features.scores[0, 0] = np.nan
-    monkeypatch.setattr(one_picture, "compute_features", lambda *known: features)
+    monkeypatch.setattr(features_module, "compute_features", lambda *known: features)
     with pytest.raises(RunError, match="not finite"):
         look_at(subjects[0], one)
