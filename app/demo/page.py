@@ -134,7 +134,9 @@ def _one_picture(pair: Pair, examples: Sequence[ExamplePicture]) -> None:
                 elem_id="maps",
             )
             with gr.Row():
-                kind = gr.Radio(list(METHODS), value=METHODS[0], label="Kind of map", scale=3, elem_id="kind")
+                kind = gr.Radio(
+                    list(METHODS), value=METHODS[0], label="Kind of map", info=_KINDS, scale=3, elem_id="kind"
+                )
                 opacity = gr.Slider(0, 1, _OPACITY, step=0.05, label="Opacity", scale=2, min_width=160)
     switches = _Switches(pair)
     with gr.Row():
