@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ def add_bench_commands(commands: Any) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise ConfigError("--workers must be 1 or more.")
-    from concept_tuning.bench.runner import run_bench, trial_cells
+    from concept_tuning.bench.cells import Cell, trial_cells
+    from concept_tuning.bench.runner import run_bench
     from concept_tuning.bench.spec import load_spec, settings_of
+    from concept_tuning.bench.workers import in_processes
 
     spec = load_spec(options.spec)
     out = options.out or _DEFAULT_OUT / spec.name
@@ -38,11 +41,12 @@ def _benchmark(options: argparse.Namespace) -> int:
         return 0
     began = time.monotonic()
 
-    def tell(text: str, done: int, total: int) -> None:
-        minutes = (time.monotonic() - began) / 60
-        print(f"{minutes:7.1f} min  {done}/{total}  {text}", file=sys.stderr, flush=True)
+    def tell(cell: Cell, cells: Sequence[Cell]) -> None:
+        minutes, done = (time.monotonic() - began) / 60, sum(one.state != "open" for one in cells)
+        text = f"{cell.setting.place} {cell.kind} {cell.number}: {cell.failure or cell.state}"
+        print(f"{minutes:7.1f} min  {done}/{len(cells)}  {text}", file=sys.stderr, flush=True)
 
-    run_bench(spec, out, workers=options.workers, report=tell)
+    run_bench(spec, out, workers=lambda cells: in_processes(cells, options.workers), report=tell)
     from concept_tuning.bench.tables import write_tables
 
     print(write_tables(spec, out), end="")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from concept_tuning.bench.runner import Cell, chosen, final_cells, trial_cells
+from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
 from concept_tuning.bench.spec import BenchSpec, Setting, settings_of
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.verdict import compare_methods
@@ -34,7 +34,7 @@ def cell_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
                 "sample_rate": cell.setting.sample_rate,
                 "method": cell.setting.method,
                 "seed": cell.number,
-                "state": cell.failure.strip() or cell.state,
+                "state": cell.failure or cell.state,
                 "n": test.get("n"),
                 "accuracy": test.get("accuracy"),
                 "worst_group": test.get("worst_group_accuracy"),

@@ -53,13 +53,14 @@ class LoadedRun:
         return _open_data(self.config, self.folder, report)
 
 
-def start_run(config: RunConfig, path: Path | None, watcher: Watcher) -> RunFolder:
+def start_run(config: RunConfig, path: Path | None, watcher: Watcher, *, splits: Sequence[str] = SPLITS) -> RunFolder:
     """Create a run folder and train in it to the end.
 
     Args:
         config: The settings; paths in them are made absolute, so that the run can be read from anywhere.
         path: The folder to make; None: a new one with a telling name below ``runs``.
         watcher: Told of what happens.
+        splits: Which splits are predicted at the end; a trial of a search predicts none, and so never reads the test.
 
     Raises:
         StudioError: if anything is wrong with settings, data, weights or storage.
@@ -77,10 +78,10 @@ def start_run(config: RunConfig, path: Path | None, watcher: Watcher) -> RunFold
     if made[1] is not None:
         raise RunError(made[1])
     watcher.message(f"Run folder: {made[0]}")
-    return _work(RunFolder.open(Path(made[0])), config, accelerator, watcher)
+    return _work(RunFolder.open(Path(made[0])), config, accelerator, watcher, splits)
 
 
-def resume_run(path: Path, watcher: Watcher) -> RunFolder:
+def resume_run(path: Path, watcher: Watcher, *, splits: Sequence[str] = SPLITS) -> RunFolder:
     """Go on with a run from its newest checkpoint; a finished run is left as it is.
 
     Raises:
@@ -93,7 +94,7 @@ def resume_run(path: Path, watcher: Watcher) -> RunFolder:
         watcher.message(f"{path} is finished already; nothing to do.")
         return folder
     config = folder.config()
-    return _work(folder, config, _accelerator(config), watcher)
+    return _work(folder, config, _accelerator(config), watcher, splits)
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -167,7 +168,9 @@ def evaluate_run(run: LoadedRun, split: str, *, data: DataBundle | None = None) 
     return evaluate(predictions, split=split, class_names=run.class_names, group_names=bundle.group_names)
 
 
-def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watcher: Watcher) -> RunFolder:
+def _work(
+    folder: RunFolder, config: RunConfig, accelerator: Accelerator, watcher: Watcher, splits: Sequence[str]
+) -> RunFolder:
     status = StatusWriter(folder, active=accelerator.is_main_process)
     lock = folder.locked() if accelerator.is_main_process else contextlib.nullcontext()
     with lock, _recorded(folder, status):
@@ -194,24 +197,33 @@ def _work(folder: RunFolder, config: RunConfig, accelerator: Accelerator, watche
             watcher.message(_plan_message(trainer, data))
             trainer.run()
         if accelerator.is_main_process:
-            status.update(state="evaluating", message="Predicting every split with the best epoch")
-            watcher.message("Predicting every split with the best epoch")
-            _finish(folder, config, method, data, accelerator.device)
+            status.update(state="evaluating", message="Predicting with the best epoch")
+            watcher.message("Predicting with the best epoch")
+            found = _predict(folder, config, method, data, accelerator.device, splits)
+            results = {"validation_note": data.validation_note, "best": trainer.progress.best, "splits": found}
+            folder.write_json("results.json", results)
             status.update(state="finished", message="Finished", seconds_left=0)
         accelerator.wait_for_everyone()
     return folder
 
 
-def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBundle, device: torch.device) -> None:
-    """Read every split once with the best epoch's weights and write predictions and results."""
+def _predict(
+    folder: RunFolder,
+    config: RunConfig,
+    method: Method,
+    data: DataBundle,
+    device: torch.device,
+    splits: Sequence[str],
+) -> dict[str, Any]:
+    """Read each split once with the best epoch's weights, write its predictions and return its results."""
     load_best_weights(method, folder)
-    if method.finish(RunPictures(config, method, data, device)):
+    if splits and method.finish(RunPictures(config, method, data, device)):
         save_weights(folder.best_weights, method.inference_state(), {})
-    results: dict[str, Any] = {"validation_note": data.validation_note, "splits": {}}
-    for name, split in data.splits.items():
+    results: dict[str, Any] = {}
+    for name in splits:
         predictions = predict_split(
             method,
-            split,
+            data.splits[name],
             image_size=config.data.image_size,
             batch_size=config.engine.eval_batch_size,
             device=device,
@@ -219,8 +231,8 @@ def _finish(folder: RunFolder, config: RunConfig, method: Method, data: DataBund
         )
         predictions.save(folder.predictions_file(name))
         result = evaluate(predictions, split=name, class_names=data.class_names, group_names=data.group_names)
-        results["splits"][name] = result.to_dict()
-    folder.write_json("results.json", results)
+        results[name] = result.to_dict()
+    return results
 
 
 def _refuse_method(method: Method, config: RunConfig, data: DataBundle) -> None:

@@ -14,9 +14,11 @@ import psutil
 import pytest
 import yaml
 
-from concept_tuning.bench.runner import chosen, final_cells, run_bench, trial_cells
-from concept_tuning.bench.spec import check_spec, settings_of
+from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
+from concept_tuning.bench.runner import run_bench
+from concept_tuning.bench.spec import BenchSpec, Setting, check_spec, settings_of
 from concept_tuning.bench.tables import summary, write_tables
+from concept_tuning.bench.workers import in_processes
 from concept_tuning.cli import main
 from concept_tuning.errors import RunError
 
@@ -50,9 +52,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a bench that ran undisturbed."""
     out = tmp_path_factory.mktemp("bench") / "out"
-    run_bench(check_spec(SPEC), out, workers=2)
+    run_bench(check_spec(SPEC), out, workers=lambda cells: in_processes(cells, 2))
     write_tables(check_spec(SPEC), out)
     return out
+
+
+def _trials(spec: BenchSpec, out: Path, setting: Setting) -> list[Cell]:
+    return [cell for cell in trial_cells(spec, out) if cell.setting == setting]
 
 
 def test_it_tunes_every_method_alike_and_runs_every_seed(whole: Path) -> None:
@@ -60,17 +66,22 @@ def test_it_tunes_every_method_alike_and_runs_every_seed(whole: Path) -> None:
     assert [cell.state for cell in trial_cells(spec, whole)] == ["finished"] * 4
     assert [cell.state for cell in final_cells(spec, whole)] == ["finished"] * 4
     for setting in settings_of(spec):
-        best = chosen(spec, whole, setting)
-        accuracies = [
-            json.loads((whole / "search" / setting.place / f"trial-{number}" / "results.json").read_text())["splits"]
-            for number in range(2)
-        ]
-        values = [(-splits["val"]["accuracy"], splits["val"]["loss"]) for splits in accuracies]
-        assert (best == {}) is (values[0] <= values[1])
+        found = [json.loads((cell.path / "results.json").read_text()) for cell in _trials(spec, whole, setting)]
+        values = [(-result["best"]["accuracy"], result["best"]["loss"]) for result in found]
+        assert (chosen(spec, whole, setting) == {}) is (values[0] <= values[1])
+
+
+def test_a_trial_never_reads_the_test_and_keeps_no_weights(whole: Path) -> None:
+    for cell in trial_cells(check_spec(SPEC), whole):
+        assert json.loads((cell.path / "results.json").read_text())["splits"] == {}
+        assert list(cell.path.rglob("*.safetensors")) == []
+    for cell in final_cells(check_spec(SPEC), whole):
+        kept = {file.relative_to(cell.path).as_posix() for file in cell.path.rglob("*.safetensors")}
+        assert kept == {"best/model.safetensors", "predictions/val.safetensors", "predictions/test.safetensors"}
 
 
 def test_the_tables_hold_every_run_and_a_verdict_on_the_first_method(whole: Path) -> None:
-    rows = list(csv.DictReader((whole / "cells.csv").open()))
+    rows = list(csv.DictReader((whole / "cells.csv").read_text().splitlines()))
     assert [(row["method"], row["seed"]) for row in rows] == [
         ("vanilla", "1"),
         ("vanilla", "2"),
@@ -90,8 +101,8 @@ def test_the_tables_hold_every_run_and_a_verdict_on_the_first_method(whole: Path
 
 def test_run_again_it_does_nothing_and_another_bench_is_refused(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")}
-    said: list[str] = []
-    run_bench(check_spec(SPEC), whole, report=lambda text, *_: said.append(text))
+    said: list[Cell] = []
+    run_bench(check_spec(SPEC), whole, report=lambda cell, _: said.append(cell))
     assert said == []
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")} == before
     with pytest.raises(RunError, match="another bench"):

@@ -13,9 +13,11 @@ ALLOWED = (
     # of the address is the page's name; nothing that the application asks for has this form.
     re.compile(r"/[a-z]+/_stcore/(health|host-config)"),
 )
-#: What a browser says of each request while there is no server, and Streamlit of a part that wanted to renew itself.
+#: What a browser says of each request while there is no server, and Streamlit of a part that wanted to renew itself
+#: and of pictures that it asked for anew: they lay in the memory of the server that is gone.
 _NO_SERVER = re.compile(
     r"ERR_CONNECTION_(REFUSED|RESET|CLOSED)|ERR_EMPTY_RESPONSE|ERR_SOCKET_NOT_CONNECTED|when disconnected from server"
+    r"|Image source error - http://[\d.:]+/media/"
 )
 
 

@@ -1,0 +1,122 @@
+"""The cells of a bench: which runs there are, where they lie, and what the search chose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from concept_tuning.bench.search import best_trial, draw_trials
+from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of
+from concept_tuning.config import RunConfig
+from concept_tuning.engine.runs import RunFolder, write_atomically
+from concept_tuning.errors import StudioError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a bench.
+
+    Attributes:
+        setting: What is run.
+        kind: ``trial`` or ``final``.
+        number: Of the trial, or the seed of the final run.
+        config: The run's settings.
+        path: Its run folder.
+    """
+
+    setting: Setting
+    kind: Literal["trial", "final"]
+    number: int
+    config: RunConfig
+    path: Path
+
+    @property
+    def state(self) -> str:
+        """``finished``, ``failed`` (by itself, so that trying again is no use) or ``open``."""
+        if _failure_file(self.path).is_file():
+            return "failed"
+        try:
+            return "finished" if RunFolder.open(self.path).status().get("state") == "finished" else "open"
+        except StudioError:
+            return "open"
+
+    @property
+    def failure(self) -> str:
+        """Why it failed; empty if it did not."""
+        file = _failure_file(self.path)
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that it predicts when it is trained; a trial none, so that the search never reads the test."""
+        return () if self.kind == "trial" else ("val", "test")
+
+
+def note_failure(path: Path, reason: str) -> None:
+    """Write beside a cell's folder why it failed, which ends it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(_failure_file(path), reason + "\n")
+
+
+def trial_cells(spec: BenchSpec, out: Path) -> list[Cell]:
+    """Return the runs of the search; none for what has nothing to search."""
+    return [
+        Cell(
+            setting=setting,
+            kind="trial",
+            number=number,
+            config=config_of(spec, setting, seed=spec.search_seed, drawn=drawn),
+            path=_trial_path(out, setting, number),
+        )
+        for setting in settings_of(spec)
+        if len(trials := draw_trials(spec, setting)) > 1
+        for number, drawn in enumerate(trials)
+    ]
+
+
+def final_cells(spec: BenchSpec, out: Path) -> list[Cell]:
+    """Return the runs at each setting's best trial; of what was searched in vain there are none."""
+    cells = []
+    for setting in settings_of(spec):
+        drawn = chosen(spec, out, setting)
+        if drawn is None:
+            continue
+        cells += [
+            Cell(
+                setting=setting,
+                kind="final",
+                number=seed,
+                config=config_of(spec, setting, seed=seed, drawn=drawn),
+                path=out / "final" / setting.place / f"seed-{seed}",
+            )
+            for seed in spec.seeds
+        ]
+    return cells
+
+
+def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | None:
+    """Return what the search chose for a setting; None while no trial is finished.
+
+    By validation as it was at the trial's best epoch: before anything is fitted to validation itself, as
+    ``dfr`` does in the end.
+    """
+    trials = draw_trials(spec, setting)
+    if len(trials) == 1:
+        return trials[0]
+    found = {}
+    for number in range(len(trials)):
+        path = _trial_path(out, setting, number)
+        if (path / "results.json").is_file():
+            reached = RunFolder.open(path).read_json("results.json", "best")["best"]
+            found[number] = (float(reached["accuracy"]), float(reached["loss"]))
+    best = best_trial(found)
+    return None if best is None else trials[best]
+
+
+def _trial_path(out: Path, setting: Setting, number: int) -> Path:
+    return out / "search" / setting.place / f"trial-{number}"
+
+
+def _failure_file(path: Path) -> Path:
+    return path.parent / f"{path.name}.failure.txt"

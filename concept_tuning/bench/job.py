@@ -1,0 +1,78 @@
+"""One cell of a bench as a job by itself: ``python -m concept_tuning.bench.job`` reads it from standard input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from concept_tuning.bench.cells import Cell, note_failure
+from concept_tuning.config import RunConfig
+from concept_tuning.engine.records import working_process
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.errors import StudioError
+
+_WAIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What another process needs to run a cell; plain values, so that it can be sent.
+
+    Attributes:
+        config: The run's settings, as JSON.
+        path: Its run folder, absolute.
+        splits: Splits that are predicted in the end.
+        threads: Computing threads.
+    """
+
+    config: str
+    path: str
+    splits: Sequence[str]
+    threads: int
+
+    @classmethod
+    def of(cls, cell: Cell, *, threads: int) -> Job:
+        """Return the job of a cell."""
+        return cls(
+            config=json.dumps(cell.config.to_dict()),
+            path=str(cell.path.resolve()),
+            splits=cell.splits,
+            threads=threads,
+        )
+
+
+def do_job(job: Job) -> None:
+    """Start or resume a cell's run in this process; what is wrong with it is noted beside its folder.
+
+    A trial keeps its records and not its weights, a final run its best weights and no checkpoint.
+    """
+    import torch
+
+    from concept_tuning.engine.session import resume_run, start_run
+    from concept_tuning.progress import ConsoleWatcher
+
+    torch.set_num_threads(job.threads)
+    path, watcher = Path(job.path), ConsoleWatcher(quiet=True)
+    try:
+        if (path / "config.json").is_file():
+            while working_process(RunFolder.open(path).status()) is not None:  # left over from a bench that was killed
+                time.sleep(_WAIT_SECONDS)
+            folder = resume_run(path, watcher, splits=job.splits)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = start_run(RunConfig.from_dict(json.loads(job.config)), path, watcher, splits=job.splits)
+    except StudioError as error:
+        note_failure(path, str(error))
+        return
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    if not job.splits:
+        folder.best_weights.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    do_job(Job(**json.load(sys.stdin)))
