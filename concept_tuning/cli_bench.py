@@ -20,6 +20,7 @@ def add_bench_commands(commands: Any) -> None:
     bench = commands.add_parser("benchmark", help=text, description=text)
     bench.add_argument("spec", type=Path, help="the bench, a YAML file; see benchmarks/specs")
     bench.add_argument("--out", type=Path, help=f"its folder; default: {_DEFAULT_OUT}/NAME")
+    bench.add_argument("--only", nargs="+", metavar="DATA", help="learn only these of its data now; default: all")
     bench.add_argument("--workers", type=int, default=1, help="runs at once; default: 1")
     bench.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
     bench.set_defaults(command=_benchmark)
@@ -34,6 +35,9 @@ def _benchmark(options: argparse.Namespace) -> int:
     from concept_tuning.bench.workers import in_processes
 
     spec = load_spec(options.spec)
+    unknown = set(options.only or ()) - {data.name for data in spec.data}
+    if unknown:
+        raise ConfigError(f"--only names {min(unknown)!r}, which is none of the bench's data.")
     out = options.out or _DEFAULT_OUT / spec.name
     trials, settings = len(trial_cells(spec, out)), len(settings_of(spec))
     print(f"{spec.name}: {settings} settings, {trials} trials, {settings * len(spec.seeds)} final runs, in {out}")
@@ -46,7 +50,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         text = f"{cell.setting.place} {cell.kind} {cell.number}: {cell.failure or cell.state}"
         print(f"{minutes:7.1f} min  {done}/{len(cells)}  {text}", file=sys.stderr, flush=True)
 
-    run_bench(spec, out, workers=lambda cells: in_processes(cells, options.workers), report=tell)
+    run_bench(spec, out, only=options.only, workers=lambda cells: in_processes(cells, options.workers), report=tell)
     from concept_tuning.bench.tables import write_tables
 
     print(write_tables(spec, out), end="")

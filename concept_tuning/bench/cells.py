@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from concept_tuning.bench.search import best_trial, draw_trials
-from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of
+from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of, tuned_as
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.errors import StudioError
@@ -69,7 +69,7 @@ def trial_cells(spec: BenchSpec, out: Path) -> list[Cell]:
             config=config_of(spec, setting, seed=spec.search_seed, drawn=drawn),
             path=_trial_path(out, setting, number),
         )
-        for setting in settings_of(spec)
+        for setting in dict.fromkeys(tuned_as(spec, setting) for setting in settings_of(spec))
         if len(trials := draw_trials(spec, setting)) > 1
         for number, drawn in enumerate(trials)
     ]
@@ -101,12 +101,13 @@ def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | Non
     By validation as it was at the trial's best epoch: before anything is fitted to validation itself, as
     ``dfr`` does in the end.
     """
-    trials = draw_trials(spec, setting)
+    searched = tuned_as(spec, setting)
+    trials = draw_trials(spec, searched)
     if len(trials) == 1:
         return trials[0]
     found = {}
     for number in range(len(trials)):
-        path = _trial_path(out, setting, number)
+        path = _trial_path(out, searched, number)
         if (path / "results.json").is_file():
             reached = RunFolder.open(path).read_json("results.json", "best")["best"]
             found[number] = (float(reached["accuracy"]), float(reached["loss"]))

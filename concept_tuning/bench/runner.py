@@ -26,10 +26,11 @@ def run_bench(
     spec: BenchSpec,
     out: Path,
     *,
+    only: Sequence[str] | None = None,
     workers: Workers | None = None,
     report: Callable[[Cell, Sequence[Cell]], None] = lambda *_: None,
 ) -> None:
-    """Run what is not finished yet: all trials first, then the final runs.
+    """Run what is not finished yet: for one data after another all trials, then the final runs.
 
     A cell that fails by itself (diverges, lacks something) is noted and the bench goes on; one whose process dies is
     begun again, up to :data:`TRIES` times.
@@ -37,6 +38,7 @@ def run_bench(
     Args:
         spec: The bench.
         out: Its folder; one that holds another bench is refused.
+        only: Names of the data that are learnt this time; None: all.
         workers: Where cells are run; None: one at a time on this machine.
         report: Given each cell that has ended, and all cells of this part.
 
@@ -53,8 +55,10 @@ def run_bench(
         ) from error
     try:
         _keep_spec(spec, out)
-        for cells in (trial_cells, final_cells):
-            _run_all(cells(spec, out), workers or (lambda left: in_processes(left, 1)), report)
+        for data in spec.data if only is None else [spec.data_named(name) for name in only]:
+            for cells_of in (trial_cells, final_cells):
+                cells = [cell for cell in cells_of(spec, out) if cell.setting.data == data.name]
+                _run_all(cells, workers or (lambda left: in_processes(left, 1)), report)
     finally:
         lock.release()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from concept_tuning.config import RunConfig
+from concept_tuning.config import METHOD_NAMES, RunConfig
 from concept_tuning.errors import ConfigError
 from concept_tuning.settings import build_config
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_NAME = r"^[\w.-]{1,40}$"
 #: Key of the search space that every method has.
 ALL = "all"
 
@@ -48,11 +50,33 @@ class DataSpec:
         name: What it is called in the tables.
         source: Value of ``data.source``.
         set: Settings by name, such as ``rho``.
+        methods: Which of the bench's methods learn it; None: all.
+        backbones: With which networks; None: the bench's.
+        sample_rates: At which sample rates; None: the bench's.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]{1,40}$")]
+    name: Annotated[str, Field(pattern=_NAME)]
     source: str
     set: dict[str, Any] = Field(default_factory=dict)
+    methods: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    sample_rates: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Variant:
+    """A method with settings of its own, under a name of its own: a cheaper mode, or one part left out.
+
+    Attributes:
+        method: Whose settings are changed.
+        set: The settings; they stand over what a search draws.
+        tuned_as: Method or variant whose choice it takes, in place of a search of its own: for an ablation, which
+            leaves one part out and all else as it is.
+    """
+
+    method: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    tuned_as: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -62,37 +86,52 @@ class BenchSpec:
     Attributes:
         name: Of the bench.
         data: What is learnt.
-        methods: By which methods; the first is what the others are compared with.
+        methods: By which methods or variants; the first is what the others are compared with.
+        variants: Methods with settings of their own, by name.
         backbones: With which networks.
         sample_rates: Shares of the training pictures, in percent.
         seeds: Of the final runs; not those of the search.
         preset: How long, as ``--preset``; None: the defaults.
         set: Settings that every run has.
         trials: Runs of the search for each method on each data, backbone and sample rate; 0 or 1: no search.
+        share_search: Search once for each method on each data, with its first backbone and sample rate, and take the
+            choice for the others too.
         search_seed: Of the draws and of the search's runs.
-        search: Search space by method, and under ``all`` for every method.
+        search: Search space by method, and under ``all`` for every method; a variant has its method's, unless it has
+            one of its own.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
     data: Annotated[tuple[DataSpec, ...], Field(min_length=1)]
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    variants: dict[Annotated[str, Field(pattern=_NAME)], Variant] = Field(default_factory=dict)
     backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("tf_efficientnet_lite0",)
     sample_rates: Annotated[tuple[float, ...], Field(min_length=1)] = (100.0,)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
     preset: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     trials: Annotated[int, Field(ge=0, le=1000)] = 0
+    share_search: bool = False
     search_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     search: dict[str, dict[str, Range]] = Field(default_factory=dict)
 
-    def space(self, method: str) -> dict[str, Range]:
-        """Return the search space of a method."""
-        return {**self.search.get(ALL, {}), **self.search.get(method, {})}
+    def variant(self, name: str) -> Variant:
+        """Return a variant by name; a method is the variant of itself that changes nothing."""
+        return self.variants.get(name) or Variant(method=name)
+
+    def space(self, name: str) -> dict[str, Range]:
+        """Return the search space of a method or variant."""
+        own = self.search.get(name, self.search.get(self.variant(name).method, {}))
+        return {**self.search.get(ALL, {}), **own}
+
+    def data_named(self, name: str) -> DataSpec:
+        """Return data by name."""
+        return next(one for one in self.data if one.name == name)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Setting:
-    """One method on one data, backbone and sample rate: what is tuned by itself, and then run with every seed."""
+    """One method or variant on one data, backbone and sample rate: what is run with every seed."""
 
     data: str
     backbone: str
@@ -135,9 +174,7 @@ def check_spec(values: Mapping[str, Any]) -> BenchSpec:
     for what, names in (("methods", spec.methods), ("data", tuple(one.name for one in spec.data))):
         if len(set(names)) < len(names):
             raise ConfigError(f"The bench names one of its {what} twice: {', '.join(names)}.")
-    unknown = set(spec.search) - {ALL, *spec.methods}
-    if unknown:
-        raise ConfigError(f"The bench's search names {min(unknown)!r}, which is none of its methods.")
+    _check_names(spec)
     for setting in settings_of(spec):
         config_of(spec, setting, seed=spec.seeds[0], drawn={})
         for key, span in spec.space(setting.method).items():
@@ -146,15 +183,44 @@ def check_spec(values: Mapping[str, Any]) -> BenchSpec:
     return spec
 
 
+def _check_names(spec: BenchSpec) -> None:
+    for variant, found in spec.variants.items():
+        if variant in METHOD_NAMES:
+            raise ConfigError(f"The bench's variant {variant!r} has a method's name; give it one of its own.")
+        if found.tuned_as is not None and found.tuned_as not in spec.methods:
+            raise ConfigError(f"The bench's variant {variant!r} is tuned as {found.tuned_as!r}, which is not compared.")
+    unknown = set(spec.search) - {ALL, *spec.methods, *(found.method for found in spec.variants.values())}
+    if unknown:
+        raise ConfigError(f"The bench's search names {min(unknown)!r}, which is none of its methods.")
+    for data in spec.data:
+        odd = set(data.methods or ()) - set(spec.methods)
+        if odd:
+            raise ConfigError(f"The bench's data {data.name!r} names {min(odd)!r}, which is none of its methods.")
+        if data.methods is not None and spec.methods[0] not in data.methods:
+            raise ConfigError(
+                f"The bench's data {data.name!r} leaves out {spec.methods[0]!r}, with which the others are compared."
+            )
+
+
 def settings_of(spec: BenchSpec) -> list[Setting]:
-    """Return what a bench tunes and runs, in the order of its file."""
+    """Return what a bench runs with every seed, in the order of its file."""
     return [
         Setting(data=data.name, backbone=backbone, sample_rate=rate, method=method)
         for data in spec.data
-        for backbone in spec.backbones
-        for rate in spec.sample_rates
-        for method in spec.methods
+        for backbone in data.backbones or spec.backbones
+        for rate in data.sample_rates or spec.sample_rates
+        for method in data.methods or spec.methods
     ]
+
+
+def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
+    """Return the setting whose search chooses for a setting; most often itself."""
+    data = spec.data_named(setting.data)
+    method = spec.variant(setting.method).tuned_as or setting.method
+    if not spec.share_search:
+        return replace(setting, method=method)
+    backbone, rate = (data.backbones or spec.backbones)[0], (data.sample_rates or spec.sample_rates)[0]
+    return replace(setting, method=method, backbone=backbone, sample_rate=rate)
 
 
 def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[str, Any]) -> RunConfig:
@@ -169,14 +235,14 @@ def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[st
     Raises:
         ConfigError: if they are not valid.
     """
-    data = next(one for one in spec.data if one.name == setting.data)
-    overrides = {**spec.set, **data.set, **drawn, "engine.seed": seed}
+    data, variant = spec.data_named(setting.data), spec.variant(setting.method)
+    overrides = {**spec.set, **data.set, **drawn, **variant.set, "engine.seed": seed}
     if setting.sample_rate != 100:
         overrides["data.sample_rate"] = setting.sample_rate
     return build_config(
         data=data.source,
         backbone=setting.backbone,
-        method=setting.method,
+        method=variant.method,
         preset=spec.preset,
         overrides=overrides,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
-from concept_tuning.bench.spec import BenchSpec, Setting, settings_of
+from concept_tuning.bench.spec import BenchSpec, Setting, settings_of, tuned_as
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.verdict import compare_methods
 from concept_tuning.engine.evaluation import PREDICTION, Predictions
@@ -55,7 +55,7 @@ def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
         )
         other = [cell for cell in cells if cell.setting == base and cell.state == "finished"]
         tests = [_results(cell)["test"] for cell in own]
-        trials = [cell for cell in trial_cells(spec, out) if cell.setting == setting]
+        trials = [cell for cell in trial_cells(spec, out) if cell.setting == tuned_as(spec, setting)]
         found.append(
             {
                 "data": setting.data,

@@ -126,6 +126,14 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(whole: Path, tmp_pa
     assert (out / "cells.csv").read_text() == (whole / "cells.csv").read_text()
 
 
+def test_only_some_of_its_data_may_be_learnt_at_a_time(tmp_path: Path) -> None:
+    other = {"name": "others", "source": "planted"}
+    values = SPEC | {"data": [*SPEC["data"], other], "methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]}
+    spec = check_spec(values)
+    run_bench(spec, tmp_path / "out", only=["others"])
+    assert [cell.state for cell in final_cells(spec, tmp_path / "out")] == ["open", "finished"]
+
+
 def test_a_cell_that_cannot_run_is_noted_and_the_others_go_on(tmp_path: Path) -> None:
     values = SPEC | {"methods": ["vanilla", "l2-sp"], "trials": 0, "search": {}, "seeds": [1]}
     spec = check_spec(values)  # l2-sp cannot begin with random weights, which is known only when it runs
@@ -145,3 +153,5 @@ def test_the_command_says_what_it_would_run(tmp_path: Path, capsys: pytest.Captu
     assert "2 settings, 4 trials, 4 final runs" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     assert main(["benchmark", str(file), "--workers", "0"]) == 2
+    assert main(["benchmark", str(file), "--only", "fish"]) == 2
+    assert "'fish'" in capsys.readouterr().err

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from concept_tuning.bench.cells import trial_cells
 from concept_tuning.bench.search import best_trial, draw_trials
-from concept_tuning.bench.spec import check_spec, config_of, load_spec, settings_of
+from concept_tuning.bench.spec import check_spec, config_of, load_spec, settings_of, tuned_as
 from concept_tuning.errors import ConfigError
 
 SPECS = sorted((Path(__file__).parents[2] / "benchmarks" / "specs").glob("*.yaml"))
@@ -40,6 +41,37 @@ def test_every_setting_is_a_method_on_a_data_a_backbone_and_a_rate() -> None:
     assert (config.planted.rho, config.l2_sp.backbone_decay, config.backbone.architecture) == (0.8, 0.3, "test_resnet")
 
 
+def test_a_variant_is_its_method_with_settings_that_stand_over_the_search() -> None:
+    variants = {"half": {"method": "l2-sp", "set": {"l2_sp.backbone_decay": 0.5}, "tuned_as": "l2-sp"}}
+    spec = check_spec(SMALL | {"methods": ["vanilla", "l2-sp", "half"], "variants": variants})
+    half = settings_of(spec)[2]
+    config = config_of(spec, half, seed=1, drawn={"l2_sp.backbone_decay": 0.01, "lr": 0.02})
+    assert (config.method, config.l2_sp.backbone_decay, config.optim.lr) == ("l2-sp", 0.5, 0.02)
+    assert tuned_as(spec, half) == settings_of(spec)[1]
+    assert {cell.setting.method for cell in trial_cells(spec, Path("out"))} == {"vanilla", "l2-sp"}
+    free = check_spec(
+        SMALL
+        | {"methods": ["vanilla", "half"], "search": {"l2-sp": SMALL["search"]["l2-sp"]}}
+        | {"variants": {"half": {"method": "l2-sp"}}}
+    )
+    assert set(free.space("half")) == {"l2_sp.backbone_decay"}
+
+
+def test_a_shared_search_is_one_for_each_method_and_data() -> None:
+    several = SMALL | {"sample_rates": [100, 30], "backbones": ["test_resnet", "test_vit"], "share_search": True}
+    spec = check_spec(several)
+    trials = trial_cells(spec, Path("out"))
+    assert len(trials) == 2 * 4
+    assert {(cell.setting.backbone, cell.setting.sample_rate) for cell in trials} == {("test_resnet", 100)}
+    assert len(trial_cells(check_spec(several | {"share_search": False}), Path("out"))) == 8 * 4
+
+
+def test_data_may_have_methods_backbones_and_rates_of_its_own() -> None:
+    own = {"name": "few", "source": "planted", "methods": ["vanilla"], "backbones": ["test_vit"], "sample_rates": [15]}
+    spec = check_spec(SMALL | {"data": [*SMALL["data"], own]})
+    assert [setting.place for setting in settings_of(spec)][2:] == ["few/test_vit/15/vanilla"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -57,6 +89,13 @@ def test_every_setting_is_a_method_on_a_data_a_backbone_and_a_rate() -> None:
         ({"search": {"all": {"lr": {"low": -1.0, "high": 0.1}}}}, "lr"),
         ({"search": {"all": {"bss.weight": {"low": 0.1, "high": 1}}}}, "would do nothing"),
         ({"data": [{"name": "birds", "source": "planted", "set": {"rho": 3}}]}, "rho"),
+        ({"data": [{"name": "birds", "source": "planted", "methods": ["bss"]}]}, "none of its methods"),
+        ({"data": [{"name": "birds", "source": "planted", "methods": ["l2-sp"]}]}, "leaves out 'vanilla'"),
+        ({"variants": {"bss": {"method": "bss"}}}, "method's name"),
+        (
+            {"methods": ["vanilla", "l2-sp", "half"], "variants": {"half": {"method": "bss", "tuned_as": "lwf"}}},
+            "'lwf'",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_name(change: dict, words: str) -> None:
