@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Everything is set up by the first command that needs it.
-.PHONY: help install app demo demo-assets quick test test-all lint types bench clean
+.PHONY: help install app demo demo-assets quick test test-all lint types docs bench clean
 
 help:            ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -41,6 +41,9 @@ lint: install    ## style
 
 types: install   ## type checker
 	$(BIN)/mypy
+
+docs: install    ## the API documentation, from the docstrings, into build/docs
+	$(BIN)/pdoc -d google -o build/docs concept_tuning
 
 bench: install   ## cost of a training step over vanilla
 	$(BIN)/python benchmarks/step_cost.py

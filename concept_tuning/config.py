@@ -237,7 +237,7 @@ class ConceptTuningConfig:
     ] = "sum"
     latent_dim: Annotated[
         int | None,
-        Field(ge=1, description="Width of the latent bottleneck; none: 256, or the features' width if less."),
+        Field(ge=1, le=65536, description="Width of the latent bottleneck; none: 256, or the features' width if less."),
     ] = None
     beta: Annotated[float, Field(ge=0, description="Weight of the bottleneck's KL divergence.")] = 5e-3
     kl_deviation: Annotated[
@@ -264,6 +264,13 @@ class ConceptTuningConfig:
         float,
         Field(ge=0, le=1, description="Share of its old parameters the key encoder keeps at each step."),
     ] = 0.999
+    key_precision: Annotated[
+        Literal["same", "bf16"],
+        Field(
+            description="Precision of the key encoder, which has no gradient: the run's, or bfloat16, which is faster "
+            "where the processor has it."
+        ),
+    ] = "same"
     concepts: Annotated[int, Field(ge=1, le=64, description="Concepts (groups of channels) of an image.")] = 9
     concept_channels: Annotated[int, Field(ge=1, description="Channels of a concept.")] = 30
     concept_step: Annotated[

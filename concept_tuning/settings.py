@@ -141,7 +141,7 @@ _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
         "concept_tuning.concept_weight is 0",
     ),
     (
-        r"concept_tuning\.(queue_size|temperature|encoder_momentum)",
+        r"concept_tuning\.(queue_size|temperature|encoder_momentum|key_precision)",
         lambda c: c.concept_tuning.image_weight == 0 and c.concept_tuning.concept_weight == 0,
         "both contrasts have weight 0",
     ),

@@ -7,6 +7,7 @@ ICCV 2023 (arXiv 2311.06868).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -213,7 +214,8 @@ class ConceptTuning(Method):
         with torch.no_grad():
             query_concepts = self._find(finder, finder_weight, labels)
             key_concepts = self._find(key_view, self.key_encoder.classifier.weight, labels)
-            key_sets = self._embed(key_view, key_concepts, self.key_encoder)
+            with self._key_precision(labels.device):
+                key_sets = self._embed(key_view, key_concepts, self.key_encoder).float()
         query_sets = self._embed(query_view, query_concepts, self._query_encoder())
         loss = concept_contrast(
             query_sets,
@@ -242,7 +244,7 @@ class ConceptTuning(Method):
         if self.parts.patches == "encoder":
             features = patch_features(view.images, concepts.boxes, encoder.backbone, size=self.patch_size)
         else:
-            features = pool_boxes(view.feature_map, concepts.boxes, image_size=view.images.shape[-1])
+            features = pool_boxes(view.feature_map.float(), concepts.boxes, image_size=view.images.shape[-1])
         return concept_embeddings(features, encoder.classifier)
 
     def _query_encoder(self) -> Encoder:
@@ -253,7 +255,15 @@ class ConceptTuning(Method):
 
     @torch.no_grad()
     def _key_view(self, images: Tensor) -> _View:
-        return _View(images, *self.key_encoder(images))
+        with self._key_precision(images.device):
+            feature_map, logits = self.key_encoder(images)
+        return _View(images, feature_map, logits)
+
+    def _key_precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return what the key encoder's passes run in; the losses take its outputs as float32 either way."""
+        if self.parts.key_precision == "same":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
 
 
 def concepts_of(

@@ -476,3 +476,26 @@ def test_the_backbone_has_its_own_rate_and_keys_have_none() -> None:
     )
     assert {id(parameter) for parameter in groups["backbone"]["params"]} == backbone
     assert {id(parameter) for parameter in groups["heads"]["params"]} == heads
+
+
+# Precision of the keys
+
+
+@pytest.mark.parametrize(("views", "patches"), [(4, "encoder"), (2, "feature-map")])
+def test_keys_in_bfloat16_are_near_those_in_float32_and_leave_the_query_as_it_is(views: int, patches: str) -> None:
+    exact, rough = (build(views=views, patches=patches, key_precision=name) for name in ("same", "bf16"))
+    seen = []
+    rough.key_encoder.backbone.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    wanted, found = losses(exact), losses(rough)
+    assert set(seen) == {torch.bfloat16}
+    for name in ("cross_entropy", "front_door_cross_entropy", "bottleneck_kl"):
+        assert found[name] == wanted[name]
+    assert found["image_contrast"] != wanted["image_contrast"]
+    assert found["image_contrast"] == pytest.approx(wanted["image_contrast"], rel=0.1)
+    assert 0 < found["concept_contrast"] < 20  # which channels are a concept's is a matter of ranks, which flip
+    terms, keep = rough(*batch(rough), context())
+    rough.total(terms).backward()
+    assert {value.dtype for value in keep.values()} == {torch.float32, torch.int64}
+    assert all(value.grad is None or value.grad.dtype == torch.float32 for value in rough.parameters())
+    rough.after_step(keep)
+    assert {value.dtype for value in rough.key_encoder.parameters()} == {torch.float32}
