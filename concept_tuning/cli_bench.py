@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from concept_tuning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from concept_tuning.bench.cells import Cell
+    from concept_tuning.bench.spec import BenchSpec
 
 _DEFAULT_OUT = Path("runs") / "bench"
 
@@ -22,17 +26,28 @@ def add_bench_commands(commands: Any) -> None:
     bench.add_argument("--out", type=Path, help=f"its folder; default: {_DEFAULT_OUT}/NAME")
     bench.add_argument("--only", nargs="+", metavar="DATA", help="learn only these of its data now; default: all")
     bench.add_argument("--workers", type=int, default=1, help="runs at once; default: 1")
-    bench.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
+    bench.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="run on a Ray cluster instead: auto or HOST:PORT; all its machines must see --out and the data",
+    )
+    instead = bench.add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
+    instead.add_argument(
+        "--tables-only",
+        action="store_true",
+        help="run nothing, and write tables and figures of what is finished so far, also while the bench runs",
+    )
     bench.set_defaults(command=_benchmark)
 
 
 def _benchmark(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise ConfigError("--workers must be 1 or more.")
-    from concept_tuning.bench.cells import Cell, trial_cells
-    from concept_tuning.bench.runner import run_bench
+    from concept_tuning.bench.cells import trial_cells
+    from concept_tuning.bench.runner import check_folder
     from concept_tuning.bench.spec import load_spec, settings_of
-    from concept_tuning.bench.workers import in_processes
+    from concept_tuning.cli import INTERRUPTED
 
     spec = load_spec(options.spec)
     unknown = set(options.only or ()) - {data.name for data in spec.data}
@@ -43,15 +58,41 @@ def _benchmark(options: argparse.Namespace) -> int:
     print(f"{spec.name}: {settings} settings, {trials} trials, {settings * len(spec.seeds)} final runs, in {out}")
     if options.dry_run:
         return 0
-    began = time.monotonic()
+    try:
+        if options.tables_only:
+            check_folder(spec, out)
+        else:
+            _run(options, spec, out)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED
+    _write(spec, out)
+    return 0
 
-    def tell(cell: Cell, cells: Sequence[Cell]) -> None:
-        minutes, done = (time.monotonic() - began) / 60, sum(one.state != "open" for one in cells)
-        text = f"{cell.setting.place} {cell.kind} {cell.number}: {cell.failure or cell.state}"
-        print(f"{minutes:7.1f} min  {done}/{len(cells)}  {text}", file=sys.stderr, flush=True)
 
-    run_bench(spec, out, only=options.only, workers=lambda cells: in_processes(cells, options.workers), report=tell)
-    from concept_tuning.bench.tables import write_tables
+def _run(options: argparse.Namespace, spec: BenchSpec, out: Path) -> None:
+    from concept_tuning.bench.live import LiveReport, Progress
+    from concept_tuning.bench.runner import run_bench
+    from concept_tuning.bench.workers import in_processes
+
+    if options.ray_address:
+        from concept_tuning.bench.ray_jobs import ray_workers
+
+        workers = ray_workers(options.ray_address, out)
+    else:
+
+        def workers(cells: Sequence[Cell]) -> Iterator[Cell]:
+            return in_processes(cells, options.workers)
+
+    progress = Progress(spec, out, workers=None if options.ray_address else options.workers, only=options.only)
+    with LiveReport(progress) as live:
+        run_bench(spec, out, only=options.only, workers=workers, report=live.report)
+
+
+def _write(spec: BenchSpec, out: Path) -> None:
+    from concept_tuning.bench.figures import write_figures
+    from concept_tuning.bench.tables import FILES, write_tables
 
     print(write_tables(spec, out), end="")
-    return 0
+    written = [*(out / name for name in FILES), *write_figures(spec, out)]
+    print("Written:", *(f"  {path}" for path in written), sep="\n")

@@ -34,12 +34,7 @@ class Cell:
     @property
     def state(self) -> str:
         """``finished``, ``failed`` (by itself, so that trying again is no use) or ``open``."""
-        if _failure_file(self.path).is_file():
-            return "failed"
-        try:
-            return "finished" if RunFolder.open(self.path).status().get("state") == "finished" else "open"
-        except StudioError:
-            return "open"
+        return state_of(self.path)
 
     @property
     def failure(self) -> str:
@@ -51,6 +46,16 @@ class Cell:
     def splits(self) -> tuple[str, ...]:
         """Splits that it predicts when it is trained; a trial none, so that the search never reads the test."""
         return () if self.kind == "trial" else ("val", "test")
+
+
+def state_of(path: Path) -> str:
+    """Return the state of the cell of a run folder, there or not; see :attr:`Cell.state`."""
+    if _failure_file(path).is_file():
+        return "failed"
+    try:
+        return "finished" if RunFolder.open(path).status().get("state") == "finished" else "open"
+    except StudioError:
+        return "open"
 
 
 def note_failure(path: Path, reason: str) -> None:
@@ -88,7 +93,7 @@ def final_cells(spec: BenchSpec, out: Path) -> list[Cell]:
                 kind="final",
                 number=seed,
                 config=config_of(spec, setting, seed=seed, drawn=drawn),
-                path=out / "final" / setting.place / f"seed-{seed}",
+                path=final_path(out, setting, seed),
             )
             for seed in spec.seeds
         ]
@@ -113,6 +118,11 @@ def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | Non
             found[number] = (float(reached["accuracy"]), float(reached["loss"]))
     best = best_trial(found)
     return None if best is None else trials[best]
+
+
+def final_path(out: Path, setting: Setting, seed: int) -> Path:
+    """Return the run folder of a final run, which is known before the search has chosen."""
+    return out / "final" / setting.place / f"seed-{seed}"
 
 
 def _trial_path(out: Path, setting: Setting, number: int) -> Path:

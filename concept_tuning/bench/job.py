@@ -12,9 +12,8 @@ from pathlib import Path
 
 from concept_tuning.bench.cells import Cell, note_failure
 from concept_tuning.config import RunConfig
-from concept_tuning.engine.records import working_process
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.errors import StudioError
+from concept_tuning.errors import RunError, StudioError
 
 _WAIT_SECONDS = 1.0
 
@@ -54,13 +53,14 @@ def do_job(job: Job) -> None:
     import torch
 
     from concept_tuning.engine.session import resume_run, start_run
+    from concept_tuning.engine.trainer import Stopped
     from concept_tuning.progress import ConsoleWatcher
 
     torch.set_num_threads(job.threads)
     path, watcher = Path(job.path), ConsoleWatcher(quiet=True)
     try:
         if (path / "config.json").is_file():
-            while working_process(RunFolder.open(path).status()) is not None:  # left over from a bench that was killed
+            while _in_use(RunFolder.open(path)):  # left over from a bench that was killed, maybe on another machine
                 time.sleep(_WAIT_SECONDS)
             folder = resume_run(path, watcher, splits=job.splits)
         else:
@@ -69,9 +69,20 @@ def do_job(job: Job) -> None:
     except StudioError as error:
         note_failure(path, str(error))
         return
+    except Stopped:  # by the bench, which was stopped itself; the run can be resumed
+        return
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     if not job.splits:
         folder.best_weights.unlink(missing_ok=True)
+
+
+def _in_use(folder: RunFolder) -> bool:
+    """Whether a process works on a run; its lock tells it of other machines too, whose process ids say nothing here."""
+    try:
+        with folder.locked():
+            return False
+    except RunError:
+        return True
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter
 from concept_tuning.bench.cells import Cell, final_cells, note_failure, trial_cells
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.workers import in_processes
-from concept_tuning.engine.runs import write_atomically
+from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.errors import RunError
 
 #: How often a cell is begun whose process died, before it counts as failed.
@@ -37,7 +38,7 @@ def run_bench(
 
     Args:
         spec: The bench.
-        out: Its folder; one that holds another bench is refused.
+        out: Its folder; one that holds another bench is refused (:func:`check_folder`).
         only: Names of the data that are learnt this time; None: all.
         workers: Where cells are run; None: one at a time on this machine.
         report: Given each cell that has ended, and all cells of this part.
@@ -63,12 +64,46 @@ def run_bench(
         lock.release()
 
 
-def _keep_spec(spec: BenchSpec, out: Path) -> None:
-    text = TypeAdapter(BenchSpec).dump_json(spec, indent=1).decode() + "\n"
+def check_folder(spec: BenchSpec, out: Path) -> None:
+    """Refuse a folder that does not hold this bench, begun or finished.
+
+    A bench may have grown since: more data, methods, trials or seeds change nothing of what has been run.
+
+    Raises:
+        RunError: if the folder holds no bench, or a run with other settings than the bench now gives it.
+    """
     file = out / _SPEC
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
+    if not file.is_file():
+        raise RunError(f"{out} holds no bench yet; run it first, or name its folder.")
+    kept = file.read_text(encoding="utf-8")
+    if kept == _text(spec):
+        return
+    if json.loads(kept).get("name") != spec.name:
         raise RunError(f"{out} holds another bench than {spec.name!r}; name another folder.")
-    write_atomically(file, text)
+    _check_cells(spec, out)
+
+
+def _check_cells(spec: BenchSpec, out: Path) -> None:
+    from concept_tuning.engine.session import with_absolute_paths
+
+    for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
+        if (cell.path / "config.json").is_file() and RunFolder.open(cell.path).config() != with_absolute_paths(
+            cell.config
+        ):
+            raise RunError(
+                f"{cell.path} was run with other settings than {spec.name!r} has for it now. Name another folder for "
+                "the bench, or remove that one to run it anew."
+            )
+
+
+def _keep_spec(spec: BenchSpec, out: Path) -> None:
+    if (out / _SPEC).is_file():
+        check_folder(spec, out)
+    write_atomically(out / _SPEC, _text(spec))
+
+
+def _text(spec: BenchSpec) -> str:
+    return TypeAdapter(BenchSpec).dump_json(spec, indent=1).decode() + "\n"
 
 
 def _run_all(cells: Sequence[Cell], workers: Workers, report: Callable[[Cell, Sequence[Cell]], None]) -> None:

@@ -1,118 +1,167 @@
-"""What a bench found: a row for each final run, and for each setting the mean, the spread and the verdict."""
+"""What a bench found: a row for each run, and for each setting the mean, the spread and the verdict."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import operator
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
-from concept_tuning.bench.spec import BenchSpec, Setting, settings_of, tuned_as
-from concept_tuning.diagnostics.results import Unavailable
-from concept_tuning.diagnostics.verdict import compare_methods
-from concept_tuning.engine.evaluation import PREDICTION, Predictions
+from concept_tuning.bench.markdown import markdown
+from concept_tuning.bench.published import published
+from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of, tuned_as
+from concept_tuning.bench.verdicts import Against, against
+from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
+from concept_tuning.report.predictions_csv import safe_cell
+from concept_tuning.settings import resolve_key
 
-COLUMNS = ("data", "backbone", "sample_rate", "method", "seed", "state", "n", "accuracy", "worst_group", "validation")
+#: The files that :func:`write_tables` writes.
+FILES = ("cells.csv", "trials.csv", "summary.json", "summary.md")
+_PLACE = ("data", "backbone", "sample_rate", "method")
+COLUMNS = (*_PLACE, "seed", "state", "n", "accuracy", "worst_group", "validation", "images_per_second")
+TRIAL_COLUMNS = (*_PLACE, "trial", "state", "chosen", "accuracy", "loss", "step")
 
 
 def cell_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
-    """Return a row for each final run, finished or not; shares are 0..1."""
+    """Return a row for each final run, finished or not; shares are 0..1.
+
+    ``images_per_second`` is the speed of training as the run last measured it, on whatever machine it ran.
+    """
     rows = []
     for cell in final_cells(spec, out):
         found = _results(cell)
         test, val = found.get("test", {}), found.get("val", {})
         rows.append(
             {
-                "data": cell.setting.data,
-                "backbone": cell.setting.backbone,
-                "sample_rate": cell.setting.sample_rate,
-                "method": cell.setting.method,
+                **dataclasses.asdict(cell.setting),
                 "seed": cell.number,
                 "state": cell.failure or cell.state,
                 "n": test.get("n"),
                 "accuracy": test.get("accuracy"),
                 "worst_group": test.get("worst_group_accuracy"),
                 "validation": val.get("accuracy"),
+                "images_per_second": _file(cell, "status.json", "state").get("images_per_second"),
+            }
+        )
+    return rows
+
+
+def trial_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
+    """Return a row for each trial of the search, finished or not.
+
+    Each has the values that were searched, by the full name of the setting (the first trial's are the defaults), and
+    validation accuracy (0..1) and loss (nats) at its best epoch, by which the search chose. ``chosen`` is false for
+    all until the search has ended.
+    """
+    cells = trial_cells(spec, out)
+    best = {setting: _best(spec, out, setting, cells) for setting in {cell.setting for cell in cells}}
+    rows = []
+    for cell in cells:
+        reached = _file(cell, "results.json", "best").get("best", {})
+        names = [resolve_key(key, cell.config.method) for key in spec.space(cell.setting.method)]
+        drawn = best[cell.setting]
+        rows.append(
+            {
+                **dataclasses.asdict(cell.setting),
+                "trial": cell.number,
+                "state": cell.failure or cell.state,
+                "chosen": drawn is not None and _config(spec, cell.setting, drawn) == cell.config,
+                **{name: reached.get(name) for name in ("accuracy", "loss", "step")},
+                **{name: operator.attrgetter(name)(cell.config) for name in names},
             }
         )
     return rows
 
 
 def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
-    """Return for each setting what was chosen, mean and deviation over seeds, and the verdict on the first method."""
-    cells = final_cells(spec, out)
-    found = []
-    for setting in settings_of(spec):
-        own = [cell for cell in cells if cell.setting == setting and cell.state == "finished"]
-        base = Setting(
-            data=setting.data, backbone=setting.backbone, sample_rate=setting.sample_rate, method=spec.methods[0]
-        )
-        other = [cell for cell in cells if cell.setting == base and cell.state == "finished"]
-        tests = [_results(cell)["test"] for cell in own]
-        trials = [cell for cell in trial_cells(spec, out) if cell.setting == tuned_as(spec, setting)]
-        found.append(
-            {
-                "data": setting.data,
-                "backbone": setting.backbone,
-                "sample_rate": setting.sample_rate,
-                "method": setting.method,
-                "seeds": len(own),
-                "trials": max(1, len(trials)),
-                "failed_trials": sum(cell.state == "failed" for cell in trials),
-                "chosen": chosen(spec, out, setting),
-                "accuracy": _spread([test["accuracy"] for test in tests]),
-                "worst_group": _spread([test.get("worst_group_accuracy") for test in tests]),
-                "verdict": "" if setting == base else _verdict(own, other, (setting.method, base.method)),
-            }
-        )
-    return found
+    """Return for each setting what was chosen, mean and deviation over seeds, and the verdict on the first method.
+
+    ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and seed, each with
+    its interval; ``published`` is what others measured in that very setting. All are None where there is none.
+    """
+    cells, trials = final_cells(spec, out), trial_cells(spec, out)
+    finished: dict[Setting, list[Cell]] = {setting: [] for setting in settings_of(spec)}
+    for cell in cells:
+        if cell.state == "finished":
+            finished[cell.setting].append(cell)
+    return [
+        _summary_row(spec, out, setting, finished, [cell for cell in trials if cell.setting == tuned_as(spec, setting)])
+        for setting in settings_of(spec)
+    ]
 
 
 def write_tables(spec: BenchSpec, out: Path) -> str:
-    """Write ``cells.csv``, ``summary.json`` and ``summary.md`` into a bench's folder; returns the last's text."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(cell_rows(spec, out))
-    write_atomically(out / "cells.csv", text.getvalue())
+    """Write the tables, :data:`FILES`, into a bench's folder; returns the text of the last."""
+    trials = trial_rows(spec, out)
+    searched = dict.fromkeys(key for row in trials for key in row if key not in TRIAL_COLUMNS)
+    write_atomically(out / "cells.csv", _csv(cell_rows(spec, out), COLUMNS))
+    write_atomically(out / "trials.csv", _csv(trials, (*TRIAL_COLUMNS, *searched)))
     rows = summary(spec, out)
     write_atomically(out / "summary.json", json.dumps(rows, indent=1) + "\n")
-    markdown = _markdown(spec, rows)
-    write_atomically(out / "summary.md", markdown)
-    return markdown
+    text = markdown(spec, rows)
+    write_atomically(out / "summary.md", text)
+    return text
 
 
-def _markdown(spec: BenchSpec, rows: list[dict[str, Any]]) -> str:
-    lines = [
-        f"# {spec.name}",
-        "",
-        "Test accuracy and that of the worst group in percent, mean (standard deviation over seeds). Each method had "
-        "the same number of trials, chosen on validation.",
-        "",
-        "| data | backbone | rate | method | trials | seeds | accuracy | worst group |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+def _summary_row(
+    spec: BenchSpec, out: Path, setting: Setting, finished: Mapping[Setting, list[Cell]], trials: list[Cell]
+) -> dict[str, Any]:
+    own, base = finished[setting], dataclasses.replace(setting, method=spec.methods[0])
+    tests = [_results(cell)["test"] for cell in own]
+    known = published(setting, _config(spec, setting, {}))
+    first = setting == base
+    found = Against(sentence="") if first else against(own, finished[base], (setting.method, base.method))
+    states = [cell.state for cell in trials]
+    return {
+        **dataclasses.asdict(setting),
+        "seeds": len(own),
+        "trials": max(1, len(trials)),
+        "failed_trials": states.count("failed"),
+        "open_trials": states.count("open"),
+        "chosen": _best(spec, out, setting, trials),
+        "accuracy": _spread([test["accuracy"] for test in tests]),
+        "worst_group": _spread([test.get("worst_group_accuracy") for test in tests]),
+        "difference": _plain(found.difference),
+        "worst_group_difference": _plain(found.worst_group_difference),
+        "verdict": found.sentence,
+        "worst_group_verdict": found.worst_group,
+        "worst_group_caveat": found.caveat,
+        "published": _plain(known),
+    }
+
+
+def _best(spec: BenchSpec, out: Path, setting: Setting, trials: Iterable[Cell]) -> dict[str, Any] | None:
+    """Return what the search chose for a setting; None while it has not ended, or if all its trials failed."""
+    searched = tuned_as(spec, setting)
+    if any(cell.state == "open" for cell in trials if cell.setting == searched):
+        return None
+    return chosen(spec, out, setting)
+
+
+def _config(spec: BenchSpec, setting: Setting, drawn: Mapping[str, Any]) -> RunConfig:
+    return config_of(spec, setting, seed=spec.search_seed, drawn=drawn)
+
+
+def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
     for row in rows:
-        trials = f"{row['trials']}" + (f", {row['failed_trials']} failed" if row["failed_trials"] else "")
-        lines.append(
-            f"| {row['data']} | {row['backbone']} | {row['sample_rate']:g} | `{row['method']}` | {trials} | "
-            f"{row['seeds']} | {_percent(row['accuracy'])} | {_percent(row['worst_group'])} |"
-        )
-    lines += ["", *(f"- {row['data']}, {row['backbone']}: {row['verdict']}" for row in rows if row["verdict"])]
-    return "\n".join(lines) + "\n"
+        # A carriage return would not be quoted here, and begin a row of its own.
+        texts = {name: safe_cell(value.replace("\r", " ")) for name, value in row.items() if isinstance(value, str)}
+        table.writerow({**row, **texts})
+    return text.getvalue()
 
 
-def _percent(spread: dict[str, float] | None) -> str:
-    if spread is None:
-        return "–"
-    deviation = "" if spread["deviation"] is None else f" ({100 * spread['deviation']:.1f})"
-    return f"{100 * spread['mean']:.1f}{deviation}"
+def _plain(value: Any) -> dict[str, Any] | None:
+    return None if value is None else dataclasses.asdict(value)
 
 
 def _spread(values: list[float | None]) -> dict[str, Any] | None:
@@ -126,26 +175,11 @@ def _spread(values: list[float | None]) -> dict[str, Any] | None:
     }
 
 
-def _verdict(own: list[Cell], other: list[Cell], names: tuple[str, str]) -> str:
-    """Return the sentence on two methods from their runs on the same pictures, paired by seed."""
-    seeds = sorted({cell.number for cell in own} & {cell.number for cell in other})
-    if not seeds:
-        return "not finished for both methods"
-    sides = [
-        np.stack([_right(cell) for seed in seeds for cell in part if cell.number == seed]) for part in (own, other)
-    ]
-    found = compare_methods(sides[0], sides[1], names=names, paired=True)
-    return found.reason if isinstance(found, Unavailable) else found.accuracy.sentence
-
-
-def _right(cell: Cell) -> np.ndarray:
-    found = Predictions.load(RunFolder.open(cell.path).predictions_file("test"))
-    right: np.ndarray = found.probabilities[PREDICTION].argmax(1) == found.labels
-    return right
-
-
 def _results(cell: Cell) -> dict[str, Any]:
-    if cell.state != "finished":
-        return {}
-    splits: dict[str, Any] = RunFolder.open(cell.path).read_json("results.json", "splits")["splits"]
+    splits: dict[str, Any] = _file(cell, "results.json", "splits").get("splits", {})
     return splits
+
+
+def _file(cell: Cell, name: str, key: str) -> dict[str, Any]:
+    """Return one of the files of a finished cell; empty if it is not finished."""
+    return RunFolder.open(cell.path).read_json(name, key) if cell.state == "finished" else {}

@@ -31,11 +31,13 @@ def in_processes(cells: Sequence[Cell], workers: int) -> Iterator[Cell]:
         with guard:
             if closed.is_set():
                 return
-            process = subprocess.Popen(
+            # No shell and no argument from outside; the job goes through standard input.
+            process = subprocess.Popen(  # nosec B603
                 [sys.executable, "-m", "concept_tuning.bench.job"],
                 stdin=subprocess.PIPE,
                 text=True,
                 env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                start_new_session=True,  # Ctrl-C is the bench's, which then lets them write a checkpoint
             )
             running.add(process)
         with contextlib.suppress(BrokenPipeError):  # it died before it had read its job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from tiny_bench import TINY_BENCH as SPEC
 
 from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
 from concept_tuning.bench.runner import run_bench
@@ -21,29 +23,6 @@ from concept_tuning.bench.tables import summary, write_tables
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.cli import main
 from concept_tuning.errors import RunError
-
-SPEC = {
-    "name": "tiny",
-    "data": [{"name": "birds", "source": "planted"}],
-    "methods": ["vanilla", "linear-probe"],
-    "backbones": ["test_resnet"],
-    "seeds": [1, 2],
-    "trials": 2,
-    "search": {"all": {"lr": {"low": 0.01, "high": 0.1, "log": True}}},
-    "set": {
-        "weights": "random",
-        "image_size": 64,
-        "batch_size": 8,
-        "epochs": 2,
-        "images": 32,
-        "validation_images": 16,
-        "test_images": 16,
-        "draw_size": 64,
-        "device": "cpu",
-        "threads": 1,
-        "checkpoint_seconds": 0,
-    },
-}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -59,6 +38,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _trials(spec: BenchSpec, out: Path, setting: Setting) -> list[Cell]:
     return [cell for cell in trial_cells(spec, out) if cell.setting == setting]
+
+
+def _without_speed(out: Path) -> list[dict[str, str]]:
+    """Return the rows of a bench but for their speed, which is another each time."""
+    rows = list(csv.DictReader((out / "cells.csv").read_text().splitlines()))
+    assert all(float(row.pop("images_per_second")) > 0 for row in rows)
+    return rows
 
 
 def test_it_tunes_every_method_alike_and_runs_every_seed(whole: Path) -> None:
@@ -106,7 +92,21 @@ def test_run_again_it_does_nothing_and_another_bench_is_refused(whole: Path) -> 
     assert said == []
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")} == before
     with pytest.raises(RunError, match="another bench"):
-        run_bench(check_spec(SPEC | {"seeds": [5]}), whole)
+        run_bench(check_spec(SPEC | {"name": "other"}), whole)
+    with pytest.raises(RunError, match=r"trial-0 was run with other settings"):
+        run_bench(check_spec(SPEC | {"set": SPEC["set"] | {"epochs": 3}}), whole)
+
+
+def test_a_bench_may_grow_and_only_what_is_new_is_run(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    spec = check_spec(SPEC | {"seeds": [1, 2, 3], "methods": ["vanilla", "linear-probe"]})
+    ended: list[Cell] = []
+    run_bench(spec, out, report=lambda cell, _: ended.append(cell))
+    assert [(cell.setting.method, cell.kind, cell.number) for cell in ended] == [
+        ("vanilla", "final", 3),
+        ("linear-probe", "final", 3),
+    ]
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(whole: Path, tmp_path: Path) -> None:
@@ -123,7 +123,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(whole: Path, tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "`linear-probe`" in done.stdout
-    assert (out / "cells.csv").read_text() == (whole / "cells.csv").read_text()
+    assert _without_speed(out) == _without_speed(whole)
+    assert (out / "trials.csv").read_text() == (whole / "trials.csv").read_text()
 
 
 def test_only_some_of_its_data_may_be_learnt_at_a_time(tmp_path: Path) -> None:

@@ -1,0 +1,277 @@
+"""How far a bench is while it runs: what is done, what was reached, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from concept_tuning.bench.cells import Cell, final_path, state_of, trial_cells
+from concept_tuning.bench.spec import BenchSpec, Setting, settings_of, tuned_as
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.errors import StudioError
+
+_NONE = "–"
+#: Lines of the screen that are not rows of the table: its title, head and frame, the times below and the prompt.
+_FRAME = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """How far one setting is.
+
+    Attributes:
+        setting: Which.
+        trials: Done and in all; none in all for a setting that is tuned as another.
+        finals: Done and in all.
+        failed: How many of both failed.
+        validation: Best validation accuracy of a trial so far, 0..1; None before one is finished.
+        test: Mean test accuracy of the finished final runs, 0..1; None before one is finished.
+    """
+
+    setting: Setting
+    trials: tuple[int, int]
+    finals: tuple[int, int]
+    failed: int
+    validation: float | None
+    test: float | None
+
+    @property
+    def open(self) -> bool:
+        """Whether anything of it is still to come."""
+        return self.trials[0] < self.trials[1] or self.finals[0] < self.finals[1]
+
+
+@dataclass(frozen=True)
+class _End:
+    """A cell that has ended: its state, and what it reached on validation or, a final run, on the test."""
+
+    state: str
+    reached: float | None
+
+
+class Progress:
+    """Follows a bench by its run folders; what has ended is read once.
+
+    The time left is the mean duration of the cells of a method that ended since it was made, or of all where the
+    method has none yet, times those that are to come, over the runs at once. A cell that was begun before, and so
+    only partly run since, or that failed, tells no duration.
+    """
+
+    def __init__(
+        self,
+        spec: BenchSpec,
+        out: Path,
+        *,
+        workers: int | None = 1,
+        only: Sequence[str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Read how far a bench is.
+
+        Args:
+            spec: The bench.
+            out: Its folder.
+            workers: Runs at once; None: as many as have run at once so far.
+            only: Names of the data that are learnt this time; None: all.
+            clock: Seconds since 1970, as file times are.
+        """
+        self._workers, self._clock = workers, clock
+        self._began = clock()
+        settings = [one for one in settings_of(spec) if only is None or one.data in only]
+        self._trials: dict[Setting, list[Path]] = {}
+        for cell in trial_cells(spec, out):
+            self._trials.setdefault(cell.setting, []).append(cell.path)
+        self._finals = {one: [final_path(out, one, seed) for seed in spec.seeds] for one in settings}
+        self._tuned = {one: tuned_as(spec, one) for one in settings}
+        self._ended: dict[Path, _End] = {}
+        self._ends: list[float] = []
+        self._seconds: dict[str, list[float]] = {}
+        self._refresh()
+
+    @property
+    def seconds_used(self) -> float:
+        """Since it was made."""
+        return self._clock() - self._began
+
+    def ended(self, cell: Cell) -> None:
+        """Take note of a cell whose process has ended."""
+        self._refresh()
+        now, end = self._clock(), self._ended.get(cell.path)
+        seconds = self._duration(cell.path, now) if end is not None and end.state == "finished" else None
+        if seconds is not None:
+            self._seconds.setdefault(cell.setting.method, []).append(seconds)
+        self._ends.append(now)
+
+    def seconds_left(self) -> float | None:
+        """Return how long the rest will take; None before any cell has told its duration, unless nothing is left."""
+        left = list(self._to_come())
+        if not left:
+            return 0.0
+        if not self._seconds:
+            return None
+        overall = fmean(value for values in self._seconds.values() for value in values)
+        means = {method: fmean(values) for method, values in self._seconds.items()}
+        work = sum(means.get(method, overall) for method in left) / (self._workers or self._at_once())
+        return max(0.0, work - (self._clock() - self._ends[-1]))
+
+    def _at_once(self) -> float:
+        """Return how many runs there were at once, up to the last end."""
+        done = sum(value for values in self._seconds.values() for value in values)
+        return max(1.0, done / (self._ends[-1] - self._began))
+
+    def rows(self) -> list[Row]:
+        """Return how far each setting is."""
+        return [self._row(setting) for setting in self._finals]
+
+    def _row(self, setting: Setting) -> Row:
+        trials = self._trials.get(setting, []) if self._tuned[setting] == setting else []
+        finals = self._finals[setting]
+        tried, run = ([self._ended[path] for path in paths if path in self._ended] for paths in (trials, finals))
+        best = [end.reached for end in tried if end.reached is not None]
+        tests = [end.reached for end in run if end.reached is not None]
+        return Row(
+            setting=setting,
+            trials=(len(tried), len(trials)),
+            finals=(len(run), 0 if self._in_vain(setting) else len(finals)),
+            failed=sum(end.state == "failed" for end in (*tried, *run)),
+            validation=max(best, default=None),
+            test=fmean(tests) if tests else None,
+        )
+
+    def _to_come(self) -> Iterable[str]:
+        """Yield the method of each cell that has not ended."""
+        for setting in dict.fromkeys(self._tuned.values()):
+            yield from (setting.method for path in self._trials.get(setting, ()) if path not in self._ended)
+        for setting, paths in self._finals.items():
+            if not self._in_vain(setting):
+                yield from (setting.method for path in paths if path not in self._ended)
+
+    def _in_vain(self, setting: Setting) -> bool:
+        """Whether all trials of a setting failed, so that it has no final runs."""
+        ends = [self._ended.get(path) for path in self._trials.get(self._tuned[setting], ())]
+        return bool(ends) and all(end is not None and end.state == "failed" for end in ends)
+
+    def _refresh(self) -> None:
+        trials = ((path, False) for tuned in set(self._tuned.values()) for path in self._trials.get(tuned, ()))
+        finals = ((path, True) for paths in self._finals.values() for path in paths)
+        for path, is_final in (*trials, *finals):
+            if path not in self._ended and (state := state_of(path)) != "open":
+                self._ended[path] = _End(state, _reached(path, is_final) if state == "finished" else None)
+
+    def _duration(self, path: Path, now: float) -> float | None:
+        """Return the seconds since the cell's worker was free for it; None if the run was begun before."""
+        try:
+            born = (path / "config.json").stat().st_mtime
+        except OSError:
+            return None
+        if born < self._began:
+            return None
+        return now - max(moment for moment in (self._began, *self._ends) if moment <= born)
+
+
+class LiveReport:
+    """Shows a bench that runs: in a terminal a table that renews itself, elsewhere a line for each cell that ended."""
+
+    def __init__(self, progress: Progress, console: Console | None = None) -> None:
+        """Prepare the report.
+
+        Args:
+            progress: Of the bench.
+            console: Where it is written; None: standard error.
+        """
+        self._progress = progress
+        self._console = console or Console(stderr=True)
+        self._rows = progress.rows()
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=1)
+
+    def __enter__(self) -> Self:
+        """Begin to show the table."""
+        if self._console.is_terminal:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last table as it stands."""
+        self._live.stop()
+
+    def report(self, cell: Cell, cells: Sequence[Cell]) -> None:
+        """Take note of a cell that has ended.
+
+        Args:
+            cell: The cell.
+            cells: All of its part of the bench.
+        """
+        self._progress.ended(cell)
+        self._rows = self._progress.rows()
+        if not self._console.is_terminal:
+            done = sum(one.state != "open" for one in cells)
+            minutes, left = self._progress.seconds_used / 60, in_words(self._progress.seconds_left())
+            text = f"{cell.setting.place} {cell.kind} {cell.number}: {cell.failure or cell.state}"
+            print(f"{minutes:7.1f} min  {done}/{len(cells)}  {text}; time left: {left}", file=self._console.file)
+            self._console.file.flush()
+
+    def _render(self) -> Group:
+        shown, note = _window(self._rows, max(1, self._console.height - _FRAME))
+        used, left = in_words(self._progress.seconds_used), in_words(self._progress.seconds_left())
+        return Group(progress_table(shown), f"{note}Time used: {used}; time left: {left}")
+
+
+def progress_table(rows: Iterable[Row]) -> Table:
+    """Return the table of how far settings are, accuracies in percent."""
+    table = Table()
+    for name in ("data", "backbone", "rate", "method"):
+        table.add_column(name, no_wrap=True)
+    for name in ("trials", "validation", "finals", "test", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        one = row.setting
+        table.add_row(
+            *(escape(text) for text in (one.data, one.backbone, f"{one.sample_rate:g}", one.method)),
+            *(_of(row.trials), _percent(row.validation), _of(row.finals), _percent(row.test), str(row.failed or "")),
+        )
+    return table
+
+
+def in_words(seconds: float | None) -> str:
+    """Return a time in words, to the minute; ``unknown`` for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return "under a minute"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _window(rows: Sequence[Row], fit: int) -> tuple[Sequence[Row], str]:
+    """Return the rows that fit on the screen, around the first that is not done, and a word on the others."""
+    if len(rows) <= fit:
+        return rows, ""
+    first = next((place for place, row in enumerate(rows) if row.open), len(rows))
+    begin = max(0, min(first - fit // 3, len(rows) - fit))
+    return rows[begin : begin + fit], f"Settings {begin + 1} to {begin + fit} of {len(rows)}. "
+
+
+def _reached(path: Path, is_final: bool) -> float | None:
+    try:
+        found = RunFolder.open(path).read_json("results.json", "best", "splits")
+        part: Mapping[str, float] = found["splits"]["test"] if is_final else found["best"]
+        return float(part["accuracy"])
+    except (StudioError, KeyError, TypeError, ValueError):  # shown as a gap; the tables will say what is wrong
+        return None
+
+
+def _of(counts: tuple[int, int]) -> str:
+    return f"{counts[0]}/{counts[1]}" if counts[1] else _NONE
+
+
+def _percent(share: float | None) -> str:
+    return _NONE if share is None else f"{100 * share:.1f}"

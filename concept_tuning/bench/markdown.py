@@ -1,0 +1,93 @@
+"""The summary of a bench as markdown: a table, and the verdicts in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from concept_tuning.bench.spec import BenchSpec
+from concept_tuning.bench.verdicts import NOT_FINISHED
+from concept_tuning.diagnostics.words import signed
+
+_NONE = "–"
+
+
+def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
+    """Return the text of a bench's summary.
+
+    Args:
+        spec: The bench.
+        rows: Its rows, as :func:`~concept_tuning.bench.tables.summary` returns them.
+    """
+    sources = list(dict.fromkeys(row["published"]["source"] for row in rows if row["published"]))
+    parts = [
+        f"# {spec.name}",
+        f"Test accuracy and that of the worst group in percent, mean (standard deviation over seeds); the difference "
+        f"to `{spec.methods[0]}` in points, with its 95 % interval, paired by picture and seed. Each method had the "
+        "same number of trials, chosen on validation.",
+        "\n".join(_table(spec, rows, sources)),
+        "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
+        _comparisons(rows),
+        "\n".join(_verdicts(rows)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[str]) -> Iterable[str]:
+    heads = ["data", "backbone", "rate", "method", "trials", "seeds", "accuracy", "worst group"]
+    heads += [f"against `{spec.methods[0]}`", *(["published"] if sources else [])]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for row in rows:
+        cells = [row["data"], row["backbone"], f"{row['sample_rate']:g}", f"`{row['method']}`", _trials(row)]
+        cells += [str(row["seeds"]), _percent(row["accuracy"]), _percent(row["worst_group"]), _points(row)]
+        if sources:
+            known = row["published"]
+            cells.append(f"{100 * known['accuracy']:.1f} [^{sources.index(known['source']) + 1}]" if known else _NONE)
+        yield f"| {' | '.join(cells)} |"
+
+
+def _comparisons(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how many comparisons were made, of which some are chance."""
+    count = sum(row[name] is not None for row in rows for name in ("difference", "worst_group_difference"))
+    if not count:
+        return ""
+    return (
+        f"{count} comparisons are made here, accuracy and worst group counted apart, and no interval is corrected for "
+        f"their number: if no method differed from the first, {0.05 * count:.1f} of them would leave zero by chance, "
+        "and more with few seeds. A single one is a hint; what holds on several data is more."
+    )
+
+
+def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
+    for place, group in groupby(rows, lambda row: (row["data"], row["backbone"], row["sample_rate"])):
+        where, own = f"- {place[0]}, {place[1]}, {place[2]:g} %", list(group)
+        for row in own:
+            if row["verdict"] and row["verdict"] != NOT_FINISHED:
+                yield f"{where}: {' '.join(text for text in (row['verdict'], row['worst_group_verdict']) if text)}"
+        waiting = [f"`{row['method']}`" for row in own if row["verdict"] == NOT_FINISHED]
+        if waiting:
+            yield f"{where}: {NOT_FINISHED}: {', '.join(waiting)}"
+        for caveat in dict.fromkeys(row["worst_group_caveat"] for row in own if row["worst_group_caveat"]):
+            yield f"{where}, worst group: {caveat}"
+
+
+def _trials(row: dict[str, Any]) -> str:
+    parts = [f"{row[key]} {word}" for key, word in (("failed_trials", "failed"), ("open_trials", "open")) if row[key]]
+    return ", ".join([str(row["trials"]), *parts])
+
+
+def _points(row: dict[str, Any]) -> str:
+    found = row["difference"]
+    if found is None:
+        return _NONE
+    value, low, high = (signed(100 * found[name]) for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _percent(spread: dict[str, float] | None) -> str:
+    if spread is None:
+        return _NONE
+    deviation = "" if spread["deviation"] is None else f" ({100 * spread['deviation']:.1f})"
+    return f"{100 * spread['mean']:.1f}{deviation}"

@@ -1,0 +1,115 @@
+"""The command ``benchmark``: tables of a bench that another process runs, and Ctrl-C at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import made_runs
+import numpy as np
+import psutil
+import pytest
+import yaml
+from filelock import FileLock
+from tiny_bench import TINY_BENCH
+
+from concept_tuning.bench.cells import Cell
+from concept_tuning.bench.runner import run_bench
+from concept_tuning.bench.spec import check_spec, load_spec, settings_of
+from concept_tuning.cli import main
+
+COMMAND = [sys.executable, "-m", "concept_tuning", "benchmark"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return the file of a bench."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY_BENCH))
+    return path
+
+
+def nothing(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Run cells that end at once: they cannot be run."""
+    for cell in cells:
+        cell.path.parent.mkdir(parents=True, exist_ok=True)
+        cell.path.with_name(f"{cell.path.name}.failure.txt").write_text("Not tried.\n")
+        yield cell
+
+
+def test_tables_of_what_is_finished_while_another_process_works(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, spec = tmp_path / "out", load_spec(file)
+    run_bench(spec, out, workers=nothing)
+    for setting in settings_of(spec):
+        for trial in (0, 1):
+            (out / "search" / setting.place / f"trial-{trial}.failure.txt").unlink()
+        made_runs.write_trials(spec, out, setting, [0.5, 0.6])
+        made_runs.write_final(out, setting, 1, np.arange(40) % 3 > 0)
+    before = {path for path in out.rglob("*") if path.is_file()}
+    with FileLock(out / ".lock"):
+        assert main(["benchmark", str(file), "--out", str(out), "--tables-only"]) == 0
+    said = capsys.readouterr().out
+    written = {path for path in out.rglob("*") if path.is_file()} - before
+    assert {path.name for path in written} == {"cells.csv", "trials.csv", "summary.json", "summary.md", "figures.html"}
+    assert all(f"  {path}\n" in said for path in written)
+    assert "| birds | test_resnet | 100 | `linear-probe` | 2 | 1 | 65.0 |" in said
+
+
+def test_tables_of_no_bench_or_another_are_refused(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["benchmark", str(file), "--out", str(tmp_path / "out"), "--tables-only"]
+    assert main(command) == 2
+    assert "holds no bench yet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    run_bench(check_spec(TINY_BENCH | {"name": "other"}), tmp_path / "out", workers=nothing)
+    assert main(command) == 2
+    assert "holds another bench" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--dry-run"])
+
+
+def test_an_interrupt_is_a_sentence_and_no_table(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concept_tuning.bench.runner.run_bench", interrupted)
+    assert main(["benchmark", str(file), "--out", str(tmp_path / "out")]) == 130
+    said = capsys.readouterr()
+    assert said.err == "Stopped; the same command goes on from here.\n"
+    assert "Written" not in said.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("training", [False, True], ids=["loading", "training"])
+def test_ctrl_c_leaves_no_stack_trace_and_no_process(file: Path, tmp_path: Path, training: bool) -> None:
+    long = TINY_BENCH | {"set": TINY_BENCH["set"] | {"epochs": 5000}}
+    file.write_text(yaml.safe_dump(long))
+    out = tmp_path / "out"
+    bench = subprocess.Popen(
+        [*COMMAND, str(file), "--out", str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    process, metrics = psutil.Process(bench.pid), out / "search/birds/test_resnet/100/vanilla/trial-0/metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not (metrics.is_file() if training else process.children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    family = process.children(recursive=True)
+    assert family
+    os.killpg(bench.pid, signal.SIGINT)  # as a terminal does
+    _, said = bench.communicate(timeout=60)
+    assert bench.returncode == 130
+    assert said == "Stopped; the same command goes on from here.\n"
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert not list(out.rglob("*.failure.txt"))
+    assert (metrics.parent / "checkpoints").is_dir() is training

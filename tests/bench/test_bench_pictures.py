@@ -1,0 +1,62 @@
+"""The README's pictures of a bench: one of each figure, drawn without network, and sentences for bad input."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from made_runs import write_final
+from PIL import Image
+
+from concept_tuning.bench.spec import check_spec, settings_of
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from bench_pictures import main
+
+SPEC = {
+    "name": "made",
+    "methods": ["vanilla", "l2-sp", "delta"],
+    "seeds": [1, 2],
+    "backbones": ["test_resnet"],
+    "data": [
+        {"name": "weak", "source": "planted", "set": {"rho": 0.8}},
+        {"name": "strong", "source": "planted", "set": {"rho": 0.9}, "sample_rates": [30, 100]},
+    ],
+}
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    file = tmp_path / "made.yaml"
+    file.write_text(yaml.safe_dump(SPEC))
+    return file
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_every_figure_is_a_picture(spec_file: Path, tmp_path: Path) -> None:
+    bench, out, spec = tmp_path / "bench", tmp_path / "pictures", check_spec(SPEC)
+    draw = np.random.default_rng(0)
+    for setting in settings_of(spec):
+        for seed in spec.seeds:
+            write_final(bench, setting, seed, draw.random(40) < 0.7, groups=np.arange(40) // 2 % 2)
+    before = sorted(bench.rglob("*"))
+    assert main([str(spec_file), str(bench), "--out", str(out)]) == 0
+    names = {"accuracy", "worst-group", "ranks", "learning-curves", "shortcut-map"}
+    assert {file.stem for file in out.iterdir()} == names
+    for file in out.iterdir():
+        picture = Image.open(file).convert("L")
+        assert picture.width > 1000
+        assert (np.asarray(picture) < 200).mean() > 0.001  # of what is drawn, not an empty box
+    assert sorted(bench.rglob("*")) == before
+
+
+def test_a_bench_that_is_not_there_gets_a_sentence(spec_file: Path, tmp_path: Path, capsys) -> None:
+    assert main([str(spec_file), str(tmp_path / "missing")]) == 2
+    assert "is no folder of a bench" in capsys.readouterr().err
+    assert main([str(tmp_path / "missing.yaml"), str(tmp_path)]) == 2
+    assert "cannot be read" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""The tables of a bench from made run folders: differences, verdicts, trials, and what was published."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import made_runs
+import numpy as np
+import pytest
+
+from concept_tuning.bench.cells import final_path
+from concept_tuning.bench.published import ARCHITECTURE
+from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
+from concept_tuning.bench.tables import FILES, summary, trial_rows, write_tables
+
+SPEC = {
+    "name": "made",
+    "data": [{"name": "birds", "source": "planted"}],
+    "methods": ["vanilla", "lp-ft", "l2-sp"],
+    "backbones": ["test_resnet"],
+    "seeds": [1, 2, 3],
+    "trials": 3,
+    "search": {"all": {"lr": {"low": 0.01, "high": 0.1}}, "l2-sp": {"l2_sp.backbone_decay": {"choices": [0.5, 0.7]}}},
+}
+PICTURES = 400
+
+
+def right(share: float, seed: int, *, shift: int = 0) -> np.ndarray:
+    """Return (N,) correctness: the first share of the pictures, and some others by chance."""
+    chance = np.random.default_rng(seed).random(PICTURES) < 0.02
+    return (np.arange(PICTURES) + shift < share * PICTURES) ^ chance
+
+
+def made(tmp_path: Path, *, groups: np.ndarray | None = None, shares: tuple[float, ...] = (0.6, 0.9, 0.6)) -> BenchSpec:
+    spec = check_spec(SPEC)
+    for setting, share in zip(settings_of(spec), shares, strict=True):
+        made_runs.write_trials(spec, tmp_path, setting, [0.5, 0.8, 0.7])
+        for seed in spec.seeds:
+            made_runs.write_final(tmp_path, setting, seed, right(share, seed), groups=groups, speed=10.0 + seed)
+    return spec
+
+
+def test_the_difference_to_the_first_method_is_paired_and_has_its_interval(tmp_path: Path) -> None:
+    rows = summary(made(tmp_path), tmp_path)
+    assert rows[0]["difference"] is None
+    assert rows[0]["verdict"] == ""
+    better, equal = rows[1]["difference"], rows[2]["difference"]
+    assert better["value"] == pytest.approx(rows[1]["accuracy"]["mean"] - rows[0]["accuracy"]["mean"])
+    assert 0.2 < better["low"] < better["value"] < better["high"] < 0.4
+    assert better["level"] == 0.95
+    assert (equal["value"], equal["low"], equal["high"]) == (0, 0, 0)  # the same pictures right with the same seeds
+    text = write_tables(check_spec(SPEC), tmp_path)
+    low, high = (f"+{100 * better[end]:.1f}" for end in ("low", "high"))
+    assert f"| +{100 * better['value']:.1f} ({low} to {high}) |" in text
+    assert "lp-ft is better than vanilla in accuracy" in text
+    assert "2 comparisons are made here" in text
+    assert "0.1 of them" in text
+    assert "worst-group" not in text
+
+
+def test_runs_are_paired_by_seed_and_those_without_a_partner_left_out(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    vanilla = settings_of(spec)[0]
+    status = final_path(tmp_path, vanilla, 2) / "status.json"
+    status.write_text(json.dumps({"state": "training"}))
+    row = summary(spec, tmp_path)[1]
+    assert row["seeds"] == 3
+    assert "over 2 seeds each" in row["verdict"]
+    first, third = (right(0.9, seed).mean() - right(0.6, seed).mean() for seed in (1, 3))
+    assert row["difference"]["value"] == pytest.approx((first + third) / 2)
+    assert summary(spec, tmp_path)[0]["seeds"] == 2
+
+
+def test_the_worst_group_has_a_verdict_of_its_own(tmp_path: Path) -> None:
+    places = np.arange(PICTURES)
+    groups = (places >= PICTURES // 2).astype(np.int64)  # the second half is a group, of which vanilla has the least
+    rows = summary(made(tmp_path, groups=groups), tmp_path)
+    found = rows[1]["worst_group_difference"]
+    assert found["value"] == pytest.approx(rows[1]["worst_group"]["mean"] - rows[0]["worst_group"]["mean"])
+    assert found["value"] > rows[1]["difference"]["value"] + 0.1
+    assert "lp-ft is better than vanilla in worst-group accuracy" in rows[1]["worst_group_verdict"]
+    text = write_tables(check_spec(SPEC), tmp_path)
+    assert rows[1]["worst_group_verdict"] in text
+    assert "4 comparisons are made here" in text
+    assert "The smallest of 4 accuracies is biased low" in text
+
+
+def test_runs_on_other_pictures_are_not_compared(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    made_runs.write_final(tmp_path, settings_of(spec)[1], 1, right(0.9, 1)[:-1])
+    row = summary(spec, tmp_path)[1]
+    assert row["difference"] is None
+    assert "not tested on the same pictures" in row["verdict"]
+
+
+def test_every_trial_is_a_row_with_what_was_drawn_and_reached(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    rows = trial_rows(spec, tmp_path)
+    assert len(rows) == 9
+    own = [row for row in rows if row["method"] == "l2-sp"]
+    assert [row["accuracy"] for row in own] == [0.5, 0.8, 0.7]
+    assert [row["loss"] for row in own] == pytest.approx([0.5, 0.2, 0.3])
+    assert [row["chosen"] for row in own] == [False, True, False]
+    assert own[0]["optim.lr"] == 0.01  # the default
+    assert own[0]["l2_sp.backbone_decay"] == 0.1
+    chosen = summary(spec, tmp_path)[2]["chosen"]
+    assert (own[1]["optim.lr"], own[1]["l2_sp.backbone_decay"]) == (chosen["lr"], chosen["l2_sp.backbone_decay"])
+    assert own[1]["l2_sp.backbone_decay"] in {0.5, 0.7}
+
+
+def test_before_the_search_has_ended_nothing_is_chosen(tmp_path: Path) -> None:
+    spec = check_spec(SPEC)
+    setting = settings_of(spec)[0]
+    made_runs.write_trials(spec, tmp_path, setting, [0.5, 0.8])
+    row = summary(spec, tmp_path)[0]
+    assert (row["chosen"], row["open_trials"], row["failed_trials"]) == (None, 1, 0)
+    assert not any(one["chosen"] for one in trial_rows(spec, tmp_path))
+    assert [one["state"] for one in trial_rows(spec, tmp_path)][:3] == ["finished", "finished", "open"]
+    assert "| 3, 1 open | 0 |" in write_tables(spec, tmp_path)
+
+
+def test_the_files_hold_every_run_and_no_formula(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    failed = final_path(tmp_path, settings_of(spec)[2], 3)
+    failed.with_name("seed-3.failure.txt").write_text("=1+1 diverged")
+    write_tables(spec, tmp_path)
+    assert all((tmp_path / name).is_file() for name in FILES)
+    cells = list(csv.DictReader((tmp_path / "cells.csv").read_text().splitlines()))
+    assert [float(row["images_per_second"] or "nan") for row in cells[:3]] == [11, 12, 13]
+    assert cells[-1]["state"] == "'=1+1 diverged"
+    assert cells[-1]["images_per_second"] == ""
+    trials = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert (trials[0]["l2_sp.backbone_decay"], trials[-1]["trial"]) == ("", "2")
+    assert len(json.loads((tmp_path / "summary.json").read_text())) == 3
+
+
+def test_published_figures_have_a_column_and_a_footnote_each(tmp_path: Path) -> None:
+    values = SPEC | {
+        "data": [{"name": "birds", "source": "cub200"}],
+        "methods": ["vanilla", "l2-sp", "concept-tuning"],
+        "backbones": [ARCHITECTURE],
+        "preset": "paper",
+    }
+    text = write_tables(check_spec(values), tmp_path)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.split("|")[-2].strip() for line in table] == ["published", "---", "81.8 [^1]", "–", "85.1 [^2]"]
+    notes = [line for line in text.splitlines() if line.startswith("[^")]
+    assert "Transfer-Learning-Library" in notes[0]
+    assert "chosen on test" in notes[1]
+    rows = json.loads((tmp_path / "summary.json").read_text())
+    assert [row["published"] and row["published"]["accuracy"] for row in rows] == [0.818, None, 0.8514]
+    assert "published" not in write_tables(check_spec(SPEC), tmp_path)

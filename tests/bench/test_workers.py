@@ -1,0 +1,92 @@
+"""Cells in processes of this machine: one that is killed is begun again, and a stop leaves what can be resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_bench import TINY_BENCH
+
+from concept_tuning.bench.cells import Cell, final_cells
+from concept_tuning.bench.runner import run_bench
+from concept_tuning.bench.spec import BenchSpec, check_spec
+from concept_tuning.bench.workers import in_processes
+from concept_tuning.engine.runs import RunFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+
+def bench(epochs: int, checkpoint_seconds: int = 0) -> BenchSpec:
+    """Return a bench of two final runs."""
+    setting = {**TINY_BENCH["set"], "epochs": epochs, "checkpoint_seconds": checkpoint_seconds}  # type: ignore[dict-item]
+    return check_spec(TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "set": setting})
+
+
+def wait_until_working(cell: Cell, limit: float = 120) -> int:
+    """Return the id of the process that trains a cell, when it has taken a few steps."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        if (cell.path / "metrics.jsonl").is_file() and (cell.path / "metrics.jsonl").read_bytes().count(b"\n") > 3:
+            return int(RunFolder.open(cell.path).status()["pid"])
+        time.sleep(0.02)
+    raise AssertionError(f"{cell.path} was not begun within {limit} s")
+
+
+def test_a_cell_whose_process_is_killed_is_begun_again_to_the_same_results(tmp_path: Path) -> None:
+    spec, whole, out = bench(12), tmp_path / "whole", tmp_path / "out"
+    run_bench(spec, whole, workers=lambda cells: in_processes(cells, 2))
+    handed: list[list[Path]] = []
+    killed: list[int] = []
+
+    def kill(cell: Cell) -> None:
+        killed.append(wait_until_working(cell))
+        os.kill(killed[0], signal.SIGKILL)
+
+    def workers(cells: Sequence[Cell]) -> Iterator[Cell]:
+        handed.append([cell.path for cell in cells])
+        with ThreadPoolExecutor(1) as pool:
+            victim = None if killed else pool.submit(kill, cells[0])
+            yield from in_processes(cells, 2)
+            if victim:
+                victim.result()
+
+    run_bench(spec, out, workers=workers)
+    first, second = final_cells(spec, out)
+    assert handed == [[first.path, second.path], [first.path]]  # the other, which was finished, not again
+    for cell, same in zip((first, second), final_cells(spec, whole), strict=True):
+        for name in ("results.json", "metrics.jsonl", "best/model.safetensors"):
+            assert (cell.path / name).read_bytes() == (same.path / name).read_bytes()
+    assert RunFolder.open(first.path).status()["pid"] != killed[0]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_stopped_by_an_interrupt_or_an_error_no_process_is_left_and_the_runs_can_go_on(
+    stop: type[BaseException], tmp_path: Path
+) -> None:
+    cells = final_cells(bench(400, 1000), tmp_path / "out")
+    short = final_cells(bench(1), tmp_path / "short")[:1]
+
+    def consume() -> None:
+        for _ in in_processes([*short, *cells], 3):  # the short one's end is when the caller is stopped
+            for cell in cells:
+                wait_until_working(cell)
+            raise stop
+
+    with pytest.raises(stop):
+        consume()
+    left = [
+        child for child in psutil.Process().children(recursive=True) if "concept_tuning.bench.job" in child.cmdline()
+    ]
+    assert left == []
+    for cell in cells:
+        status = RunFolder.open(cell.path).status()
+        assert status["state"] == "stopped"
+        newest = sorted((cell.path / "checkpoints").iterdir())[-1]
+        assert int(newest.name.rpartition("-")[2]) == status["step"] > 0
+    assert [cell.state for cell in cells] == ["open", "open"]
