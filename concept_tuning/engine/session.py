@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from concept_tuning.config import BackboneConfig, RunConfig
@@ -33,7 +34,7 @@ from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir
 from concept_tuning.engine.trainer import Stopped, Trainer, Watcher
 from concept_tuning.errors import ConfigError, DataError, RunError, StudioError, TrainingError
 from concept_tuning.methods.base import Method
-from concept_tuning.methods.registry import build_method
+from concept_tuning.methods.registry import METHODS, build_method
 from concept_tuning.models.backbone import build_backbone, find_architecture
 from concept_tuning.models.weights import WEIGHT_SUFFIXES, find_weights
 
@@ -118,16 +119,42 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def load_run(path: Path) -> LoadedRun:
-    """Load a run's best weights for prediction on the CPU; raises :class:`RunError` if it has none yet."""
+    """Load a run's best weights for prediction on the CPU; raises :class:`RunError` if it has none that fit."""
     folder = RunFolder.open(path)
     config = folder.config()
-    info = folder.read_json("data.json", "class_names", "group_names")
+    class_names, group_names = _names(folder, "class_names"), _names(folder, "group_names")
     if not folder.best_weights.is_file():
         raise RunError(f"{path} has no trained weights yet; finish it by `concept-tuning resume {path}`.")
+    _check_size(folder, len(class_names))
     with torch.random.fork_rng(devices=[]):
-        method = _build(config, len(info["class_names"]), weights="random")
+        try:
+            method = _build(config, len(class_names), weights="random")
+        except (MemoryError, RuntimeError) as error:  # sizes in the settings that no computer holds
+            raise RunError(f"The network of {path} cannot be built ({error}); its config.json is damaged.") from error
     load_best_weights(method, folder)
-    return LoadedRun(folder, config, method.eval(), tuple(info["class_names"]), tuple(info["group_names"]))
+    return LoadedRun(folder, config, method.eval(), class_names, group_names)
+
+
+def _names(folder: RunFolder, key: str) -> tuple[str, ...]:
+    """Return the names of classes or groups that a run folder tells; raises :class:`RunError` unless they are texts."""
+    found = folder.read_json("data.json", "class_names", "group_names")[key]
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise RunError(f"{folder.path / 'data.json'} holds no list of names as {key}; the run folder is damaged.")
+    return tuple(found)
+
+
+def _check_size(folder: RunFolder, classes: int) -> None:
+    """Raise :class:`RunError` unless some tensor has a row for each class: told before a network of that size is built.
+
+    Of the weights only the header is read.
+    """
+    try:
+        with safe_open(folder.best_weights, "pt") as file:
+            rows = {file.get_slice(name).get_shape()[:1] == [classes] for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise RunError(f"{folder.best_weights} cannot be read ({error}); the run folder is damaged.") from error
+    if True not in rows:
+        raise RunError(f"{folder.best_weights} does not fit the run's {classes} classes; the run folder is damaged.")
 
 
 def load_best_weights(method: Method, folder: RunFolder) -> None:
@@ -142,9 +169,11 @@ def load_best_weights(method: Method, folder: RunFolder) -> None:
         raise RunError(f"{folder.best_weights} does not fit the run's settings; it differs in {', '.join(odd)}.")
     for part, module in method.inference_modules().items():
         prefix = f"{part}."
-        module.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-        )
+        values = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+        try:
+            module.load_state_dict(values)
+        except RuntimeError as error:
+            raise RunError(f"{folder.best_weights} does not fit the run's settings: {error}") from error
 
 
 def evaluate_run(run: LoadedRun, split: str, *, data: DataBundle | None = None) -> Evaluation:
@@ -296,7 +325,10 @@ def _build(config: RunConfig, num_classes: int, *, weights: str, report: Any = l
 
 
 def _accelerator(config: RunConfig) -> Accelerator:
-    return Accelerator(cpu=config.engine.device == "cpu", mixed_precision=config.engine.precision)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=METHODS[config.method].trains_in_turns)
+    return Accelerator(
+        cpu=config.engine.device == "cpu", mixed_precision=config.engine.precision, kwargs_handlers=[unused]
+    )
 
 
 def _problem_lines(data: DataBundle, shown: int = 20) -> list[str]:
@@ -352,6 +384,11 @@ def _in_words(error: Exception, path: Path) -> str | None:
         )
     if is_disk_full(error):
         return storage_message(error, path)
+    if "Connection closed by peer" in text or "Connection reset by peer" in text:
+        return (
+            "Another process of this run has ended, and with it the run. The last good checkpoint is intact; go on by "
+            "`resume` under the same launcher."
+        )
     if "Expected more than 1 value per channel" in text:
         return (
             "Batch norm needs more than one value of each channel, and one small picture gives only one. "

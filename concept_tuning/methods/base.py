@@ -46,6 +46,13 @@ class StepContext:
         drawn = torch.rand((batch * self.processes, *shape), generator=self.generator)
         return self._share(drawn, batch).to(device)
 
+    def summed(self, values: Tensor) -> Tensor:
+        """Return detached values of any shape, summed over the processes."""
+        found = values.detach().clone()
+        if self.processes > 1:
+            torch.distributed.all_reduce(found)
+        return found
+
     def _share(self, drawn: Tensor, batch: int) -> Tensor:
         return drawn[self.rank * batch : (self.rank + 1) * batch]
 
@@ -80,12 +87,17 @@ class PictureSource(Protocol):
 class Method(nn.Module, ABC):
     """A way to fine-tune: a backbone, its heads, and the loss terms of a batch.
 
+    On several processes each gets its share of a batch. The results are one process's, up to rounding, unless the
+    backbone has batch norms, whose statistics are of a share, or the method's class says otherwise.
+
     Attributes:
         name: As in ``method=``.
         summary: What it does, in a sentence.
         reference: Where it comes from.
         needs_groups: Whether it cannot do without group labels.
         needs_pretrained: Whether it cannot begin with random weights.
+        trains_in_turns: Whether there are steps in which some trained parameters get no gradient; several processes
+            then look each step for those they must not wait for.
     """
 
     name: ClassVar[str]
@@ -93,6 +105,7 @@ class Method(nn.Module, ABC):
     reference: ClassVar[str]
     needs_groups: ClassVar[bool] = False
     needs_pretrained: ClassVar[bool] = False
+    trains_in_turns: ClassVar[bool] = False
 
     def __init__(self, config: RunConfig, backbone: Backbone, num_classes: int) -> None:
         super().__init__()

@@ -11,7 +11,11 @@ from concept_tuning.methods.base import Keep, LossTerms, Method, StepContext, po
 
 
 class Bss(Method):
-    """Cross-entropy and eta times the smallest squared singular values of a batch's features."""
+    """Cross-entropy and eta times the smallest squared singular values of a batch's features.
+
+    On several processes the singular values are those of each one's share of the batch, so that the results differ from
+    one process's.
+    """
 
     name = "bss"
     summary = "Plain fine-tuning that shrinks the weakest directions of a batch's features."

@@ -33,7 +33,11 @@ NEGATIVE_SHARE = 0.8
 
 
 class CoreTuning(Method):
-    """Fine-tuning with a focal contrast over mixed hard pairs and a smooth classifier."""
+    """Fine-tuning with a focal contrast over mixed hard pairs and a smooth classifier.
+
+    On several processes an image's partners come from its process's share of the batch alone, so that the results
+    differ from one process's.
+    """
 
     name = "core-tuning"
     summary = "Contrast with mixed hard pairs, and cross-entropy on mixed features, for a smooth classifier."

@@ -127,7 +127,8 @@ def _chosen_strength(scaled: np.ndarray, labels: np.ndarray, cells: np.ndarray, 
 def _balanced(cells: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Return rows in which every cell that has any is as frequent as the rarest."""
     kinds, counts = np.unique(cells, return_counts=True)
-    chosen = [random.choice(np.flatnonzero(cells == kind), counts.min(), replace=False) for kind in kinds]
+    # Which rows are drawn is no secret.
+    chosen = [random.choice(np.flatnonzero(cells == kind), counts.min(), replace=False) for kind in kinds]  # nosec B311
     return np.sort(np.concatenate(chosen))
 
 

@@ -42,20 +42,23 @@ class GroupDro(Method):
         self.margins = torch.where(there, self.config.group_dro.adjustment / counts.clamp(min=1).sqrt(), 0.0)
 
     def forward(self, views: Tensor, labels: Tensor, context: StepContext) -> tuple[LossTerms, Keep]:
-        """See :meth:`Method.forward`; on several processes each weighs the groups of its own share of the batch."""
+        """See :meth:`Method.forward`; a group's mean is over the whole batch, however many processes share it."""
         if context.groups is None:
             raise TrainingError("group-dro needs group labels, and these pictures have none.")
         logits = self.classifier(pool(self.backbone(views[:, 0]))).float()
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.config.optim.label_smoothing)
         cells = labels * self.weights.shape[1] + context.groups
         means, sizes = group_means(losses, cells, count=self.weights.numel())
-        adjusted = torch.where(sizes > 0, means + self.margins.flatten(), 0.0)
+        counts = context.summed(sizes)
+        share = sizes / counts.clamp(min=1)
+        adjusted = torch.where(counts > 0, context.summed(share * means) + self.margins.flatten(), 0.0)
         weights = reweighted(self.weights.flatten(), adjusted, step_size=self.config.group_dro.step_size)
-        return {"cross_entropy": (weights * means).sum()}, {"group_losses": adjusted.detach()[None]}
+        loss = (weights * share * means).sum() * context.processes  # the processes' gradients are averaged, not summed
+        return {"cross_entropy": loss}, {"group_losses": adjusted.detach()[None]}
 
     def after_step(self, keep: Keep) -> None:
-        """Keep the groups' new weights, from the mean over the processes of their losses."""
-        losses = keep["group_losses"].mean(0)
+        """Keep the groups' new weights, from their losses, which are the same on every process."""
+        losses = keep["group_losses"][0]
         weights = reweighted(self.weights.flatten(), losses, step_size=self.config.group_dro.step_size)
         self.weights = weights.view_as(self.weights)
 

@@ -18,6 +18,7 @@ class LpFt(Method):
     name = "lp-ft"
     summary = "A linear probe for the first part of the training, then plain fine-tuning."
     reference = "Kumar et al., ICLR 2022, arXiv 2202.10054"
+    trains_in_turns = True
 
     def forward(self, views: Tensor, labels: Tensor, context: StepContext) -> tuple[LossTerms, Keep]:
         """See :meth:`Method.forward`; while probing, the backbone is in evaluation mode and gets no gradient."""

@@ -41,7 +41,9 @@ class StochNorm(Method):
     """Plain fine-tuning with stochastic normalisation in place of every batch norm.
 
     Equation 6: channel j is normalised by s_j times the moving and (1 - s_j) times the batch statistics, s_j drawn
-    anew for each step with the given probability of 1. Every choice is drawn from the step's own randomness.
+    anew for each step with the given probability of 1. Every choice is drawn from the step's own randomness, the same
+    on every process; the batch statistics are those of each process's share, so that the results differ from one
+    process's.
     """
 
     name = "stoch-norm"

@@ -344,6 +344,15 @@ def test_a_full_disk_after_training_is_said_and_resume_ends_the_run(
     assert resume_run(folder.path, Recorder()).status()["state"] == "finished"
 
 
+def test_the_end_of_another_process_of_the_run_is_said(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(self: Trainer) -> None:
+        raise RuntimeError("gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:60139.")
+
+    monkeypatch.setattr(Trainer, "run", lost)
+    with pytest.raises(TrainingError, match="Another process of this run has ended"):
+        start_run(tiny(epochs=1), tmp_path / "run", Recorder())
+
+
 def test_leftovers_of_a_killed_process_are_removed(tiny, tmp_path: Path) -> None:
     folder = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
     status = folder.read_json("status.json")
