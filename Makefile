@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Everything is set up by the first command that needs it.
-.PHONY: help install app demo demo-assets quick test test-all lint types docs bench clean
+.PHONY: help install app demo demo-assets quick test test-all lint types docs bench audit lock licences clean
 
 help:            ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,17 @@ docs: install    ## the API documentation, from the docstrings, into build/docs
 
 bench: install   ## cost of a training step over vanilla
 	$(BIN)/python benchmarks/step_cost.py
+
+audit: install   ## known holes in the installed packages, and patterns of holes in the code; needs the network
+	$(BIN)/python -m pip install --quiet -e '.[audit]'
+	$(BIN)/bandit --quiet -c pyproject.toml -r concept_tuning app
+	$(BIN)/pip-audit --skip-editable
+
+lock: install    ## write requirements.lock anew, from the versions installed here
+	$(BIN)/python tools/lock.py
+
+licences: install  ## write THIRD_PARTY_LICENSES.md anew
+	$(BIN)/python tools/licences.py
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

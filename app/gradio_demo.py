@@ -26,7 +26,9 @@ from concept_tuning.errors import ConfigError, StudioError  # noqa: E402
 
 DEMO = ROOT / "assets" / "demo"
 _RUN_A, _RUN_B = DEMO / "vanilla", DEMO / "concept-tuning"
-_LOOPBACK, _ANYWHERE = "127.0.0.1", "0.0.0.0"
+_LOOPBACK = "127.0.0.1"
+# Within a Space alone, whose front is the only one that reaches it.
+_ANYWHERE = "0.0.0.0"  # nosec B104
 _PORTS = range(7860, 7960)
 #: Requests that wait for the models at once, and the longest wait in seconds.
 WAITING, SECONDS = 24, 30.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +21,13 @@ from concept_tuning.errors import DataError
 
 #: What became of the archive in the field: its identity with its place, or with the reason why it was refused.
 _SAVED = "train_saved"
+#: Name of the session's own folder, where uploads are private.
+_OWN = "train_own_uploads"
 
 
 def choose_upload() -> tuple[Path, str] | None:
     """Let the user upload an archive or take an earlier one; return its place and what it is called, None without."""
-    folder = state.ROOT / "uploads"
+    folder = _folder()
     given = st.file_uploader(
         f"A zip or tar archive, at most {UPLOAD_MEGABYTES} MB",
         type=[suffix.lstrip(".") for suffix in ARCHIVE_SUFFIXES],
@@ -51,6 +55,14 @@ def choose_upload() -> tuple[Path, str] | None:
     called = called_upload(known[name])
     _offer_deletion(known[name], called)
     return known[name], called
+
+
+def _folder() -> Path:
+    """Return where uploads are kept: one folder for all visitors, or one that only this session knows."""
+    if os.environ.get("CONCEPT_TUNING_PRIVATE_UPLOADS", "0") in ("", "0"):
+        return state.ROOT / "uploads"
+    own: str = st.session_state.setdefault(_OWN, uuid.uuid4().hex)
+    return state.ROOT / "uploads" / own
 
 
 def forget_upload(path: Path, reason: str) -> None:

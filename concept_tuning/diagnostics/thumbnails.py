@@ -12,9 +12,11 @@ from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.pictures import Pictures
 from concept_tuning.diagnostics.results import RESULT, Array
+from concept_tuning.errors import RunError
 
 #: Side of a thumbnail, in pixels.
 SIDE = 112
+_LARGEST = 2048
 #: Of the files, 0..100; above 100 they are lossless.
 QUALITY, LOSSLESS = 88, 101
 
@@ -37,15 +39,33 @@ class Thumbnails:
         return key in self.keys
 
     def image(self, key: str) -> np.ndarray:
-        """Return the picture of that name, (s, s, 3) uint8; raises KeyError if it is not among them."""
-        return np.asarray(Image.open(io.BytesIO(self.file(key))).convert("RGB"))
+        """Return the picture of that name, (s, s, 3) uint8.
+
+        Raises:
+            KeyError: if it is not among them.
+            RunError: if it is damaged, or larger than any network's input.
+        """
+        try:
+            with Image.open(io.BytesIO(self.file(key)), formats=["WEBP"]) as picture:
+                if max(picture.size) > _LARGEST:  # of the header; nothing is decoded yet
+                    raise RunError(f"The stored picture {key} is larger than {_LARGEST} pixels; diagnose again.")
+                return np.asarray(picture.convert("RGB"))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise RunError(f"The stored picture {key} is damaged; diagnose again.") from error
 
     def file(self, key: str) -> bytes:
-        """Return the picture of that name as a WebP file; raises KeyError if it is not among them."""
+        """Return the picture of that name as a WebP file.
+
+        Raises:
+            KeyError: if it is not among them.
+            RunError: if it is no base64.
+        """
+        if key not in self.keys:
+            raise KeyError(key)
         try:
-            return base64.b64decode(self.files[self.keys.index(key)])
-        except ValueError:
-            raise KeyError(key) from None
+            return base64.b64decode(self.files[self.keys.index(key)], validate=True)
+        except ValueError as error:
+            raise RunError(f"The stored picture {key} is damaged; diagnose again.") from error
 
 
 def pack_thumbnails(

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.stats import binomtest
 from torch.utils.data import DataLoader
 
 from concept_tuning.data.registry import Split
 from concept_tuning.engine.batches import EvaluationImages
+from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
 
 PREDICTION = "prediction"
@@ -47,11 +49,18 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read predictions written by :meth:`save`."""
-        tensors = load_file(path)
+        """Read predictions written by :meth:`save`; raises :class:`RunError` if the file is not one of those."""
+        try:
+            tensors = load_file(path)
+            labels = tensors["labels"]
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} cannot be read as predictions ({error}); the run folder is damaged.") from error
         prefix = "probabilities."
         heads = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        return cls(heads, tensors["labels"], tensors.get("groups"))
+        odd = [name for name, value in heads.items() if value.ndim != 2 or len(value) != labels.size]
+        if PREDICTION not in heads or labels.ndim != 1 or odd:
+            raise RunError(f"{path} holds no row of probabilities for each label; the run folder is damaged.")
+        return cls(heads, labels, tensors.get("groups"))
 
 
 @dataclass(frozen=True)

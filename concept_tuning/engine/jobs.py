@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,8 @@ from concept_tuning.errors import RunError
 #: Output of a job, in its run folder.
 LOG = "process.log"
 _OWN_FILES = ("config.json", "versions.json", "status.json", "split.json", "metrics.jsonl")
+#: In the command of every process that trains: the package, or the command that it installs.
+_OURS = re.compile(r"concept[_-]tuning")
 _KILL_SECONDS = 10.0
 _SETTLE_SECONDS = 3.0
 
@@ -135,6 +138,7 @@ def request_stop(run: RunRecord) -> psutil.Process:
         process = working_process(status_or_empty(folder))
         if process is None:
             raise RunError(f"The run {now.name} cannot be stopped: no process works on it, it is {now.state}.")
+        _refuse_foreign(process, now.name)
         if not stop_requested(
             folder, process.pid
         ):  # a second interrupt would end the process before its checkpoint is written
@@ -147,6 +151,19 @@ def request_stop(run: RunRecord) -> psutil.Process:
             except psutil.NoSuchProcess:
                 pass  # it ended by itself
     return process
+
+
+def _refuse_foreign(process: psutil.Process, name: str) -> None:
+    """Raise RunError unless a process runs this package: the id stands in a file that anyone may have written."""
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        command = ""
+    if not _OURS.search(command):
+        raise RunError(
+            f"The run {name} cannot be stopped: its status.json names process {process.pid}, which is none of "
+            "Concept-Tuning Studio. End it by hand if it is yours."
+        )
 
 
 def stop(run: RunRecord, *, grace: float = 60.0) -> RunRecord:
@@ -216,7 +233,8 @@ def _launch(folder: RunFolder, root: Path) -> None:
         detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     try:
         with (folder.path / LOG).open("ab") as log:
-            process = subprocess.Popen(
+            # No shell; a list of this Python, fixed words and the folder of a run that was looked up.
+            process = subprocess.Popen(  # nosec B603
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

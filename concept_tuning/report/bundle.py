@@ -27,7 +27,8 @@ _MOST = 1 << 30
 def make_bundle(folder: Path, runs: Mapping[str, Path] | None = None) -> bytes:
     """Return a zip of the JSON of a diagnosis, with a manifest of the sha256 sums of its files.
 
-    The same files give the same bytes. Settings of a run name folders of the machine that it was trained on.
+    The same files give the same bytes. Links are left out: where they lead is not part of a run. Settings of a run
+    name folders of the machine that it was trained on.
 
     Args:
         folder: Of the diagnosis.
@@ -81,7 +82,7 @@ def check_bundle(path: Path) -> list[str]:
 
 
 def _content(folder: Path, runs: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:
-    if not (folder / _OVERVIEW).is_file():
+    if not (folder / _OVERVIEW).is_file() or (folder / _OVERVIEW).is_symlink():
         raise RunError(f"{folder} holds no diagnosis; run `concept-tuning diagnose` again.")
     yield _OVERVIEW, _read(folder / _OVERVIEW)
     for path in sorted((folder / _RESULTS).glob("*.json")):
@@ -89,7 +90,7 @@ def _content(folder: Path, runs: Mapping[str, Path]) -> Iterator[tuple[str, byte
             yield f"{_RESULTS}/{path.name}", _read(path)
     for place, (name, run) in enumerate(runs.items()):
         for file in _OF_RUN:
-            if (run / file).is_file():
+            if (run / file).is_file() and not (run / file).is_symlink():
                 yield f"{_folder(place, name)}/{file}", _read(run / file)
 
 

@@ -27,6 +27,8 @@ from concept_tuning.errors import RunError
 from concept_tuning.progress import ConsoleWatcher
 
 #: A job that trains nothing: it notes when its turn begins and ends, which it does when there is a file `go`.
+#: An argument that makes the command of a process look like one of ours, which alone may be stopped.
+OURS = "concept_tuning"
 JOB = """
 import sys, time
 from pathlib import Path
@@ -144,6 +146,7 @@ def test_a_process_that_will_not_end_is_killed_after_the_grace_period(at_rest, r
             sys.executable,
             "-c",
             "import signal,time\nsignal.signal(2, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(60)",
+            OURS,
         ],
         stdout=subprocess.PIPE,
     )
@@ -170,7 +173,7 @@ def test_one_interrupt_is_sent_however_often_a_stop_is_asked_for(at_rest, root: 
         "import signal,time\nheard=[]\nsignal.signal(2, lambda *_: heard.append(1))\nprint(1, flush=True)\n"
         "for _ in range(20):\n    time.sleep(0.1)\nprint(len(heard), flush=True)"
     )
-    counter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    counter = subprocess.Popen([sys.executable, "-c", code, OURS], stdout=subprocess.PIPE, text=True)
     assert counter.stdout is not None
     counter.stdout.readline()
     write_status(RunFolder(root / "counter"), state="training", pid=counter.pid)

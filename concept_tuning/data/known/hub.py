@@ -96,11 +96,14 @@ def _loaded(name: str, subset: str | None, config: DataConfig) -> Mapping[str, A
 
     root = None if config.root is None else Path(config.root).expanduser()
     copy = None if root is None else root / name
+    # No revision is pinned: the user names the data, `datasets` 4 runs no code of it, and runs keep a fingerprint.
     try:
         if copy is not None and copy.is_dir():
-            return datasets.load_dataset(str(copy), subset, cache_dir=str(default_root() / "huggingface"))
+            cache = str(default_root() / "huggingface")
+            return datasets.load_dataset(str(copy), subset, cache_dir=cache)  # nosec B615
         with nullcontext() if config.download else _offline():
-            return datasets.load_dataset(name, subset, cache_dir=None if root is None else str(root))
+            own = None if root is None else str(root)
+            return datasets.load_dataset(name, subset, cache_dir=own)  # nosec B615
     except Exception as error:  # the net, the disk, the Hub's refusals and damaged files each raise their own
         told = str(error).strip().rstrip(".") or type(error).__name__
         ways = "Name a folder that has it as owner/name below it by `--set root=FOLDER`"

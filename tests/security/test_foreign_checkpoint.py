@@ -1,0 +1,95 @@
+"""A checkpoint or weights file of a stranger: it runs no code, and what is wrong with it is a sentence."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_runs import tiny_config
+
+from concept_tuning.engine.checkpoint import STATE, list_checkpoints
+from concept_tuning.engine.session import load_run, resume_run
+from concept_tuning.errors import RunError, StudioError, WeightsError
+from concept_tuning.models.state import read_state
+from concept_tuning.progress import ConsoleWatcher
+
+DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo" / "vanilla"
+
+
+class Payload:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (exec, (f"open({str(self.target)!r}, 'w').close()",))
+
+
+@pytest.fixture
+def stopped(subjects, tmp_path: Path) -> Path:
+    """Return a run that could be resumed from its checkpoint."""
+    folder = tmp_path / "run"
+    shutil.copytree(subjects[0].run.folder.path, folder)
+    (folder / "status.json").write_text('{"state": "stopped"}')
+    assert list_checkpoints(folder / "checkpoints")
+    return folder
+
+
+def test_resuming_a_foreign_run_never_runs_the_code_of_its_pickle(stopped: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    for checkpoint in list_checkpoints(stopped / "checkpoints"):
+        torch.save({"step": 1, "evil": Payload(trace)}, checkpoint / STATE)
+    with pytest.raises(StudioError, match="cannot be read"):
+        resume_run(stopped, ConsoleWatcher(quiet=True))
+    assert not trace.exists()
+    torch.load(list_checkpoints(stopped / "checkpoints")[0] / STATE, weights_only=False)
+    assert trace.exists()  # the attack was a real one
+
+
+def test_a_pickle_in_place_of_the_best_weights_is_not_run(tmp_path: Path) -> None:
+    shutil.copytree(DEMO, tmp_path / "run")
+    (tmp_path / "run" / "best" / "model.safetensors").write_bytes(pickle.dumps({"a": Payload(tmp_path / "executed")}))
+    with pytest.raises(RunError, match="cannot be read"):
+        load_run(tmp_path / "run")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("claimed", [2**20, 2**40, 2**63, 2**64 - 1])
+def test_a_safetensors_file_that_claims_a_huge_header_is_a_sentence(tmp_path: Path, claimed: int) -> None:
+    content = struct.pack("<Q", claimed) + b"{}"
+    shutil.copytree(DEMO, tmp_path / "run")
+    best = tmp_path / "run" / "best" / "model.safetensors"
+    best.write_bytes(content)
+    with pytest.raises(RunError, match="cannot be read"):
+        load_run(tmp_path / "run")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_state(best)
+
+
+def test_a_safetensors_file_that_claims_a_huge_tensor_is_a_sentence(tmp_path: Path) -> None:
+    header = b'{"w":{"dtype":"F32","shape":[4,1000000000000],"data_offsets":[0,16000000000000]}}'
+    path = tmp_path / "claims.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_state(path)
+
+
+def test_best_weights_of_another_shape_are_a_sentence(tmp_path: Path) -> None:
+    shutil.copytree(DEMO, tmp_path / "run")
+    best = tmp_path / "run" / "best" / "model.safetensors"
+    weights = load_file(best)
+    name = next(name for name, value in weights.items() if value.ndim == 4)
+    save_file(weights | {name: torch.zeros(1, 1, 1, 1)}, best)
+    with pytest.raises(RunError, match="does not fit the run's settings"):
+        load_run(tmp_path / "run")
+
+
+def test_settings_cannot_ask_for_a_latent_of_any_width(tmp_path: Path) -> None:
+    with pytest.raises(StudioError, match="latent_dim"):
+        tiny_config("concept-tuning", latent_dim=10**9)

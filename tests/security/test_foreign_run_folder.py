@@ -1,0 +1,236 @@
+"""A run folder or diagnosis of a stranger: odd files are sentences, odd paths lead nowhere, no process is harmed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from concept_tuning.diagnostics.diagnose import load_diagnosis
+from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.engine.evaluation import Predictions
+from concept_tuning.engine.jobs import request_stop
+from concept_tuning.engine.records import list_runs, read_metrics, read_run
+from concept_tuning.engine.session import load_run
+from concept_tuning.errors import DataError, RunError, StudioError
+from concept_tuning.report.bundle import make_bundle
+
+DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Return a copy of the demo's run, to be made hostile."""
+    shutil.copytree(DEMO / "vanilla", tmp_path / "runs" / "foreign")
+    return tmp_path / "runs" / "foreign"
+
+
+def put(file: Path, *keys: str, value: Any) -> None:
+    """Set one value within a JSON file."""
+    whole = found = json.loads(file.read_text())
+    for key in keys[:-1]:
+        found = found[key]
+    found[keys[-1]] = value
+    file.write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+@pytest.mark.parametrize("content", [DEEP, "", "[]", "nonsense", '{"a": ' + "9" * 5000 + "}", "\ud800", "null"])
+def test_a_damaged_json_of_a_run_is_a_sentence(foreign: Path, name: str, content: str) -> None:
+    (foreign / name).write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(StudioError):
+        load_run(foreign)
+    assert [run.name for run in list_runs(foreign.parent)] == ["foreign"]
+
+
+@pytest.mark.parametrize("name", ["status.json", "results.json", "config.json"])
+def test_the_list_of_runs_survives_a_foreign_one(foreign: Path, name: str) -> None:
+    shutil.copytree(DEMO / "vanilla", foreign.parent / "own")
+    for content in (DEEP, "[]", "{}", "null", '{"splits": {"test": {"accuracy": NaN}}, "state": "finished"}'):
+        (foreign / name).write_text(content)
+        assert {run.name: run.state for run in list_runs(foreign.parent)}["own"] == "finished"
+
+
+@pytest.mark.parametrize("key", ["class_names", "group_names"])
+@pytest.mark.parametrize("value", [5, None, "abcd", [1, 2, 3, 4], [{"a": 1}] * 4, {"a": 1}, [None] * 4])
+def test_names_that_are_no_list_of_texts_are_a_sentence(foreign: Path, key: str, value: Any) -> None:
+    put(foreign / "data.json", key, value=value)
+    with pytest.raises(RunError, match=f"no list of names as {key}"):
+        load_run(foreign)
+
+
+@pytest.mark.parametrize("count", [0, 3, 10_000_000])
+def test_a_count_of_classes_that_the_weights_lack_is_told_before_a_network_is_built(foreign: Path, count: int) -> None:
+    put(foreign / "data.json", "class_names", value=[""] * count)
+    with pytest.raises(RunError, match=f"{count} classes"):
+        load_run(foreign)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:evil/model", "local-dir:/etc", "../../etc/passwd", "hf_hub:x"])
+def test_a_network_is_one_of_timms_and_never_fetched_or_read_from_a_path(foreign: Path, name: str) -> None:
+    put(foreign / "config.json", "backbone", "architecture", value=name)
+    with pytest.raises(StudioError, match="timm has no network"):
+        load_run(foreign)
+
+
+def test_weights_named_in_foreign_settings_are_not_opened(foreign: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "trap.pth")  # to open it would wait for ever
+    put(foreign / "config.json", "backbone", "weights", value=str(tmp_path / "trap.pth"))
+    assert load_run(foreign).class_names
+
+
+@pytest.mark.parametrize("source", ["/etc/passwd", "/dev/zero", "../../../../etc", "http://127.0.0.1/x.zip", "\0"])
+def test_data_named_in_foreign_settings_is_refused_when_it_is_no_data(foreign: Path, source: str) -> None:
+    put(foreign / "config.json", "data", "source", value=source)
+    with pytest.raises(StudioError):
+        load_run(foreign).data()
+
+
+def test_a_foreign_run_cannot_show_pictures_whose_fingerprint_it_does_not_know(foreign: Path, tmp_path: Path) -> None:
+    names = json.loads((foreign / "data.json").read_text())["class_names"]
+    for name in names:
+        (tmp_path / "private" / name).mkdir(parents=True)
+        for place in range(6):
+            noise = np.random.default_rng(place).integers(0, 255, (40, 40, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / "private" / name / f"{place}.png")
+    put(foreign / "config.json", "data", "source", value=str(tmp_path / "private"))
+    (foreign / "split.json").unlink()
+    with pytest.raises(DataError, match="are not those that the run foreign began with"):
+        load_run(foreign).data()
+
+
+@pytest.mark.parametrize("keys", [5, [1], None, [["../x"]], "abc"])
+def test_a_split_that_holds_no_names_is_a_sentence(foreign: Path, keys: Any) -> None:
+    put(foreign / "split.json", "test", value=keys)
+    with pytest.raises(RunError, match="holds no lists of names"):
+        load_run(foreign).data()
+
+
+def test_a_split_cannot_name_files_outside(foreign: Path) -> None:
+    for name in ("../../../etc/passwd", "/etc/passwd", "<script>alert(1)</script>"):
+        put(foreign / "split.json", "test", value=[name])
+        with pytest.raises(DataError):
+            load_run(foreign).data()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [DEEP, "{}", "[]", '{"kind": "step", "step": "x"}', '{"kind": "../x", "step": 1}', '{"kind": [], "step": 1}'],
+)
+def test_curves_of_a_foreign_run_are_a_sentence(foreign: Path, line: str) -> None:
+    (foreign / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(RunError, match="is damaged"):
+        read_metrics(read_run("foreign", foreign.parent))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"labels": np.zeros(3, np.int64)},
+        {"probabilities.prediction": np.zeros((3, 2), np.float32)},
+        {"labels": np.zeros(3, np.int64), "probabilities.prediction": np.zeros((2, 2), np.float32)},
+        {"labels": np.zeros((3, 1), np.int64), "probabilities.prediction": np.zeros((3, 2), np.float32)},
+        {"labels": np.zeros(3, np.int64), "probabilities.prediction": np.zeros(3, np.float32)},
+    ],
+)
+def test_predictions_that_are_none_are_a_sentence(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(RunError, match="run folder is damaged"):
+        Predictions.load(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"\xff" * 50)
+    with pytest.raises(RunError, match="cannot be read as predictions"):
+        Predictions.load(tmp_path / "x.safetensors")
+
+
+def test_a_status_cannot_make_a_stop_hit_a_process_that_is_not_ours(foreign: Path) -> None:
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        later = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
+        (foreign / "status.json").write_text(json.dumps({"state": "training", "pid": victim.pid, "updated": later}))
+        run = read_run("foreign", foreign.parent)
+        assert run.working  # the lie is believed as far as it does no harm
+        with pytest.raises(RunError, match=f"process {victim.pid}, which is none of Concept-Tuning Studio"):
+            request_stop(run)
+        assert victim.poll() is None
+        assert not (foreign / "stop-requested").exists()
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+def test_links_in_a_run_folder_are_not_packed_into_a_bundle(foreign: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret words")
+    (foreign / "versions.json").symlink_to(tmp_path / "secret")
+    packed = make_bundle(DEMO / "diagnosis", {"vanilla": foreign})
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert not [name for name in archive.namelist() if b"secret words" in archive.read(name)]
+        assert "runs/1-vanilla/config.json" in archive.namelist()
+    shutil.copytree(DEMO / "diagnosis", tmp_path / "diagnosis")
+    (tmp_path / "diagnosis" / "diagnosis.json").unlink()
+    (tmp_path / "diagnosis" / "diagnosis.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(RunError, match="holds no diagnosis"):
+        make_bundle(tmp_path / "diagnosis")
+
+
+@pytest.mark.parametrize("dtype", ["<U400000000", "S2000000000", "V2000000000", "O", "M8[s]", "<f4,<f4", "c8"])
+def test_an_array_of_an_odd_type_is_refused_before_it_takes_memory(tmp_path: Path, dtype: str) -> None:
+    hostile_result(tmp_path, lambda found: found["labels"].update(dtype=dtype))
+    with pytest.raises(RunError, match="is not a saved"):
+        load_diagnosis(tmp_path / "seen")
+
+
+@pytest.mark.parametrize("shape", [[10**12], [-1, -1], [3, 10**18], ["x"], [0] * 70])
+def test_an_array_of_another_shape_than_its_values_is_a_sentence(tmp_path: Path, shape: list[Any]) -> None:
+    hostile_result(tmp_path, lambda found: found["labels"].update(shape=shape))
+    with pytest.raises(RunError, match="is not a saved"):
+        load_diagnosis(tmp_path / "seen")
+
+
+@pytest.mark.parametrize("file", ["../../secret.json", "/etc/passwd", "results/../../secret.json", "diagnosis.json"])
+def test_a_diagnosis_cannot_name_files_outside_its_folder(tmp_path: Path, file: str) -> None:
+    shutil.copytree(DEMO / "diagnosis", tmp_path / "seen")
+    overview = tmp_path / "seen" / "diagnosis.json"
+    whole = json.loads(overview.read_text())
+    whole["entries"][0]["file"] = file
+    overview.write_text(json.dumps(whole))
+    with pytest.raises(RunError, match="outside its folder"):
+        load_diagnosis(tmp_path / "seen")
+
+
+def test_a_stored_picture_that_would_unpack_to_gigabytes_is_a_sentence() -> None:
+    file = io.BytesIO()
+    Image.new("L", (16_000, 4_000)).save(file, format="WEBP")
+    bomb = thumbnail(file.getvalue())
+    with pytest.raises(RunError, match="larger than 2048 pixels"):
+        bomb.image("x")
+    for content in (b"RIFF\x24\0\0\0WEBPVP8 nonsense", b"GIF89a", b""):
+        with pytest.raises(RunError, match="is damaged"):
+            thumbnail(content).image("x")
+
+
+def thumbnail(content: bytes) -> Thumbnails:
+    return Thumbnails(keys=("x",), files=(base64.b64encode(content).decode(),), labels=np.zeros(1, np.int64))
+
+
+def hostile_result(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Copy the demo's diagnosis with its first result changed."""
+    shutil.copytree(DEMO / "diagnosis", tmp_path / "seen")
+    file = tmp_path / "seen" / "results" / "00_predictions.json"
+    found = json.loads(file.read_text())
+    change(found)
+    file.write_text(json.dumps(found))

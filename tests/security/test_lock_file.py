@@ -1,0 +1,80 @@
+"""The lock file, the ranges in pyproject.toml and requirements.txt say the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+LINES = [
+    line for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"
+]
+LOCKED = {canonicalize_name(need.name): need for need in map(Requirement, LINES)}
+#: The tools of `make audit` should be the newest there are.
+RANGES = sorted(
+    {
+        line
+        for name, lines in ({"": PROJECT["dependencies"]} | EXTRAS).items()
+        for line in lines
+        if name != "audit" and Requirement(line).name != PROJECT["name"]
+    }
+)
+
+
+def version(name: str) -> str:
+    (only,) = LOCKED[canonicalize_name(name)].specifier
+    return only.version
+
+
+@pytest.mark.parametrize("line", RANGES)
+def test_every_range_contains_the_locked_version(line: str) -> None:
+    need = Requirement(line)
+    assert need.specifier, "a range must have a lower end"
+    assert need.specifier.contains(version(need.name), prereleases=True)
+
+
+def test_every_line_of_the_lock_file_is_one_exact_version_from_no_particular_place() -> None:
+    assert len(LINES) == len(LOCKED) > 100
+    for line in LINES:
+        assert re.fullmatch(r'[a-z0-9-]+==[0-9][\w.]*( ; sys_platform == "linux")?', line), line
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|file:|--index|--hash|@", text)
+    assert canonicalize_name(PROJECT["name"]) not in LOCKED
+
+
+def test_the_lock_file_has_all_that_its_packages_need() -> None:
+    from importlib.metadata import PackageNotFoundError, requires
+
+    checked = 0
+    for name in LOCKED:
+        try:
+            lines = requires(name) or []
+        except PackageNotFoundError:
+            continue
+        for need in map(Requirement, lines):
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(need.name) in LOCKED, f"{name} needs {need}"
+                assert need.specifier.contains(version(need.name), prereleases=True), f"{name} needs {need}"
+                checked += 1
+    assert checked > 100
+
+
+def test_requirements_txt_installs_extras_that_there_are_and_nothing_else() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    (only,) = [line for line in lines if line and not line.startswith("#")]
+    found = re.fullmatch(r"-e \.\[([\w,]+)\]", only)
+    assert found is not None
+    assert set(found[1].split(",")) <= set(EXTRAS) - {"dev", "audit"}
+    assert {"app", "demo"} <= set(found[1].split(","))
+
+
+def test_the_development_extra_has_every_other() -> None:
+    (own,) = [need for need in map(Requirement, EXTRAS["dev"]) if need.name == PROJECT["name"]]
+    assert own.extras == set(EXTRAS) - {"dev", "audit"}
