@@ -130,12 +130,15 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was writing in a run folder; for the process that holds the run's lock."""
-    for half_written in (*folder.glob("checkpoints/.writing-*"), *folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
-        if half_written.is_dir():
-            shutil.rmtree(half_written, ignore_errors=True)
+    """Remove what a killed process left half written or half removed; for the process that holds the run's lock."""
+    whole = list_checkpoints(folder / "checkpoints")
+    half_removed = [path for path in folder.glob("checkpoints/step-*") if path not in whole]
+    half_written = (*folder.glob("checkpoints/.writing-*"), *folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"))
+    for left in (*half_removed, *half_written):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
         else:
-            half_written.unlink(missing_ok=True)
+            left.unlink(missing_ok=True)
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ from filelock import FileLock, Timeout
 from concept_tuning.config import RunConfig
 from concept_tuning.errors import RunError
 
+_FIRST_FILE = re.compile(r"versions\.json|\.(versions|config)\.json\.\d+\.tmp")
 _LIBRARIES = ("concept-tuning-studio", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
 
@@ -79,7 +81,7 @@ class RunFolder:
                 f"{path} already holds a run. Go on with it by `concept-tuning resume {path}`, "
                 "or name another --run-dir."
             )
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        if folder.path.exists() and not folder._free():
             raise RunError(f"{path} exists and is not an empty folder; name another --run-dir.")
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,10 @@ class RunFolder:
             what = "the disk is full. Free some space" if full else f"{error.strerror}. Name another --run-dir"
             raise RunError(f"Cannot write the run folder {path}: {what}, and start again.") from error
         return folder
+
+    def _free(self) -> bool:
+        """Whether the folder is empty, or holds only what a start leaves that was killed before its settings stood."""
+        return self.path.is_dir() and all(_FIRST_FILE.fullmatch(file.name) for file in self.path.iterdir())
 
     def _clear_failed_start(self) -> bool:
         """Empty a folder whose run failed before its first checkpoint; return whether it was one."""
@@ -122,7 +128,7 @@ class RunFolder:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RunError(f"The run folder {self.path} has no {name}; it is not whole.") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{path} cannot be read ({error}); the run folder is damaged.") from error
         if not isinstance(found, dict) or not set(keys) <= set(found):
             lacking = ", ".join(keys) or "an object"
@@ -139,7 +145,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; raises :class:`RunError` while another process works on it.
+        """Hold the run for this process; raises :class:`RunError` while another works on it, or if it is read-only.
 
         The lock is the operating system's and falls with the process, however it ends.
         """
@@ -149,6 +155,10 @@ class RunFolder:
         except Timeout as error:
             raise RunError(
                 f"Another process is working on {self.path}; wait for it to end or stop it first."
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f"The run folder {self.path} cannot be worked on: {error.strerror or error}. Make it writable first."
             ) from error
         try:
             yield

@@ -1,0 +1,153 @@
+"""Processes killed at random moments and started again: the end is the same to the byte, and nothing is lost.
+
+    python benchmarks/crash_campaign.py training --method vanilla --kills 60
+    python benchmarks/crash_campaign.py training --method concept-tuning --kills 60
+    python benchmarks/crash_campaign.py bench --kills 10
+    python benchmarks/crash_campaign.py queue --kills 10
+
+`training` kills tiny runs, each several times: at moments drawn over the length of a run, and every second time
+as soon after such a moment as a file is half written. After each kill every checkpoint is read, and at the end the
+files of the run are compared with those of one that nobody disturbed. `bench` kills a tiny bench, in turn with all
+its processes and alone. `queue` kills, in turn, the process that queues runs and watches them, as the dashboard's
+server does, and the process that trains.
+
+The draws come from `--seed`; when a kill hits depends on the machine too. The exit code is 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from crash_bench_queue import bench, queue
+from crash_checks import (
+    FAMILY,
+    KILLS_OF_A_RUN,
+    LIMIT_SECONDS,
+    SAME,
+    Outcome,
+    check_checkpoints,
+    compare,
+    half_written,
+    tiny,
+)
+from real_input import RESULTS, commit
+
+from concept_tuning.config import RunConfig
+from concept_tuning.engine.runs import RunFolder
+
+#: Longest wait for a kill that is aimed, as a share of the length of a run.
+_SOON = 0.4
+
+
+def main() -> int:
+    """Run one campaign, print what came of it and record it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("training", "bench", "queue"))
+    parser.add_argument("--method", default="vanilla", choices=("vanilla", "concept-tuning"), help="of `training`")
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-record", action="store_true", help="print alone")
+    options = parser.parse_args()
+    name, begun = options.what, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        root, chance = Path(folder), random.Random(options.seed)
+        os.environ["XDG_CACHE_HOME"] = str(root / "cache")
+        if name == "training":
+            name += f"_{options.method}"
+            found = training(root, tiny(options.method), options.kills, chance)
+        else:
+            found = (bench if name == "bench" else queue)(root, options.kills, chance)
+    record = {
+        "command": "python benchmarks/crash_campaign.py " + " ".join(sys.argv[1:]),
+        "commit": commit(),
+        "seed": options.seed,
+        "kills": sum(found.kills.values()),
+        "kills_by_kind": dict(found.kills),
+        "kills_that_left_something_half_written": found.half_written,
+        "checkpoints_read_after_kills": found.read,
+        "killed_and_ended_with_the_same_bytes": found.same,
+        "wrong": found.wrong,
+        "minutes": round((time.monotonic() - begun) / 60, 1),
+    }
+    text = json.dumps(record, indent=1)
+    print(text)
+    if not options.no_record:
+        (RESULTS / f"crash_campaign_{name}.json").write_text(text + "\n", encoding="utf-8")
+    return int(bool(found.wrong))
+
+
+def training(root: Path, config: RunConfig, kills: int, chance: random.Random) -> Outcome:
+    """Kill runs in one folder after another, each until it has been killed often enough or ends by itself."""
+    FAMILY.set_forkserver_preload(["__main__", "concept_tuning.engine.session", "torch._dynamo"])
+    whole, seconds = root / "whole", 0.0
+    for path in (root / "first", whole):  # the first also draws the pictures, which the cache then has
+        seconds = time.monotonic()
+        _end(_begin(path, config))
+        seconds = time.monotonic() - seconds
+    found = Outcome()
+    for number in itertools.count():
+        before = sum(found.kills.values())
+        if before >= kills:
+            return found
+        path = root / f"run-{number}"
+        _kill_often(path, config, min(KILLS_OF_A_RUN, kills - before), seconds, chance, found)
+        if sum(found.kills.values()) > before:
+            compare(whole, path, SAME, found)
+    raise AssertionError("not reached")
+
+
+def _kill_often(
+    path: Path, config: RunConfig, kills: int, seconds: float, chance: random.Random, found: Outcome
+) -> None:
+    newest = 0
+    for number in range(kills):
+        process = _begin(path, config)
+        aimed = number % 2 == 1
+        process.join(chance.uniform(0, (_SOON if aimed else 1) * seconds))
+        while aimed and process.exitcode is None and not half_written(path):
+            pass
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        found.kills["aimed at writing" if aimed else "at a random moment"] += 1
+        found.half_written += bool(half_written(path))
+        newest = check_checkpoints(path, newest, found)
+    _end(_begin(path, config))
+
+
+def _begin(path: Path, config: RunConfig) -> Any:
+    process = FAMILY.Process(target=_train, args=(str(path), json.dumps(config.to_dict())))
+    process.start()
+    return process
+
+
+def _train(path: str, config: str) -> None:
+    """Start a run, or go on with it, in this process."""
+    from concept_tuning.engine.session import resume_run, start_run
+    from concept_tuning.progress import ConsoleWatcher
+
+    watcher = ConsoleWatcher(quiet=True)
+    if RunFolder(Path(path)).config_file.exists():
+        resume_run(Path(path), watcher)
+    else:
+        start_run(RunConfig.from_dict(json.loads(config)), Path(path), watcher)
+
+
+def _end(process: Any) -> None:
+    process.join(LIMIT_SECONDS)
+    if process.exitcode is None:
+        process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
