@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
+    _hear_interrupts()
     try:
         return command(options)
     except StudioError as error:
@@ -46,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = ""
         print(f"Unexpected error: {type(error).__name__}: {error}.{where}", file=sys.stderr)
         return 1
+
+
+def _hear_interrupts() -> None:
+    """Take an interrupt again where it is ignored, in a process that has a session of its own.
+
+    What a shell starts in the background ignores interrupts, and so does what that starts: runs and diagnoses of a
+    dashboard, which are stopped by one. No terminal can send one to a session of its own.
+    """
+    alone = hasattr(os, "getsid") and os.getsid(0) == os.getpid()
+    if alone and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _parser() -> argparse.ArgumentParser:

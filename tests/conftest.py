@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,12 @@ from tiny_runs import tiny_config
 
 if TYPE_CHECKING:
     from concept_tuning.diagnostics.pictures import Pictures, Subject
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts() -> None:
+    """Hear interrupts, which what a shell runs in the background ignores: tests send them to what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +170,20 @@ def test_the_smoke_preset_is_quick(method: str, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     subprocess.run([*command, "--run-dir", str(tmp_path / "run")], check=True, capture_output=True, env=environment)
     assert sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before < 80
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_interrupts_are_heard_again_in_a_session_of_its_own_alone(alone: bool) -> None:
+    """As what a shell runs in the background, whose starter ignores them, it would be deaf to being stopped."""
+    code = (
+        "import signal; from concept_tuning.cli import main; main(['methods']);"
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], start_new_session=alone, capture_output=True, text=True, check=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    assert done.stdout.splitlines()[-1] == str(alone)

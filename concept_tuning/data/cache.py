@@ -1,4 +1,4 @@
-"""Decoded pictures on disk: each is decoded once, made small, and then read through a memory map.
+"""Decoded pictures on disk: each is decoded once, made small, and then read one at a time.
 
 A cache is one folder, named by what it was made from:
 
@@ -20,12 +20,14 @@ import os
 import shutil
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -70,7 +72,7 @@ def cache_key(table: ImageTable, config: DataConfig) -> str:
 
 
 class ImageCache:
-    """The pictures of one table, read one at a time through a memory map.
+    """The pictures of one table, read one at a time, so that the memory does not grow with their number.
 
     Can be pickled (it then carries its path alone and opens the files again) and be read from several
     processes and threads at once.
@@ -95,7 +97,7 @@ class ImageCache:
                 self.side = int(meta["side"])
                 self.fingerprint = str(meta["content_sha256"])
                 self.problems = tuple(ProblemFile(key, reason) for key, reason in meta["problems"])
-                self._pixels = _map_pixels(self.path / _PIXELS)
+                self._pixels = _PixelFile(self.path / _PIXELS)
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             fault = str(error) or type(error).__name__
         if fault is not None:
@@ -120,7 +122,7 @@ class ImageCache:
         offset, height, width = self._index[row].tolist()
         if offset < 0:
             raise DataError(f"Picture {row} of the image cache {self.path} could not be decoded when it was made.")
-        pixels = self._pixels[offset : offset + height * width * 3].copy()
+        pixels = self._pixels.read(offset, height * width * 3)
         return torch.from_numpy(pixels).view(height, width, 3).permute(2, 0, 1)
 
     def content(self, row: int) -> bytes:
@@ -185,6 +187,29 @@ def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
         image = Image.fromarray(np.ascontiguousarray(pixels))
         pixels = np.asarray(image.resize(shape, Image.Resampling.BILINEAR))
     return np.ascontiguousarray(pixels)
+
+
+class _PixelFile:
+    """A file that several threads read from at once, and that stays open though its folder goes."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._lock = Lock()
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, offset: int, count: int) -> np.ndarray:
+        """Return bytes as an array of their own; raises DataError if the file ends before."""
+        pixels = np.empty(count, dtype=np.uint8)
+        if hasattr(os, "preadv"):
+            found = os.preadv(self._descriptor, [pixels.data], offset)
+        else:
+            with self._lock:  # where there is no reading at a place
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+                data = os.read(self._descriptor, count)
+            found, pixels[: len(data)] = len(data), np.frombuffer(data, dtype=np.uint8)
+        if found != count:
+            raise DataError("The image cache ends too early; delete its folder, and it is made again.")
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -301,12 +326,6 @@ def _fault(meta: dict[str, object], index: np.ndarray, content: np.ndarray, pixe
     if pixel_bytes != meta["pixel_bytes"]:
         return f"{pixel_bytes} bytes of pixels, not {meta['pixel_bytes']}"
     return None
-
-
-def _map_pixels(path: Path) -> np.ndarray:
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype=np.uint8)
-    return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
 
 
 def _array_sha(array: np.ndarray) -> str:

@@ -97,7 +97,7 @@ class Trainer:
         self.module, self.prepared = accelerator.prepare(method, self.optimizer)
         self._began = time.monotonic()
         self._trained_images = 0
-        self._training_seconds = 0.0
+        self._training_seconds = self._loading_seconds = 0.0
         self._saved = time.monotonic()
 
     def run(self) -> None:
@@ -125,6 +125,7 @@ class Trainer:
             self.method.train()
             started = time.monotonic()
             for views, labels, groups in loader:
+                self._loading_seconds += time.monotonic() - started
                 terms = self._step(views, labels, groups)
                 self._training_seconds += time.monotonic() - started
                 self._report(terms)
@@ -205,6 +206,7 @@ class Trainer:
             step=step,
             epoch=(step - 1) // self.plan.steps_per_epoch,
             images_per_second=round(rate, 1),
+            loading_share=round(self._loading_seconds / max(self._training_seconds, 1e-9), 3),
             seconds_left=round(left),
             loss_terms={name: round(value, 5) for name, value in terms.items()},
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -107,7 +108,13 @@ def test_ctrl_c_leaves_no_stack_trace_and_no_process(file: Path, tmp_path: Path,
     family = process.children(recursive=True)
     assert family
     os.killpg(bench.pid, signal.SIGINT)  # as a terminal does
-    _, said = bench.communicate(timeout=60)
+    try:
+        _, said = bench.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        for left in (bench, *family):
+            with contextlib.suppress(psutil.Error, OSError):
+                left.kill()
+        raise
     assert bench.returncode == 130
     assert said == "Stopped; the same command goes on from here.\n"
     assert psutil.wait_procs(family, timeout=10)[1] == []
