@@ -44,6 +44,10 @@ def add_bench_commands(commands: Any) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise ConfigError("--workers must be 1 or more.")
+    if options.only and options.tables_only:
+        raise ConfigError("--tables-only writes the tables of the whole bench; leave out --only.")
+    if options.ray_address and options.workers > 1:
+        raise ConfigError("--workers is of this machine; a Ray cluster has as many as it has processors. Leave it out.")
     from concept_tuning.bench.cells import trial_cells
     from concept_tuning.bench.runner import check_folder
     from concept_tuning.bench.spec import load_spec, settings_of
@@ -54,7 +58,9 @@ def _benchmark(options: argparse.Namespace) -> int:
     if unknown:
         raise ConfigError(f"--only names {min(unknown)!r}, which is none of the bench's data.")
     out = options.out or _DEFAULT_OUT / spec.name
-    trials, settings = len(trial_cells(spec, out)), len(settings_of(spec))
+    asked = options.only or [data.name for data in spec.data]
+    trials = sum(cell.setting.data in asked for cell in trial_cells(spec, out))
+    settings = sum(setting.data in asked for setting in settings_of(spec))
     print(f"{spec.name}: {settings} settings, {trials} trials, {settings * len(spec.seeds)} final runs, in {out}")
     if options.dry_run:
         return 0

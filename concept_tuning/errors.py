@@ -35,3 +35,7 @@ class TrainingError(StudioError):
     """Training had to stop (non-finite loss, full disk); the last good checkpoint is intact."""
 
     exit_code = 1
+
+
+class DivergedError(TrainingError):
+    """Loss or weights became non-finite, which they will again at the same settings."""

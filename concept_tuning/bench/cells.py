@@ -33,14 +33,13 @@ class Cell:
 
     @property
     def state(self) -> str:
-        """``finished``, ``failed`` (by itself, so that trying again is no use) or ``open``."""
+        """``finished``, ``failed`` or ``open``."""
         return state_of(self.path)
 
     @property
     def failure(self) -> str:
         """Why it failed; empty if it did not."""
-        file = _failure_file(self.path)
-        return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+        return next((file.read_text(encoding="utf-8").strip() for file in _notes(self.path) if file.is_file()), "")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -50,7 +49,7 @@ class Cell:
 
 def state_of(path: Path) -> str:
     """Return the state of the cell of a run folder, there or not; see :attr:`Cell.state`."""
-    if _failure_file(path).is_file():
+    if any(file.is_file() for file in _notes(path)):
         return "failed"
     try:
         return "finished" if RunFolder.open(path).status().get("state") == "finished" else "open"
@@ -58,10 +57,22 @@ def state_of(path: Path) -> str:
         return "open"
 
 
-def note_failure(path: Path, reason: str) -> None:
-    """Write beside a cell's folder why it failed, which ends it."""
+def note_failure(path: Path, reason: str, *, for_good: bool = True) -> None:
+    """Write beside a cell's folder why it failed, which ends it.
+
+    Args:
+        path: Its run folder, there or not.
+        reason: In words.
+        for_good: Whether it would fail again; else it is tried again when the bench is next begun.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(_failure_file(path), reason + "\n")
+    failed, troubled = _notes(path)
+    write_atomically(failed if for_good else troubled, reason + "\n")
+
+
+def forget_trouble(path: Path) -> None:
+    """Let a cell be tried again that failed for a reason that may have gone: missing data, a full disk."""
+    _notes(path)[1].unlink(missing_ok=True)
 
 
 def trial_cells(spec: BenchSpec, out: Path) -> list[Cell]:
@@ -129,5 +140,6 @@ def _trial_path(out: Path, setting: Setting, number: int) -> Path:
     return out / "search" / setting.place / f"trial-{number}"
 
 
-def _failure_file(path: Path) -> Path:
-    return path.parent / f"{path.name}.failure.txt"
+def _notes(path: Path) -> tuple[Path, Path]:
+    """Return where it is noted that a cell failed for good, and that it failed this time."""
+    return path.parent / f"{path.name}.failure.txt", path.parent / f"{path.name}.trouble.txt"

@@ -13,7 +13,7 @@ from pathlib import Path
 from concept_tuning.bench.cells import Cell, note_failure
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.errors import RunError, StudioError
+from concept_tuning.errors import ConfigError, DivergedError, RunError, StudioError
 
 _WAIT_SECONDS = 1.0
 
@@ -67,7 +67,7 @@ def do_job(job: Job) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = start_run(RunConfig.from_dict(json.loads(job.config)), path, watcher, splits=job.splits)
     except StudioError as error:
-        note_failure(path, str(error))
+        note_failure(path, str(error), for_good=isinstance(error, (ConfigError, DivergedError)))
         return
     except Stopped:  # by the bench, which was stopped itself; the run can be resumed
         return

@@ -24,14 +24,25 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     parts = [
         f"# {spec.name}",
         f"Test accuracy and that of the worst group in percent, mean (standard deviation over seeds); the difference "
-        f"to `{spec.methods[0]}` in points, with its 95 % interval, paired by picture and seed. Each method had the "
-        "same number of trials, chosen on validation.",
+        f"to `{spec.methods[0]}` in points, with its 95 % interval, paired by picture and seed. {_budget(spec, rows)}",
         "\n".join(_table(spec, rows, sources)),
         "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
         _comparisons(rows),
         "\n".join(_verdicts(rows)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
+    """Say how the settings were chosen, and whether every method had as many trials."""
+    searched = {row["trials"] for row in rows if spec.variant(row["method"]).tuned_as is None}
+    same = len(searched) == 1
+    text = f"Each method had {searched.pop()} trials" if same else "Methods had different numbers of trials"
+    text += ", chosen on validation"
+    if spec.share_search:
+        text += " with the first backbone and sample rate of each data, for the others too"
+    taken = [f"`{name}`" for name, one in spec.variants.items() if one.tuned_as is not None and name in spec.methods]
+    return f"{text}. Tuned as another, without a search of their own: {', '.join(taken)}." if taken else f"{text}."
 
 
 def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[str]) -> Iterable[str]:
@@ -41,7 +52,7 @@ def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[st
     yield "|---" * len(heads) + "|"
     for row in rows:
         cells = [row["data"], row["backbone"], f"{row['sample_rate']:g}", f"`{row['method']}`", _trials(row)]
-        cells += [str(row["seeds"]), _percent(row["accuracy"]), _percent(row["worst_group"]), _points(row)]
+        cells += [_seeds(row), _percent(row["accuracy"]), _percent(row["worst_group"]), _points(row)]
         if sources:
             known = row["published"]
             cells.append(f"{100 * known['accuracy']:.1f} [^{sources.index(known['source']) + 1}]" if known else _NONE)
@@ -76,6 +87,10 @@ def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
 def _trials(row: dict[str, Any]) -> str:
     parts = [f"{row[key]} {word}" for key, word in (("failed_trials", "failed"), ("open_trials", "open")) if row[key]]
     return ", ".join([str(row["trials"]), *parts])
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    return f"{row['seeds']}, {row['failed_seeds']} failed" if row["failed_seeds"] else str(row["seeds"])
 
 
 def _points(row: dict[str, Any]) -> str:

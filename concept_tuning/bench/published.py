@@ -87,7 +87,6 @@ def published(setting: Setting, config: RunConfig) -> Published | None:
 
 
 def _whole(parts: ConceptTuningConfig) -> bool:
-    """Whether no part of Concept-Tuning is left out, made cheaper or added."""
-    attention = parts.front_door and parts.position_attention and parts.channel_attention and parts.bottleneck
-    faithful = parts.patches == "encoder" and parts.views == 4 and parts.regulariser == "none"
-    return attention and faithful and min(parts.image_weight, parts.concept_weight) > 0
+    """Whether nothing of Concept-Tuning is left out or other than published, but for the weights of its contrasts."""
+    whole = ConceptTuningConfig(image_weight=parts.image_weight, concept_weight=parts.concept_weight)
+    return parts == whole and min(parts.image_weight, parts.concept_weight) > 0

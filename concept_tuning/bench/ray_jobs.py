@@ -13,7 +13,7 @@ from typing import Any
 
 from concept_tuning.bench.cells import Cell, note_failure, state_of
 from concept_tuning.bench.job import Job, do_job
-from concept_tuning.bench.runner import TRIES, Workers
+from concept_tuning.bench.runner import TRIES, Workers, died
 from concept_tuning.engine.runs import write_atomically
 from concept_tuning.errors import ConfigError, RunError
 
@@ -128,7 +128,8 @@ def _take_result(ray: Any, done: Any, cell: Cell) -> None:
     try:
         trouble = ray.get(done)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
-        note_failure(cell.path, f"Its process died {TRIES} times.")
+        if cell.state == "open":
+            note_failure(cell.path, died(cell), for_good=False)
     except ray.exceptions.RayError:  # the cell stays open, and the bench begins it again
         return
     else:

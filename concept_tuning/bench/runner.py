@@ -9,11 +9,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from concept_tuning.bench.cells import Cell, final_cells, note_failure, trial_cells
+from concept_tuning.bench.cells import Cell, final_cells, forget_trouble, note_failure, trial_cells
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.engine.runs import RunFolder, write_atomically
-from concept_tuning.errors import RunError
+from concept_tuning.errors import RunError, StudioError
 
 #: How often a cell is begun whose process died, before it counts as failed.
 TRIES = 3
@@ -33,8 +33,9 @@ def run_bench(
 ) -> None:
     """Run what is not finished yet: for one data after another all trials, then the final runs.
 
-    A cell that fails by itself (diverges, lacks something) is noted and the bench goes on; one whose process dies is
-    begun again, up to :data:`TRIES` times.
+    A cell that fails by itself is noted and the bench goes on; one whose process dies is begun again, up to
+    :data:`TRIES` times. What diverged or cannot be configured has failed for good; what failed for another reason
+    (missing data, a full disk, a dying process) is tried again when the bench is next begun.
 
     Args:
         spec: The bench.
@@ -56,6 +57,8 @@ def run_bench(
         ) from error
     try:
         _keep_spec(spec, out)
+        for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
+            forget_trouble(cell.path)
         for data in spec.data if only is None else [spec.data_named(name) for name in only]:
             for cells_of in (trial_cells, final_cells):
                 cells = [cell for cell in cells_of(spec, out) if cell.setting.data == data.name]
@@ -67,7 +70,8 @@ def run_bench(
 def check_folder(spec: BenchSpec, out: Path) -> None:
     """Refuse a folder that does not hold this bench, begun or finished.
 
-    A bench may have grown since: more data, methods, trials or seeds change nothing of what has been run.
+    A bench may have grown since: more data, methods and seeds change nothing of what has been run, and more trials
+    nothing but what the search chooses, with which the final runs must then be made again.
 
     Raises:
         RunError: if the folder holds no bench, or a run with other settings than the bench now gives it.
@@ -75,24 +79,22 @@ def check_folder(spec: BenchSpec, out: Path) -> None:
     file = out / _SPEC
     if not file.is_file():
         raise RunError(f"{out} holds no bench yet; run it first, or name its folder.")
-    kept = file.read_text(encoding="utf-8")
-    if kept == _text(spec):
-        return
-    if json.loads(kept).get("name") != spec.name:
+    if json.loads(file.read_text(encoding="utf-8")).get("name") != spec.name:
         raise RunError(f"{out} holds another bench than {spec.name!r}; name another folder.")
-    _check_cells(spec, out)
+    _check_cells([*trial_cells(spec, out), *final_cells(spec, out)])
 
 
-def _check_cells(spec: BenchSpec, out: Path) -> None:
+def _check_cells(cells: Sequence[Cell]) -> None:
+    """Refuse cells that were run with other settings than they now have: the bench's, or what the search chose."""
     from concept_tuning.engine.session import with_absolute_paths
 
-    for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
+    for cell in cells:
         if (cell.path / "config.json").is_file() and RunFolder.open(cell.path).config() != with_absolute_paths(
             cell.config
         ):
             raise RunError(
-                f"{cell.path} was run with other settings than {spec.name!r} has for it now. Name another folder for "
-                "the bench, or remove that one to run it anew."
+                f"{cell.path} was run with other settings than the bench has for it now, or than its search has chosen "
+                "since. Name another folder for the bench, or remove that one to run it anew."
             )
 
 
@@ -107,11 +109,22 @@ def _text(spec: BenchSpec) -> str:
 
 
 def _run_all(cells: Sequence[Cell], workers: Workers, report: Callable[[Cell, Sequence[Cell]], None]) -> None:
+    _check_cells(cells)
     tries = dict.fromkeys((cell.path for cell in cells), 0)
     while left := [cell for cell in cells if cell.state == "open"]:
         for cell in left:
             tries[cell.path] += 1
             if tries[cell.path] > TRIES:
-                note_failure(cell.path, f"Its process died {TRIES} times.")
+                note_failure(cell.path, died(cell), for_good=False)
         for cell in workers([cell for cell in left if tries[cell.path] <= TRIES]):
             report(cell, cells)
+
+
+def died(cell: Cell) -> str:
+    """Say that a cell's process died again and again, and what it said of it, if anything."""
+    try:
+        status = RunFolder.open(cell.path).status()
+    except StudioError:
+        status = {}
+    said = f" {status.get('message', '')}" if status.get("state") == "failed" else ""
+    return f"Its process died {TRIES} times.{said}"

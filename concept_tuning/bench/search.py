@@ -6,25 +6,36 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from concept_tuning.bench.spec import BenchSpec, Range, Setting
+from concept_tuning.bench.spec import ALL, BenchSpec, Range, Setting
 
 
 def draw_trials(spec: BenchSpec, setting: Setting) -> list[dict[str, Any]]:
     """Return the settings of each trial by name; the first changes nothing, the others are drawn at random.
 
     Drawn all at once by optuna's random sampler (random search: Bergstra and Bengio, JMLR 2012), so that a bench that
-    goes on, or runs trials side by side, has the very same ones. A method without a search space has one trial.
+    goes on, or runs trials side by side, has the very same ones. What every method has (:data:`ALL`) is drawn once for
+    all methods on the same data, so that none has the luckier learning rates; what is a method's own is drawn apart. A
+    method without a search space has one trial.
     """
     space = spec.space(setting.method)
     if spec.trials < 2 or not space:
         return [{}]
+    shared = [name for name in space if name in spec.search.get(ALL, {})]
+    place = f"{setting.data}/{setting.backbone}/{setting.sample_rate:g}"
+    common = _drawn({name: space[name] for name in shared}, spec, place)
+    own = _drawn({name: span for name, span in space.items() if name not in shared}, spec, setting.place)
+    return [{}, *({**first, **second} for first, second in zip(common, own, strict=True))]
+
+
+def _drawn(space: Mapping[str, Range], spec: BenchSpec, place: str) -> list[dict[str, Any]]:
+    """Return the draws of all trials but the first, by the seed of the search and a place."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = int(hashlib.sha256(f"{spec.search_seed} {setting.place}".encode()).hexdigest()[:8], 16)
+    seed = int(hashlib.sha256(f"{spec.search_seed} {place}".encode()).hexdigest()[:8], 16)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     distributions = {name: _distribution(span) for name, span in space.items()}
-    return [{}, *(dict(study.ask(distributions).params) for _ in range(spec.trials - 1))]
+    return [dict(study.ask(distributions).params) for _ in range(spec.trials - 1)]
 
 
 def best_trial(accuracies: Mapping[int, tuple[float, float]]) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +12,10 @@ from pydantic.dataclasses import dataclass
 
 from concept_tuning.config import METHOD_NAMES, RunConfig
 from concept_tuning.errors import ConfigError
-from concept_tuning.settings import build_config
+from concept_tuning.settings import build_config, resolve_key
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-_NAME = r"^[\w.-]{1,40}$"
+_NAME = r"^\w[\w.-]{0,39}$"
 #: Key of the search space that every method has.
 ALL = "all"
 
@@ -101,7 +101,7 @@ class BenchSpec:
             one of its own.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]{0,59}$")]
     data: Annotated[tuple[DataSpec, ...], Field(min_length=1)]
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     variants: dict[Annotated[str, Field(pattern=_NAME)], Variant] = Field(default_factory=dict)
@@ -171,16 +171,25 @@ def check_spec(values: Mapping[str, Any]) -> BenchSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"The bench's {where or 'settings'} cannot be used: {first['msg']}.") from error
-    for what, names in (("methods", spec.methods), ("data", tuple(one.name for one in spec.data))):
-        if len(set(names)) < len(names):
-            raise ConfigError(f"The bench names one of its {what} twice: {', '.join(names)}.")
+    _check_twice(spec)
     _check_names(spec)
     for setting in settings_of(spec):
-        config_of(spec, setting, seed=spec.seeds[0], drawn={})
-        for key, span in spec.space(setting.method).items():
+        for seed in (spec.search_seed, *spec.seeds):
+            config_of(spec, setting, seed=seed, drawn={})
+        for key, span in spec.space(tuned_as(spec, setting).method).items():
             for value in span.choices or (span.low, span.high):
                 config_of(spec, setting, seed=spec.seeds[0], drawn={key: value})
     return spec
+
+
+def _check_twice(spec: BenchSpec) -> None:
+    lists: dict[str, Sequence[object]] = {"data": [one.name for one in spec.data], "seeds": spec.seeds}
+    for what in ("methods", "backbones", "sample_rates"):
+        lists[what] = getattr(spec, what)
+        lists |= {f"{what} of the data {data.name!r}": getattr(data, what) or () for data in spec.data}
+    for what, values in lists.items():
+        if len(set(values)) < len(values):
+            raise ConfigError(f"The bench names one of its {what} twice: {', '.join(map(str, values))}.")
 
 
 def _check_names(spec: BenchSpec) -> None:
@@ -189,6 +198,10 @@ def _check_names(spec: BenchSpec) -> None:
             raise ConfigError(f"The bench's variant {variant!r} has a method's name; give it one of its own.")
         if found.tuned_as is not None and found.tuned_as not in spec.methods:
             raise ConfigError(f"The bench's variant {variant!r} is tuned as {found.tuned_as!r}, which is not compared.")
+        if found.tuned_as is not None and spec.variant(found.tuned_as).tuned_as is not None:
+            raise ConfigError(
+                f"The bench's variant {variant!r} is tuned as {found.tuned_as!r}, which has no search of its own."
+            )
     unknown = set(spec.search) - {ALL, *spec.methods, *(found.method for found in spec.variants.values())}
     if unknown:
         raise ConfigError(f"The bench's search names {min(unknown)!r}, which is none of its methods.")
@@ -236,7 +249,9 @@ def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[st
         ConfigError: if they are not valid.
     """
     data, variant = spec.data_named(setting.data), spec.variant(setting.method)
-    overrides = {**spec.set, **data.set, **drawn, **variant.set, "engine.seed": seed}
+    overrides: dict[str, Any] = {}
+    for layer in (spec.set, data.set, drawn, variant.set, {"engine.seed": seed}):
+        overrides |= {resolve_key(key, variant.method): value for key, value in layer.items()}
     if setting.sample_rate != 100:
         overrides["data.sample_rate"] = setting.sample_rate
     return build_config(

@@ -87,12 +87,12 @@ def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     its interval; ``published`` is what others measured in that very setting. All are None where there is none.
     """
     cells, trials = final_cells(spec, out), trial_cells(spec, out)
-    finished: dict[Setting, list[Cell]] = {setting: [] for setting in settings_of(spec)}
+    ended: dict[Setting, list[Cell]] = {setting: [] for setting in settings_of(spec)}
     for cell in cells:
-        if cell.state == "finished":
-            finished[cell.setting].append(cell)
+        if cell.state != "open":
+            ended[cell.setting].append(cell)
     return [
-        _summary_row(spec, out, setting, finished, [cell for cell in trials if cell.setting == tuned_as(spec, setting)])
+        _summary_row(spec, out, setting, ended, [cell for cell in trials if cell.setting == tuned_as(spec, setting)])
         for setting in settings_of(spec)
     ]
 
@@ -111,17 +111,21 @@ def write_tables(spec: BenchSpec, out: Path) -> str:
 
 
 def _summary_row(
-    spec: BenchSpec, out: Path, setting: Setting, finished: Mapping[Setting, list[Cell]], trials: list[Cell]
+    spec: BenchSpec, out: Path, setting: Setting, ended: Mapping[Setting, list[Cell]], trials: list[Cell]
 ) -> dict[str, Any]:
-    own, base = finished[setting], dataclasses.replace(setting, method=spec.methods[0])
+    base = dataclasses.replace(setting, method=spec.methods[0])
+    own, others = ([cell for cell in ended[one] if cell.state == "finished"] for one in (setting, base))
+    failed = [cell for cell in ended[setting] if cell.state == "failed"]
     tests = [_results(cell)["test"] for cell in own]
     known = published(setting, _config(spec, setting, {}))
     first = setting == base
-    found = Against(sentence="") if first else against(own, finished[base], (setting.method, base.method))
+    found = Against(sentence="") if first else against(own, others, (setting.method, base.method))
     states = [cell.state for cell in trials]
+    trouble = _trouble(setting, failed, [cell for cell in trials if cell.state == "failed"], len(trials))
     return {
         **dataclasses.asdict(setting),
         "seeds": len(own),
+        "failed_seeds": len(failed),
         "trials": max(1, len(trials)),
         "failed_trials": states.count("failed"),
         "open_trials": states.count("open"),
@@ -130,11 +134,22 @@ def _summary_row(
         "worst_group": _spread([test.get("worst_group_accuracy") for test in tests]),
         "difference": _plain(found.difference),
         "worst_group_difference": _plain(found.worst_group_difference),
-        "verdict": found.sentence,
+        "verdict": " ".join(text for text in ("" if trouble and not own else found.sentence, trouble) if text),
         "worst_group_verdict": found.worst_group,
         "worst_group_caveat": found.caveat,
         "published": _plain(known),
     }
+
+
+def _trouble(setting: Setting, failed: Sequence[Cell], trials: Sequence[Cell], count: int) -> str:
+    """Say what failed, which the figures of the others leave out; empty if nothing did."""
+    if trials and len(trials) == count:
+        return f"All {count} trials of {setting.method} failed; the first: {trials[0].failure}"
+    if not failed:
+        return ""
+    seeds = "seed" if len(failed) == 1 else "seeds"
+    numbers = ", ".join(str(cell.number) for cell in failed)
+    return f"{setting.method} failed with {seeds} {numbers}, which no figure counts: {failed[0].failure}"
 
 
 def _best(spec: BenchSpec, out: Path, setting: Setting, trials: Iterable[Cell]) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_pictures import RunPictures
 from concept_tuning.engine.runs import RunFolder, StatusWriter
 from concept_tuning.engine.schedule import build_optimizer, rate_factor, set_learning_rates
-from concept_tuning.errors import RunError, TrainingError
+from concept_tuning.errors import DivergedError, RunError, TrainingError
 from concept_tuning.methods.base import Method, StepContext
 
 
@@ -312,8 +312,8 @@ class Trainer:
         return bool(self.accelerator.gather(flag).max())
 
 
-def _diverged(what: str, step: int, names: list[str]) -> TrainingError:
-    return TrainingError(
+def _diverged(what: str, step: int, names: list[str]) -> DivergedError:
+    return DivergedError(
         f"{what} became non-finite at step {step} ({', '.join(names) or 'on another process'}). Training stopped and "
         "the last good checkpoint is intact. Try a smaller learning rate (--set lr=...), some warm-up "
         "(--set warmup_fraction=0.1) or --set precision=no in a new run."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from concept_tuning.bench.cells import final_path, trial_cells
+from concept_tuning.bench.cells import final_cells, final_path, trial_cells
 from concept_tuning.bench.spec import BenchSpec, Setting
 from concept_tuning.engine.evaluation import PREDICTION, Predictions, evaluate
 
@@ -28,6 +28,13 @@ def write_trials(spec: BenchSpec, out: Path, setting: Setting, accuracies: list[
     cells = [cell for cell in trial_cells(spec, out) if cell.setting == setting]
     for cell, accuracy in zip(cells, accuracies, strict=False):
         write_run(cell.path, accuracy=accuracy)
+
+
+def write_settings(spec: BenchSpec, out: Path) -> None:
+    """Write into the runs that are there the settings that the bench has for them."""
+    for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
+        if cell.path.is_dir():
+            (cell.path / "config.json").write_text(json.dumps(cell.config.to_dict()))
 
 
 def write_final(

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from PIL import Image
 from tiny_bench import TINY_BENCH as SPEC
 
 from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
@@ -109,6 +110,43 @@ def test_a_bench_may_grow_and_only_what_is_new_is_run(whole: Path, tmp_path: Pat
     ]
 
 
+def test_after_more_trials_final_runs_of_another_choice_are_refused(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    first = trial_cells(check_spec(SPEC), out)[0]
+    results = json.loads((first.path / "results.json").read_text())
+    best = (out / "search" / first.setting.place).glob("trial-*/results.json")
+    worst = {"best": {"step": 1, "accuracy": 0.0, "loss": 9.0}, "splits": {}}
+    now = chosen(check_spec(SPEC), out, first.setting)
+    for file in best:  # the other trial is now the better one
+        was_best = (file.parent.name == "trial-0") is (now == {})
+        file.write_text(
+            json.dumps(results | (worst if was_best else {"best": {"step": 1, "accuracy": 1.0, "loss": 0.0}}))
+        )
+    with pytest.raises(RunError, match=r"seed-1 was run with other settings .* its search has chosen since"):
+        run_bench(check_spec(SPEC), out)
+
+
+def test_what_failed_for_a_reason_that_may_go_is_tried_again(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    values = SPEC | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]}
+    values |= {"data": [{"name": "own", "source": str(pictures)}]}
+    values["set"] = {key: value for key, value in SPEC["set"].items() if "images" not in key and key != "draw_size"}
+    spec = check_spec(values)
+    run_bench(spec, tmp_path / "out")
+    (cell,) = final_cells(spec, tmp_path / "out")
+    assert cell.state == "failed"
+    assert "pictures" in cell.failure
+    text = write_tables(spec, tmp_path / "out")
+    assert "vanilla failed with seed 1, which no figure counts" in text
+    for number in range(24):
+        place = pictures / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (number * 9, 99, 99)).save(place)
+    run_bench(spec, tmp_path / "out")
+    assert final_cells(spec, tmp_path / "out")[0].state == "finished"
+
+
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(whole: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "tiny.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(SPEC))
@@ -143,8 +181,9 @@ def test_a_cell_that_cannot_run_is_noted_and_the_others_go_on(tmp_path: Path) ->
     assert (first.state, second.state) == ("finished", "failed")
     assert "pre-trained" in second.failure
     text = write_tables(spec, tmp_path / "out")
-    assert "| `l2-sp` | 1 | 0 | – | – |" in text
-    assert "not finished for both methods" in text
+    assert "| `l2-sp` | 1 | 0, 1 failed | – | – |" in text
+    assert "l2-sp failed with seed 1, which no figure counts: l2-sp keeps to" in text
+    assert "not finished for both methods" not in text
 
 
 def test_the_command_says_what_it_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,7 @@ def test_tables_of_what_is_finished_while_another_process_works(
             (out / "search" / setting.place / f"trial-{trial}.failure.txt").unlink()
         made_runs.write_trials(spec, out, setting, [0.5, 0.6])
         made_runs.write_final(out, setting, 1, np.arange(40) % 3 > 0)
+    made_runs.write_settings(spec, out)
     before = {path for path in out.rglob("*") if path.is_file()}
     with FileLock(out / ".lock"):
         assert main(["benchmark", str(file), "--out", str(out), "--tables-only"]) == 0

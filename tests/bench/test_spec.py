@@ -57,6 +57,33 @@ def test_a_variant_is_its_method_with_settings_that_stand_over_the_search() -> N
     assert set(free.space("half")) == {"l2_sp.backbone_decay"}
 
 
+def test_a_layer_stands_over_those_before_by_whichever_name() -> None:
+    """Run settings, data's, what the search drew, the variant's, in this order, by short or full name."""
+    values = {
+        "set": {"lr": 0.1, "image_size": 64},
+        "data": [{"name": "birds", "source": "planted", "set": {"optim.lr": 0.02, "data.image_size": 96}}],
+        "methods": ["vanilla", "own"],
+        "variants": {"own": {"method": "vanilla", "set": {"lr": 0.07}}},
+        "search": {"all": {"lr": {"low": 0.001, "high": 0.1}}},
+    }
+    spec = check_spec(SMALL | values)
+    plain, own = settings_of(spec)
+    assert config_of(spec, plain, seed=1, drawn={}).optim.lr == 0.02
+    assert config_of(spec, plain, seed=1, drawn={"lr": 0.09}).optim.lr == 0.09
+    assert config_of(spec, own, seed=1, drawn={"optim.lr": 0.09}).optim.lr == 0.07
+    assert config_of(spec, own, seed=1, drawn={}).data.image_size == 96
+
+
+def test_what_every_method_has_is_drawn_once_for_all() -> None:
+    spec = check_spec(SMALL)
+    first, second = (draw_trials(spec, setting) for setting in settings_of(spec))
+    assert [drawn.get("lr") for drawn in first] == [drawn.get("lr") for drawn in second]
+    assert len({drawn.get("lr") for drawn in first}) == 4
+    assert all("l2_sp.backbone_decay" in drawn for drawn in second[1:])
+    other = check_spec(SMALL | {"data": [{"name": "others", "source": "planted"}]})
+    assert draw_trials(other, settings_of(other)[0]) != first
+
+
 def test_a_shared_search_is_one_for_each_method_and_data() -> None:
     several = SMALL | {"sample_rates": [100, 30], "backbones": ["test_resnet", "test_vit"], "share_search": True}
     spec = check_spec(several)
@@ -92,6 +119,22 @@ def test_data_may_have_methods_backbones_and_rates_of_its_own() -> None:
         ({"data": [{"name": "birds", "source": "planted", "methods": ["bss"]}]}, "none of its methods"),
         ({"data": [{"name": "birds", "source": "planted", "methods": ["l2-sp"]}]}, "leaves out 'vanilla'"),
         ({"variants": {"bss": {"method": "bss"}}}, "method's name"),
+        ({"seeds": [1, 1]}, "seeds twice"),
+        ({"seeds": [1, -5]}, "seed"),
+        ({"sample_rates": [30, 30.0]}, "sample_rates twice"),
+        ({"data": [{"name": "birds", "source": "planted", "backbones": ["a", "a"]}]}, "backbones of the data 'birds'"),
+        ({"data": [{"name": "..", "source": "planted"}]}, "name"),
+        (
+            {"methods": ["vanilla", "l2-sp", "x"], "variants": {"x": {"method": "vanilla", "tuned_as": "l2-sp"}}},
+            "nothing",
+        ),
+        (
+            {
+                "methods": ["vanilla", "l2-sp", "x", "y"],
+                "variants": {"x": {"method": "l2-sp", "tuned_as": "l2-sp"}, "y": {"method": "l2-sp", "tuned_as": "x"}},
+            },
+            "no search of its own",
+        ),
         (
             {"methods": ["vanilla", "l2-sp", "half"], "variants": {"half": {"method": "bss", "tuned_as": "lwf"}}},
             "'lwf'",
@@ -121,7 +164,6 @@ def test_every_method_has_the_same_number_of_trials_and_the_first_changes_nothin
     assert all(set(trial) == {"lr"} for trial in plain[1:])
     assert all(set(trial) == {"lr", "l2_sp.backbone_decay"} for trial in l2[1:])
     assert all(0.001 <= trial["lr"] <= 0.1 for trial in (*plain[1:], *l2[1:]))
-    assert len({trial["lr"] for trial in (*plain[1:], *l2[1:])}) == 6
 
 
 def test_the_draws_are_the_same_again_and_others_for_another_seed() -> None:
