@@ -1,4 +1,7 @@
-"""Settings of the rival fine-tuning methods, one section each; defaults are the papers' or their authors' code's."""
+"""Settings of the rival fine-tuning methods, one section each.
+
+Defaults are the papers' or their code's where these have one that fits; a section says where its default is another.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LpFtConfig:
-    """LP-FT (arXiv 2202.10054): a linear probe first, then everything."""
+    """LP-FT (arXiv 2202.10054): a linear probe first, then everything.
+
+    The paper tunes two runs; one run cut in half is a choice made here.
+    """
 
     probe_share: Annotated[
         float, Field(gt=0, lt=1, description="Share of the steps in which the classifier alone is trained.")
@@ -33,11 +39,16 @@ class L2SpConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DeltaConfig:
-    """DELTA (arXiv 1901.09229): keep the feature map, most of all the channels that matter."""
+    """DELTA (arXiv 1901.09229): keep the feature map, most of all the channels that matter.
 
-    weight: Annotated[float, Field(ge=0, description="Weight alpha of the feature map's distance from its start.")] = (
-        0.01
-    )
+    The code of the authors and of the Transfer-Learning-Library takes 0.01 for a sum over the batch, and the library a
+    batch of 48; the default weight is their product, for here it is a mean. See the method's module.
+    """
+
+    weight: Annotated[
+        float,
+        Field(ge=0, description="Weight alpha of the feature map's distance from its start, a mean over the batch."),
+    ] = 0.48
     head_decay: Annotated[float, Field(ge=0, description="Weight beta of half the squared norm of the new layers.")] = (
         0.01
     )

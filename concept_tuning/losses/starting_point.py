@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+ATTENTION_TEMPERATURE = 5.0
+"""Of the softmax over standardised rises of the loss, in the code of DELTA's authors."""
 
 
 def half_squared_distance(values: Iterable[Tensor], start: Iterable[Tensor]) -> Tensor:
@@ -35,8 +39,10 @@ def feature_map_distance(maps: Tensor, start: Tensor, weights: Tensor | None = N
     """Return the distance of feature maps from those at the start, averaged over the images.
 
     DELTA (Li et al., ICLR 2019, arXiv 1901.09229, equations 3 and 5): the squared Euclidean distance of each
-    channel's map, weighted by the channel's attention; here divided by the number of cells, so that it does not
-    grow with the input, and multiplied by the number of channels, so that equal weights of 1 / D are no attention.
+    channel's map, weighted by the channel's attention. As in the authors' code (github.com/lixingjian/DELTA) and the
+    Transfer-Learning-Library it is halved, divided by the number of cells, and multiplied by the number of channels,
+    so that equal weights of 1 / D are no attention. Both sum over the images of a batch; here it is their mean, so
+    that the batch size changes nothing, and a weight of theirs is one of here after a product with their batch size.
 
     Args:
         maps: (B, D, h, w).
@@ -44,7 +50,7 @@ def feature_map_distance(maps: Tensor, start: Tensor, weights: Tensor | None = N
         weights: (D,) >= 0 with sum 1; None: 1 / D each.
 
     Returns:
-        Scalar >= 0, in float32 at least; half the weighted sum, as in the authors' code.
+        Scalar >= 0, in float32 at least.
 
     Raises:
         ValueError: if the shapes do not fit together.
@@ -62,8 +68,14 @@ def feature_map_distance(maps: Tensor, start: Tensor, weights: Tensor | None = N
 def channel_attention(pooled: Tensor, labels: Tensor, classifier: Tensor, bias: Tensor) -> Tensor:
     """Return DELTA's weights of the last feature map's channels, (D,) with sum 1.
 
-    Equation 6 of arXiv 1901.09229: the softmax over channels of how much the loss rises without one. Without
-    channel j the pooled feature j is 0, so each logit falls by its weight times the feature: no pass is needed.
+    Equation 6 of arXiv 1901.09229: the softmax over channels of how much the loss rises without one. The rises are
+    so small that their plain softmax is even to the fourth digit; as in the authors' code and the
+    Transfer-Learning-Library they are standardised over the channels (mean 0, population deviation 1) and divided by
+    5 first. A channel that matters two deviations more than the mean then weighs exp(0.4) = 1.5 times as much as
+    one at the mean. Channels of which none matters more than another get 1 / D each.
+
+    Without channel j the pooled feature j is 0, so each logit falls by its weight times the feature: no pass is
+    needed. The authors set the filter's weights to 0, which leaves a constant where a normalisation follows it.
 
     Args:
         pooled: (n, D) pooled feature maps of the network at its start.
@@ -72,12 +84,12 @@ def channel_attention(pooled: Tensor, labels: Tensor, classifier: Tensor, bias: 
         bias: (C,) its bias.
     """
     logits = pooled @ classifier.T + bias
-    base = torch.nn.functional.cross_entropy(logits, labels)
+    base = F.cross_entropy(logits, labels, reduction="none")
     rises = []
     for channels in torch.arange(pooled.shape[1], device=pooled.device).split(64):
         without = logits[:, None, :] - pooled[:, channels, None] * classifier.T[channels]
-        losses = torch.nn.functional.cross_entropy(
-            without.flatten(0, 1), labels.repeat_interleave(len(channels)), reduction="none"
-        )
-        rises.append(losses.view(-1, len(channels)).mean(0) - base)
-    return torch.cat(rises).softmax(0)
+        losses = F.cross_entropy(without.flatten(0, 1), labels.repeat_interleave(len(channels)), reduction="none")
+        rises.append((losses.view(-1, len(channels)) - base[:, None]).mean(0))
+    rise = torch.cat(rises)
+    deviation = rise.std(correction=0).clamp(min=torch.finfo(rise.dtype).eps)
+    return ((rise - rise.mean()) / deviation / ATTENTION_TEMPERATURE).softmax(0)

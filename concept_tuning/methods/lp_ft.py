@@ -2,6 +2,11 @@
 
 Fine-tuning with a classifier drawn at random distorts good features before the classifier has caught up (their
 theorem 3.2); a classifier that was probed first leaves them nearly where they were.
+
+The paper tunes two stages, each with a learning rate and a schedule of its own. Here both are parts of one run, with
+one schedule over all its steps, so that a method's budget is the same as the others'. With the cosine, fine-tuning
+therefore begins below the peak rate: at half of it, without warm-up, where the probe takes half of the steps. The
+backbone's own rate (``backbone_lr_scale``) is of the second part alone, for the backbone does not move in the first.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_runs import tiny_config
-from torch import Tensor
+from torch import Tensor, nn
 
 from concept_tuning.config import METHOD_NAMES, RunConfig
 from concept_tuning.engine.schedule import build_optimizer
 from concept_tuning.engine.session import load_run, resume_run, start_run
 from concept_tuning.engine.trainer import Stopped
-from concept_tuning.errors import ConfigError, TrainingError
+from concept_tuning.errors import ConfigError, RunError, TrainingError
 from concept_tuning.methods.base import Batch, Method, StepContext, pool
 from concept_tuning.methods.dfr import retrained_classifier
 from concept_tuning.methods.group_dro import GroupDro
@@ -193,12 +193,36 @@ def test_the_distance_is_zero_at_the_start_and_the_terms_stand_in_for_weight_dec
     assert train(method)[-1][term] > 0
 
 
-def test_delta_weighs_channels_unless_it_is_told_not_to(weights: Path) -> None:
+class TellingChannels(nn.Module):
+    """A backbone of which 4 of 64 channels, those from 20 on, tell the class and the others are noise."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        noise = torch.rand(len(images), 64, generator=torch.Generator().manual_seed(4))
+        noise[:, 20:24] = 2 * images[:, 0, 0, :4]
+        return noise[:, :, None, None].expand(-1, -1, 2, 2)
+
+
+class TellingPictures(Pictures):
+    """Pictures whose first pixel c of 4 is 1 for class c and 0 for the others."""
+
+    def batches(self, split: str):
+        labels = torch.arange(80) % 4
+        images = torch.zeros(80, 3, 64, 64)
+        images[torch.arange(80), 0, 0, labels] = 1
+        yield Batch(images, labels, None)
+
+
+def test_delta_weighs_the_channels_that_matter_unless_it_is_told_not_to(weights: Path) -> None:
     weighed, even = build("delta", weights), build("delta", weights, attention=False)
     for method in (weighed, even):
-        method.prepare(Pictures())
-    assert weighed.starting_point.weights.sum().item() == pytest.approx(1, abs=1e-4)
-    assert weighed.starting_point.weights.std() > even.starting_point.weights.std() == 0
+        method.starting_point.start = TellingChannels()
+        method.starting_point.weights = torch.full((64,), 1 / 64)
+        method.prepare(TellingPictures())
+    found = 64 * weighed.starting_point.weights
+    assert found.sum().item() == pytest.approx(64, abs=1e-2)
+    assert set(found.topk(4).indices.tolist()) == {20, 21, 22, 23}
+    assert found[20:24].min() > 1.5 * torch.cat([found[:20], found[24:]]).max()
+    assert even.starting_point.weights.tolist() == pytest.approx([1 / 64] * 64)
 
 
 @pytest.mark.parametrize("kind", ["l2-sp", "delta"])
@@ -288,12 +312,20 @@ def test_group_dro_adds_the_adjustment_over_the_root_of_the_groups_size(weights:
     assert method.margins[3, 0] == 0
 
 
-def test_group_dro_goes_on_with_its_weights(weights: Path) -> None:
+def test_group_dro_goes_on_with_its_weights_and_sizes(weights: Path) -> None:
     method, other = build("group-dro", weights), build("group-dro", weights)
     method.prepare(Pictures())
     train(method)
     other.load_state_dict(method.state_dict())
     assert torch.equal(other.weights, method.weights)
+    assert torch.equal(other.counts, Pictures().group_counts())
+
+
+def test_group_dro_of_an_earlier_version_is_refused_with_a_sentence(weights: Path) -> None:
+    method = build("group-dro", weights)
+    state = {name: value for name, value in method.state_dict().items() if name != "counts"}
+    with pytest.raises(RunError, match="earlier version"):
+        method.load_state_dict(state)
 
 
 def test_the_retrained_layer_reads_the_feature_and_not_the_shortcut() -> None:
