@@ -1,6 +1,11 @@
-"""A bench of seconds on the planted birds: two methods, two trials, two seeds."""
+"""A bench of seconds on the planted birds: two methods, two trials, two seeds; and a wait for one of its runs."""
 
 from __future__ import annotations
+
+import time
+
+from concept_tuning.bench.cells import Cell
+from concept_tuning.engine.runs import RunFolder
 
 TINY_BENCH = {
     "name": "tiny",
@@ -24,3 +29,13 @@ TINY_BENCH = {
         "checkpoint_seconds": 0,
     },
 }
+
+
+def wait_until_working(cell: Cell, limit: float = 120) -> int:
+    """Return the id of the process that trains a cell, when it has taken a few steps."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        if (cell.path / "metrics.jsonl").is_file() and (cell.path / "metrics.jsonl").read_bytes().count(b"\n") > 3:
+            return int(RunFolder.open(cell.path).status()["pid"])
+        time.sleep(0.02)
+    raise AssertionError(f"{cell.path} was not begun within {limit} s")

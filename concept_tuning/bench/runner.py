@@ -86,12 +86,13 @@ def check_folder(spec: BenchSpec, out: Path) -> None:
 
 def _check_cells(cells: Sequence[Cell]) -> None:
     """Refuse cells that were run with other settings than they now have: the bench's, or what the search chose."""
-    from concept_tuning.engine.session import with_absolute_paths
+    begun = [cell for cell in cells if (cell.path / "config.json").is_file()]
+    if not begun:
+        return
+    from concept_tuning.engine.session import with_absolute_paths  # loads torch
 
-    for cell in cells:
-        if (cell.path / "config.json").is_file() and RunFolder.open(cell.path).config() != with_absolute_paths(
-            cell.config
-        ):
+    for cell in begun:
+        if RunFolder.open(cell.path).config() != with_absolute_paths(cell.config):
             raise RunError(
                 f"{cell.path} was run with other settings than the bench has for it now, or than its search has chosen "
                 "since. Name another folder for the bench, or remove that one to run it anew."

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_bench import TINY_BENCH
+from tiny_bench import TINY_BENCH, wait_until_working
 
 from concept_tuning.bench.cells import Cell, final_cells
 from concept_tuning.bench.ray_jobs import ray_workers
@@ -79,16 +79,6 @@ def same_bench(one: Path, other: Path) -> None:
     for cell, twin in zip(final_cells(spec, one), final_cells(spec, other), strict=True):
         for name in ("results.json", "metrics.jsonl", "best/model.safetensors"):
             assert (cell.path / name).read_bytes() == (twin.path / name).read_bytes()
-
-
-def wait_until_working(cell: Cell, limit: float = 90) -> int:
-    """Return the id of the process that trains a cell, when it has taken a few steps."""
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        if (cell.path / "metrics.jsonl").is_file() and (cell.path / "metrics.jsonl").read_bytes().count(b"\n") > 3:
-            return int(RunFolder.open(cell.path).status()["pid"])
-        time.sleep(0.02)
-    raise AssertionError(f"{cell.path} was not begun within {limit} s")
 
 
 class Killed:

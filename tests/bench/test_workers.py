@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-from tiny_bench import TINY_BENCH
+from tiny_bench import TINY_BENCH, wait_until_working
 
 from concept_tuning.bench.cells import Cell, final_cells
 from concept_tuning.bench.runner import run_bench
@@ -26,16 +25,6 @@ def bench(epochs: int, checkpoint_seconds: int = 0) -> BenchSpec:
     """Return a bench of two final runs."""
     setting = {**TINY_BENCH["set"], "epochs": epochs, "checkpoint_seconds": checkpoint_seconds}  # type: ignore[dict-item]
     return check_spec(TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "set": setting})
-
-
-def wait_until_working(cell: Cell, limit: float = 120) -> int:
-    """Return the id of the process that trains a cell, when it has taken a few steps."""
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        if (cell.path / "metrics.jsonl").is_file() and (cell.path / "metrics.jsonl").read_bytes().count(b"\n") > 3:
-            return int(RunFolder.open(cell.path).status()["pid"])
-        time.sleep(0.02)
-    raise AssertionError(f"{cell.path} was not begun within {limit} s")
 
 
 def test_a_cell_whose_process_is_killed_is_begun_again_to_the_same_results(tmp_path: Path) -> None:
