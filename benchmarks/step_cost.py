@@ -24,7 +24,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,9 +53,12 @@ from concept_tuning.settings import build_config
 MODES: Mapping[str, Mapping[str, Any]] = {
     "vanilla": {},
     "faithful": {"views": 4, "patches": "encoder"},
+    "faithful-bf16-keys": {"views": 4, "patches": "encoder", "key_precision": "bf16"},
     "two-view": {"views": 2, "patches": "encoder"},
+    "two-view-bf16-keys": {"views": 2, "patches": "encoder", "key_precision": "bf16"},
     "feature-map": {"views": 4, "patches": "feature-map"},
     "feature-map-two-view": {"views": 2, "patches": "feature-map"},
+    "feature-map-two-view-bf16-keys": {"views": 2, "patches": "feature-map", "key_precision": "bf16"},
     "front-door": {"image_weight": 0, "concept_weight": 0},
     "image-contrast": {"concept_weight": 0, "front_door": False},
 }
@@ -213,9 +216,18 @@ def peak_bytes(step: Step) -> int:
         step()
         step()
         return torch.cuda.max_memory_allocated() - others
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+
+    def two_steps() -> None:
         step()
         step()  # While the second one runs, the first one's gradients are still there.
+
+    return persistent + traced_peak(two_steps)
+
+
+def traced_peak(work: Callable[[], object]) -> int:
+    """Return the peak of the bytes that some work on the CPU holds, without those that were there before it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
@@ -225,7 +237,7 @@ def peak_bytes(step: Step) -> int:
     for _, change in changes:
         live += change
         peak = max(peak, live)
-    return persistent + peak
+    return peak
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:

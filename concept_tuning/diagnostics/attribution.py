@@ -109,6 +109,7 @@ def attribute_all(
     targets: Tensor,
     *,
     names: Sequence[str] = CAMS,
+    feature_map: Tensor | None = None,
     steps: int = 16,
     window: int | None = None,
     stride: int | None = None,
@@ -136,6 +137,7 @@ def attribute_all(
         images: (B, 3, S, S) uint8.
         targets: (B,) int64 classes whose scores are explained.
         names: Some of :data:`METHODS`.
+        feature_map: (B, D, h, w) of the pictures where it is known, which saves the class activation maps' pass.
         steps: Points on the path of integrated gradients, >= 1.
         window: Side of the occluding square in pixels; None: a quarter of the picture's.
         stride: Pixels between its places, at most ``window``; None: half the window.
@@ -158,7 +160,9 @@ def attribute_all(
         for start in range(0, len(images), BATCH):
             inputs = network_input(method, images[start : start + BATCH])
             classes = targets[start : start + BATCH]
-            raw = {name: _enlarge(cells, size) for name, cells in _cams(method, inputs, classes, names).items()}
+            known = None if feature_map is None else feature_map[start : start + BATCH].clone()
+            cams = _cams(method, inputs, classes, names, feature_map=known)
+            raw = {name: _enlarge(cells, size) for name, cells in cams.items()}
             if "integrated-gradients" in names:
                 raw["integrated-gradients"] = integrated_gradients(method, inputs, classes, steps=steps).sum(1)
             if "occlusion" in names:
@@ -251,12 +255,15 @@ def occlusion(method: Method, inputs: Tensor, targets: Tensor, *, window: int, s
     return falls.mean(1)
 
 
-def _cams(method: Method, inputs: Tensor, targets: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _cams(
+    method: Method, inputs: Tensor, targets: Tensor, names: Sequence[str], *, feature_map: Tensor | None
+) -> dict[str, Tensor]:
     wanted = [name for name in names if name in CAMS]
     if not wanted:
         return {}
-    with torch.no_grad():
-        feature_map = method.backbone(inputs)
+    if feature_map is None:
+        with torch.no_grad():
+            feature_map = method.backbone(inputs)
     return class_activations(method, feature_map, targets, names=wanted)
 
 

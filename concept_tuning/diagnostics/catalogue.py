@@ -260,7 +260,11 @@ ANALYSES: tuple[Analysis, ...] = (
         needs="masks for all measures but ROAD",
         kind=ControlledMaps,
         compute_one=lambda bench, run: compare_with_controls(
-            run, bench.some_pictures, perturbed=_PERTURBED, seed=bench.seed
+            run,
+            bench.pictures.at(bench.some),
+            features=bench.features(run).at(bench.some),
+            perturbed=_PERTURBED,
+            seed=bench.seed,
         ),
     ),
     Analysis(
@@ -317,7 +321,7 @@ ANALYSES: tuple[Analysis, ...] = (
         needs="masks",
         kind=Counterfactuals,
         compute=lambda bench: background_counterfactuals(
-            bench.subjects, bench.pictures, examples=_GALLERY, seed=bench.seed
+            bench.subjects, bench.pictures, features=bench.all_features, examples=_GALLERY, seed=bench.seed
         ),
     ),
     Analysis(

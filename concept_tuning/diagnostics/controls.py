@@ -18,7 +18,13 @@ from concept_tuning.config import RunConfig
 from concept_tuning.data.planted import species_pairs
 from concept_tuning.diagnostics.attribution import CAMS, METHODS, untouched
 from concept_tuning.diagnostics.control_maps import CONTROLS, maps_with_controls, source_of
-from concept_tuning.diagnostics.features import BATCH, class_probabilities, network_input
+from concept_tuning.diagnostics.features import (
+    BATCH,
+    Features,
+    class_probabilities,
+    compute_features,
+    network_input,
+)
 from concept_tuning.diagnostics.map_measures import (
     concentration,
     insertion_deletion,
@@ -126,6 +132,7 @@ def compare_with_controls(
     maps: Sequence[str] = CAMS,
     measures: Sequence[str] = (*MASK_MEASURES, ROAD),
     targets: np.ndarray | None = None,
+    features: Features | None = None,
     tolerance: float = 0,
     perturbed: int = 24,
     seed: int = 0,
@@ -133,7 +140,8 @@ def compare_with_controls(
 ) -> ControlledMaps:
     """Compute the maps of the pictures, those of the controls, their measures, and who beats whom.
 
-    Cost: class activation maps take two passes for each picture, one of them through random weights.
+    Cost: class activation maps take two passes for each picture, one of them through random weights; with
+    ``features`` that one alone.
     A perturbation measure takes some 7 to 18 passes for each of ``perturbed`` pictures, map and control, and
     ROAD besides solves 6 systems of up to half as many unknowns as there are pixels.
 
@@ -143,7 +151,8 @@ def compare_with_controls(
         maps: Some of :data:`concept_tuning.diagnostics.attribution.METHODS`.
         measures: Some of :data:`MASK_MEASURES` and :data:`PERTURBATIONS`. ``pointing at part`` needs planted
             birds: the part that tells the picture's species from its like.
-        targets: (n,) classes to explain; None: those that the network predicts, for one pass more.
+        targets: (n,) classes to explain; None: those that the network predicts.
+        features: What the run's network makes of these pictures, where it is known; None: computed.
         tolerance: See :func:`pointing_hits`.
         perturbed: On how many of the pictures, drawn by ``seed``, perturbation measures are computed.
         seed: Of random weights, random maps, noise and resampling.
@@ -166,10 +175,19 @@ def compare_with_controls(
         for start in range(0, n, BATCH):
             places = np.arange(start, min(start + BATCH, n))
             images = pictures.images(places.tolist(), size)
-            known = _predict(subject.inference_method, images.numpy()).argmax(1) if targets is None else targets[places]
-            classes.append(known.astype(np.int64))
+            if features is None:
+                known = compute_features(subject, pictures.at(places.tolist()))
+            else:
+                known = features.at(places.tolist())
+            classes.append((known.predicted if targets is None else targets[places]).astype(np.int64))
             sources = maps_with_controls(
-                subject.inference_method, twin, images.numpy(), classes[-1], maps=maps, seed=seed + start
+                subject.inference_method,
+                twin,
+                images.numpy(),
+                classes[-1],
+                maps=maps,
+                seed=seed + start,
+                feature_maps=known.maps,
             )
             masked = _mask_measures(sources, subject, pictures, places, wanted, tolerance)
             parts.append({key: (*found, is_blank(sources[key[0]])) for key, found in masked.items()})

@@ -6,7 +6,7 @@ ICLR 2021 (arXiv 2006.09994): mixed-same against mixed-rand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,13 @@ from concept_tuning.diagnostics.editing import (
     edit_pictures,
     has_background,
 )
-from concept_tuning.diagnostics.features import BATCH, class_probabilities, network_input
+from concept_tuning.diagnostics.features import (
+    BATCH,
+    Features,
+    class_probabilities,
+    compute_features,
+    network_input,
+)
 from concept_tuning.diagnostics.pictures import Pictures, Subject, check_comparable, choose_pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
 from concept_tuning.diagnostics.statistics import paired_bootstrap, share
@@ -138,6 +144,7 @@ def background_counterfactuals(
     subjects: Sequence[Subject],
     pictures: Pictures,
     *,
+    features: Mapping[str, Features] | None = None,
     donors: Pictures | None = None,
     donor_count: int = 200,
     examples: int = 12,
@@ -149,6 +156,7 @@ def background_counterfactuals(
     Args:
         subjects: The runs.
         pictures: The pictures to edit; they need masks.
+        features: What the runs' networks make of the pictures as they are, by name of the run; None: computed.
         donors: The pictures that give backgrounds; None: ``donor_count`` of the training split by the seed.
             In a split where every background goes with every class alike, swaps between classes show nothing.
         donor_count: See ``donors``.
@@ -175,6 +183,10 @@ def background_counterfactuals(
     if len(kept) < _FEWEST:
         reason = f"{len(kept)} of {len(pictures)} pictures have an object, a background and donors; two are needed."
         return Unavailable(analysis="background counterfactuals", reason=reason)
+    unedited = {
+        subject.name: (compute_features(subject, pictures) if features is None else features[subject.name])
+        for subject in subjects
+    }
     runs: dict[str, RunCounterfactuals] = {}
     gallery: tuple[EditedPicture, ...] = ()
     for size, (backgrounds, _) in sources.items():
@@ -193,8 +205,9 @@ def background_counterfactuals(
             keep=0 if gallery else examples,
             progress=told,
         )
-        for subject, probabilities in zip(alike, found, strict=True):
+        for subject, changed in zip(alike, found, strict=True):
             donor_labels = pool.labels[drawn[kept, 0]]
+            probabilities = np.concatenate([unedited[subject.name].probabilities[None, kept], changed])
             runs[subject.name] = _summary(subject.name, probabilities, pictures.labels[kept], donor_labels, seed)
         gallery = gallery or _gallery(edited, pictures, pool, kept, drawn)
     return Counterfactuals(
@@ -245,8 +258,8 @@ def _predict_edits(
     keep: int,
     progress: Progress,
 ) -> tuple[list[np.ndarray], Tensor]:
-    """Return for each of the runs, all of one picture size, the probabilities (1 + len(EDITS), n, C), the unedited
-    pictures first, and the first ``keep`` pictures so.
+    """Return for each of the runs, all of one picture size, the probabilities (len(EDITS), n, C) of edited pictures,
+    and the first ``keep`` pictures (1 + len(EDITS), m, 3, H, W), the unedited ones first.
     """
     size = subjects[0].image_size
     found: list[list[Tensor]] = [[] for _ in subjects]
@@ -259,7 +272,7 @@ def _predict_edits(
         stack = torch.cat([images[None], edit_pictures(images, objects[places], other, same)])
         edited.append(stack[:, : max(0, keep - start)])
         for subject, parts in zip(subjects, found, strict=True):
-            parts.append(torch.stack([_probabilities(subject.inference_method, part) for part in stack]))
+            parts.append(torch.stack([_probabilities(subject.inference_method, part) for part in stack[1:]]))
         progress(start + len(places), len(kept))
     return [torch.cat(parts, dim=1).numpy() for parts in found], torch.cat(edited, dim=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,16 @@ class Features:
     def predicted(self) -> np.ndarray:
         """(n,) int64 predicted classes."""
         return self.probabilities.argmax(1)
+
+    def at(self, places: Sequence[int]) -> Features:
+        """Return the view of some of the pictures, by their places 0..n-1."""
+        chosen = np.asarray(places, dtype=np.int64)
+        return Features(
+            maps=self.maps[chosen],
+            scores=self.scores[chosen],
+            probabilities=self.probabilities[chosen],
+            heads={name: values[chosen] for name, values in self.heads.items()},
+        )
 
 
 def class_scores(method: Method, feature_map: Tensor) -> Tensor:

@@ -92,6 +92,10 @@ class Pictures:
         """Whether the data comes with masks."""
         return self.bundle.table.masks is not None
 
+    def at(self, places: Sequence[int]) -> Pictures:
+        """Return some of the pictures, by their places 0..n-1."""
+        return Pictures(split=self.split, chosen=self.chosen[list(places)], bundle=self.bundle)
+
     def image(self, i: int, size: int) -> Tensor:
         """Return picture ``i`` as a model of that input size sees it, (3, size, size) uint8."""
         return eval_view(self.split.image(int(self.chosen[i])), size=size)

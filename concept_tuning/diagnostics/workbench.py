@@ -94,20 +94,16 @@ class Workbench:
         return tuple(int(place) for place in chosen)
 
     @cached_property
-    def some_pictures(self) -> Pictures:
-        """At most :data:`SOME` of the pictures, drawn at random."""
+    def some(self) -> tuple[int, ...]:
+        """Places of at most :data:`SOME` of the pictures, drawn at random."""
         return self._drawn(SOME)
 
     @cached_property
     def few_pictures(self) -> Pictures:
         """At most :data:`FEW` of the pictures, drawn at random."""
-        return self._drawn(FEW)
+        return self.pictures.at(self._drawn(FEW))
 
-    def _drawn(self, count: int) -> Pictures:
+    def _drawn(self, count: int) -> tuple[int, ...]:
         total = len(self.pictures)
         chosen = np.random.default_rng(self.seed).choice(total, size=min(count, total), replace=False)
-        return self.subset(sorted(chosen.tolist()))
-
-    def subset(self, places: Sequence[int]) -> Pictures:
-        """Return some of the pictures by their places."""
-        return Pictures(split=self.pictures.split, chosen=self.pictures.chosen[list(places)], bundle=self.bundle)
+        return tuple(sorted(chosen.tolist()))

@@ -172,6 +172,61 @@ def test_few_blocks_are_said_to_have_no_power(blocks: int, words: str) -> None:
     assert ("next to no power" in weakness(made)) is (blocks < 5)
 
 
+def made_ranking(blocks: int, **values) -> Ranking:
+    """Return a ranking of three methods over blocks of as many sources, with whatever a test is about."""
+    given = {
+        "methods": ("x", "y", "z"),
+        "ranks": np.tile([1.0, 2.0, 3.0], (blocks, 1)),
+        "blocks": [Block(data=f"b{number}", backbone="net", sample_rate=100.0) for number in range(blocks)],
+        "sources": blocks,
+        "missing": {},
+        "absent": (),
+        "statistic": 7.25,
+        "p_value": 0.01,
+        "critical_difference": 1.5,
+        "joined": (),
+    }
+    return Ranking(**given | values)
+
+
+@pytest.mark.parametrize(("p_value", "words"), [(0.0004, "p < 0.001"), (0.001, "p = 0.001"), (0.0266, "p = 0.027")])
+def test_the_figures_line_has_all_numbers(p_value: float, words: str) -> None:
+    assert counted(made_ranking(6, p_value=p_value)) == (
+        f"3 methods over 6 blocks. Friedman: χ² = 7.25, {words}. Critical difference (Nemenyi, 0.05): 1.50 ranks."
+    )
+
+
+@pytest.mark.parametrize(
+    ("blocks", "difference", "words"),
+    [(5, 1.99, ""), (5, 2.0, "would not be enough"), (4, 2.0, "would not be enough"), (4, 1.99, "does not show")],
+)
+def test_power_is_judged_by_the_blocks_and_by_the_widest_difference_there_can_be(blocks, difference, words) -> None:
+    found = weakness(made_ranking(blocks, critical_difference=difference))
+    assert words in found
+    assert bool(found) is bool(words)
+
+
+def test_blocks_that_are_many_and_independent_need_no_remark() -> None:
+    names = ", ".join(f"b{number}" for number in range(11))
+    assert remarks(made_ranking(11)) == [f"Blocks: {names}."]
+
+
+def test_every_weakness_has_its_remark() -> None:
+    left = {Block(data=name, backbone="net", sample_rate=100.0): methods for name, methods in (("c", "xy"), ("d", "z"))}
+    names = ", ".join(f"b{number}" for number in range(10))
+    shown = remarks(made_ranking(10, p_value=0.05, missing=left, absent=["v", "w"], sources=2))
+    assert shown == [
+        f"Blocks: {names}.",
+        "p comes from the χ² distribution, which is rough with so few blocks.",
+        "Friedman's test finds no method that differs, so one bar joins all, as the procedure asks.",
+        "Left out, because methods are not finished there with every seed: c (x and y); d (z).",
+        "Not ranked, because finished in no such block: v and w.",
+        "The tests take blocks as independent, but these come from 2 sources of data, so that p and the critical "
+        "difference are likely to be too small.",
+    ]
+    assert "from 1 source of data," in remarks(made_ranking(10, sources=1))[-1]
+
+
 @pytest.mark.parametrize(
     "values",
     [

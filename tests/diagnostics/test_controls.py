@@ -82,7 +82,7 @@ def planted_answer(monkeypatch, subjects, pictures):
         original = subjects[0].inference_method
         served = {"own": 0, "random": 0}
 
-        def attribute_all(method, images, targets, *, names):
+        def attribute_all(method, images, targets, *, names, feature_map=None):
             kind = "own" if method is original else "random"
             start = served[kind]
             served[kind] += len(images)
@@ -215,6 +215,23 @@ def test_the_comparison_repeats_itself_and_leaves_the_model(subjects, pictures, 
     for found, expected in zip(again.values, results[1].values, strict=True):
         np.testing.assert_array_equal(found.values, expected.values)
     assert again.badges == results[1].badges
+
+
+def test_known_features_give_the_same_with_no_pass_of_the_own_network(subjects, pictures) -> None:
+    features = compute_features(subjects[1], pictures)
+    backbone, passes = subjects[1].inference_method.backbone, []
+    handle = backbone.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        fresh = compare_with_controls(subjects[1], pictures, maps=MAPS, measures=MASK_MEASURES)
+        assert passes
+        passes.clear()
+        known = compare_with_controls(subjects[1], pictures, maps=MAPS, measures=MASK_MEASURES, features=features)
+        assert not passes
+    finally:
+        handle.remove()
+    np.testing.assert_array_equal(known.targets, fresh.targets)
+    for found, expected in zip(known.values, fresh.values, strict=True):
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, err_msg=f"{found.source} {found.measure}")
 
 
 def test_an_error_leaves_the_model_as_found(subjects, pictures, monkeypatch) -> None:

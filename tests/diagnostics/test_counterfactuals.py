@@ -9,6 +9,7 @@ from toys import SIZE, ToyMethod, toy_pictures, toy_subject
 
 from concept_tuning.diagnostics.counterfactuals import Counterfactuals, background_counterfactuals
 from concept_tuning.diagnostics.editing import EDITS
+from concept_tuning.diagnostics.features import compute_features
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
 
 OTHER, SAME, BLURRED, REMOVED = EDITS
@@ -65,6 +66,22 @@ def test_a_model_of_backgrounds_flips_and_one_of_objects_does_not(habitats) -> N
     # where the object was, its own background is seen, here its class's
     assert bird[REMOVED].flips.value == 0
     assert found.left_out == 0
+
+
+def test_known_features_give_the_same_result_in_fewer_passes(habitats) -> None:
+    subject = toy_subject(reads(1 - CENTRE))
+    seen: list[int] = []
+    handle = subject.inference_method.backbone.register_forward_hook(lambda _m, images, _o: seen.append(len(images[0])))
+    try:
+        features = {subject.name: compute_features(subject, habitats)}
+        seen.clear()
+        known = background_counterfactuals([subject], habitats, features=features)
+        assert sum(seen) == len(EDITS) * len(known.keys)
+        fresh = background_counterfactuals([subject], habitats)
+    finally:
+        handle.remove()
+    assert known.runs[0].outcomes[0].probability_drop == fresh.runs[0].outcomes[0].probability_drop
+    np.testing.assert_array_equal(known.runs[0].predicted, fresh.runs[0].predicted)
 
 
 def test_intervals_and_counts(habitats) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -94,5 +95,14 @@ def test_the_bias_entry_makes_the_product_the_logit_up_to_lengths() -> None:
 
 @pytest.mark.parametrize("name", ["features", "weight", "bias", "queue", "filled", "labels"])
 def test_wrong_shapes_are_named(name: str) -> None:
-    with pytest.raises(ValueError, match=r"features must be \(B, D \+ 1\)"):
-        classifier_contrast(**(inputs() | {name: torch.zeros(1, 2, 2).long()}), temperature=0.07)
+    given = inputs() | {name: torch.zeros(1, 2, 2).long()}
+    shapes = [str(tuple(given[one].shape)) for one in ("features", "weight", "bias", "filled", "queue", "labels")]
+    wanted = "features must be (B, D + 1), weight (C, D), bias, filled (C,), queue (C, K, D + 1), labels (B,), got "
+    with pytest.raises(ValueError, match=f"^{re.escape(wanted + ', '.join(shapes))}.$"):
+        classifier_contrast(**given, temperature=0.07)
+
+
+def test_features_of_three_dimensions_that_fit_otherwise_are_refused() -> None:
+    given = inputs()
+    with pytest.raises(ValueError, match=r"^features must be"):
+        classifier_contrast(**(given | {"features": given["features"][..., None]}), temperature=0.07)

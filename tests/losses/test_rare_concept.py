@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -132,14 +133,33 @@ def test_gradient_reaches_the_selected_concepts_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"keys": torch.zeros(2, 1, WIDTH)}, r"queries and keys must be \(B, P, E\)"),
-        ({"filled": torch.zeros(2)}, r"filled \(C,\)"),
-        ({"draws": torch.zeros(2, 1)}, r"draws \(B, 1 \+ K\)"),
-        ({"positive_pairs": 0}, "positive_pairs and negative_pairs must be >= 1, got 0"),
+        {"queries": torch.zeros(2, CONCEPTS, WIDTH, 1), "keys": torch.zeros(2, CONCEPTS, WIDTH, 1)},
+        {"keys": torch.zeros(2, 1, WIDTH)},
+        {"queue": torch.zeros(CLASSES, SIZE, CONCEPTS, WIDTH + 1)},
+        {"filled": torch.zeros(2)},
+        {"labels": torch.zeros(3)},
+        {"confusing": torch.zeros(2)},
+        {"confusing": torch.zeros(3, 3)},
+        {"draws": torch.zeros(2, 1)},
+        {"keys": torch.zeros(2, 1, WIDTH), "draws": None},
     ],
 )
-def test_wrong_arguments_are_named(change: dict[str, object], message: str) -> None:
+def test_each_wrong_shape_is_named(change: dict[str, Tensor | None]) -> None:
+    given = inputs() | change
+    names = ("queries", "keys", "queue", "filled", "labels", "confusing", "draws")
+    shapes = ["none" if given[name] is None else str(tuple(given[name].shape)) for name in names]
+    wanted = (
+        "queries and keys must be (B, P, E), queue (C, K, P, E), filled (C,), labels (B,), confusing (B, n) "
+        "and draws (B, 1 + K) or none, got "
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(wanted + ', '.join(shapes))}.$"):
+        concept_contrast(**given, temperature=0.07)
+
+
+@pytest.mark.parametrize(("positive", "negative"), [(0, 1), (1, 0)])
+def test_no_pairs_are_refused(positive: int, negative: int) -> None:
+    message = f"^positive_pairs and negative_pairs must be >= 1, got {positive} and {negative}.$"
     with pytest.raises(ValueError, match=message):
-        concept_contrast(**(inputs() | change), temperature=0.07)  # type: ignore[arg-type]
+        concept_contrast(**inputs(), temperature=0.07, positive_pairs=positive, negative_pairs=negative)
