@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from concept_tuning.losses.contrastive import contrastive_loss
 from concept_tuning.losses.sinkhorn import entries_at_once, solve_transport
+
+#: Cosines of queries with queued concepts held at once, 8 MB of them.
+_COSINES = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,35 +94,100 @@ def concept_contrast(
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
-    batch, concepts, _ = queries.shape
-    size = queue.shape[1]
+    batch, size = len(queries), queue.shape[1]
     classes = torch.cat([labels[:, None], confusing], dim=1)
     in_use = torch.arange(size, device=labels.device) < filled[classes][..., None]
-    with torch.autocast(queries.device.type, enabled=False):
-        dtype = torch.promote_types(queries.dtype, torch.float32)
-        queries = queries.to(dtype)
-        own = queries @ keys.to(dtype).mT
-        queued = (queries.flatten(0, 1) @ queue.to(dtype).flatten(0, 2).T).view(batch, concepts, -1, size, concepts)
-    positives, negatives = _match(own.detach(), queued.detach(), classes, in_use, matching)
     if draws is None:
         source = queries.device if generator is None else generator.device
         draws = torch.rand(batch, 1 + size, generator=generator, device=source).to(queries.device)
-    count = positives.shape[-1]
-    drawn = (draws * count).long().clamp_(0, count - 1)
-    positives = positives.gather(2, drawn[..., None])
-    similarities = torch.cat(
-        [
-            own.flatten(1).gather(1, positives[:, 0]),
-            _pairs_of(queued, classes[:, :1], positives[:, 1:].unflatten(1, (1, size))),
-            _pairs_of(queued, classes[:, 1:], negatives.unflatten(1, (-1, size))),
-        ],
-        dim=1,
-    )
+    with torch.autocast(queries.device.type, enabled=False):
+        dtype = torch.promote_types(queries.dtype, torch.float32)
+        queries, queue = queries.to(dtype), queue.to(dtype)
+        own = queries @ keys.to(dtype).mT
+        chosen = _choose(queries.detach(), own.detach(), queue, classes, in_use, draws, matching)
+        cosines = _QueuedCosines.apply(queries, queue.flatten(0, 2), chosen.places, chosen.cosines)
+    similarities = torch.cat([own.flatten(1).gather(1, chosen.own), cosines], dim=1)
     own_valid = torch.ones(batch, 1, dtype=torch.bool, device=labels.device)
-    negative_valid = in_use[:, 1:, :, None].expand(-1, -1, -1, negatives.shape[-1]).flatten(1)
+    negative_valid = in_use[:, 1:].flatten(1).repeat_interleave(min(negative_pairs, own[0].numel()), dim=1)
     valid = torch.cat([own_valid, in_use[:, 0], negative_valid], dim=1)
     positive = (torch.arange(valid.shape[1], device=labels.device) <= size).expand_as(valid)
     return contrastive_loss(similarities, positive, temperature=temperature, valid_mask=valid)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Pairs of concepts that are contrasted.
+
+    Attributes:
+        own: (B, 1) pair with the own key set, as row * P + column.
+        places: (B, M) pairs with queued sets, as row * N + column of the cosines (P, N) with all N queued concepts.
+        cosines: (B, M) their cosines.
+    """
+
+    own: Tensor
+    places: Tensor
+    cosines: Tensor
+
+
+class _QueuedCosines(torch.autograd.Function):
+    """Cosines with queued concepts at chosen places; the gradient needs the places alone, not all the cosines."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, queue: Tensor, places: Tensor, cosines: Tensor) -> Tensor:
+        """Return the cosines (B, M) of queries (B, P, E) with the queue (N, E), which :func:`_choose` has computed."""
+        ctx.save_for_backward(queue, places)
+        ctx.concepts = queries.shape[1]
+        return cosines
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient (B, P, E) of the queries."""
+        queue, places = ctx.saved_tensors
+        parts = []
+        with torch.autocast(queue.device.type, enabled=False):
+            for block in _blocks(len(places), ctx.concepts * len(queue)):
+                of_all = gradient.new_zeros(len(places[block]), ctx.concepts * len(queue))
+                of_all.scatter_add_(1, places[block], gradient[block])
+                parts.append(of_all.view(-1, len(queue)) @ queue)
+        return torch.cat(parts).unflatten(0, (-1, ctx.concepts)), None, None, None
+
+
+@torch.no_grad()
+def _choose(
+    queries: Tensor,
+    own: Tensor,
+    queue: Tensor,
+    classes: Tensor,
+    in_use: Tensor,
+    draws: Tensor,
+    matching: Matching,
+) -> _Choice:
+    """Match every image and choose its pairs, some images at a time: the cosines of all pairs are many."""
+    concepts, (total, size) = queries.shape[1], queue.shape[:2]
+    found = []
+    for block in _blocks(len(queries), concepts * total * size * concepts):
+        queued = (queries[block].flatten(0, 1) @ queue.flatten(0, 2).T).view(-1, concepts, total, size, concepts)
+        positives, negatives = _match(own[block], queued, classes[block], in_use[block], matching)
+        count = positives.shape[-1]
+        drawn = (draws[block] * count).long().clamp_(0, count - 1)
+        positives = positives.gather(2, drawn[..., None])
+        places = torch.cat(
+            [
+                _places(queued, classes[block, :1], positives[:, 1:].unflatten(1, (1, size))),
+                _places(queued, classes[block, 1:], negatives.unflatten(1, (-1, size))),
+            ],
+            dim=1,
+        )
+        found.append((positives[:, 0], places, queued.flatten(1).gather(1, places)))
+    return _Choice(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _blocks(batch: int, size: int) -> Iterator[slice]:
+    """Yield the images 0..batch - 1 in blocks of which the cosines, ``size`` an image, take bounded memory."""
+    together = max(1, _COSINES // size)
+    for start in range(0, batch, together):
+        yield slice(start, min(batch, start + together))
 
 
 @torch.no_grad()
@@ -163,13 +234,12 @@ def _match(own: Tensor, queued: Tensor, classes: Tensor, in_use: Tensor, matchin
     return positives, negatives
 
 
-def _pairs_of(queued: Tensor, classes: Tensor, pairs: Tensor) -> Tensor:
-    """Gather the cosines of pairs (B, n, K, m) of the classes (B, n) as (B, n * K * m)."""
+def _places(queued: Tensor, classes: Tensor, pairs: Tensor) -> Tensor:
+    """Return where pairs (B, n, K, m) of the classes (B, n) are in ``queued``, (B, n * K * m); see :class:`_Choice`."""
     _, concepts, total, size, _ = queued.shape
     slots = torch.arange(size, device=queued.device)
     sets = (classes[..., None] * size + slots)[..., None]
-    place = (pairs // concepts * (total * size) + sets) * concepts + pairs % concepts
-    return queued.flatten(1).gather(1, place.flatten(1))
+    return ((pairs // concepts * (total * size) + sets) * concepts + pairs % concepts).flatten(1)
 
 
 def _check_shapes(
