@@ -41,6 +41,9 @@ def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     text += ", chosen on validation"
     if spec.share_search:
         text += " with the first backbone and sample rate of each data, for the others too"
+    elsewhere = [f"`{data.name}` on `{data.tuned_on}`" for data in spec.data if data.tuned_on is not None]
+    if elsewhere:
+        text += f"; tuned on other data: {', '.join(elsewhere)}"
     taken = [f"`{name}`" for name, one in spec.variants.items() if one.tuned_as is not None and name in spec.methods]
     return f"{text}. Tuned as another, without a search of their own: {', '.join(taken)}." if taken else f"{text}."
 

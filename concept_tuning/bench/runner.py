@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from concept_tuning.bench.cells import Cell, final_cells, forget_trouble, note_failure, trial_cells
-from concept_tuning.bench.spec import BenchSpec
+from concept_tuning.bench.spec import BenchSpec, settings_of, tuned_as
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.errors import RunError, StudioError
@@ -31,7 +31,7 @@ def run_bench(
     workers: Workers | None = None,
     report: Callable[[Cell, Sequence[Cell]], None] = lambda *_: None,
 ) -> None:
-    """Run what is not finished yet: for one data after another all trials, then the final runs.
+    """Run what is not finished yet: for one data after another all trials that choose for it, then its final runs.
 
     A cell that fails by itself is noted and the bench goes on; one whose process dies is begun again, up to
     :data:`TRIES` times. What diverged or cannot be configured has failed for good; what failed for another reason
@@ -60,9 +60,8 @@ def run_bench(
         for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
             forget_trouble(cell.path)
         for data in spec.data if only is None else [spec.data_named(name) for name in only]:
-            for cells_of in (trial_cells, final_cells):
-                cells = [cell for cell in cells_of(spec, out) if cell.setting.data == data.name]
-                _run_all(cells, workers or (lambda left: in_processes(left, 1)), report)
+            for cells_of in (_trials_for, _final_runs):
+                _run_all(cells_of(spec, out, data.name), workers or (lambda left: in_processes(left, 1)), report)
     finally:
         lock.release()
 
@@ -103,6 +102,16 @@ def _keep_spec(spec: BenchSpec, out: Path) -> None:
     if (out / _SPEC).is_file():
         check_folder(spec, out)
     write_atomically(out / _SPEC, _text(spec))
+
+
+def _trials_for(spec: BenchSpec, out: Path, data: str) -> list[Cell]:
+    """Return the trials that choose for some data, be they on others."""
+    wanted = {tuned_as(spec, setting) for setting in settings_of(spec) if setting.data == data}
+    return [cell for cell in trial_cells(spec, out) if cell.setting in wanted]
+
+
+def _final_runs(spec: BenchSpec, out: Path, data: str) -> list[Cell]:
+    return [cell for cell in final_cells(spec, out) if cell.setting.data == data]
 
 
 def _text(spec: BenchSpec) -> str:

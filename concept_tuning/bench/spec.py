@@ -53,6 +53,8 @@ class DataSpec:
         methods: Which of the bench's methods learn it; None: all.
         backbones: With which networks; None: the bench's.
         sample_rates: At which sample rates; None: the bench's.
+        tuned_on: Earlier data of the bench whose choice is taken, that of its first backbone and sample rate, in place
+            of a search of its own.
     """
 
     name: Annotated[str, Field(pattern=_NAME)]
@@ -61,6 +63,7 @@ class DataSpec:
     methods: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     backbones: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     sample_rates: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    tuned_on: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -173,6 +176,7 @@ def check_spec(values: Mapping[str, Any]) -> BenchSpec:
         raise ConfigError(f"The bench's {where or 'settings'} cannot be used: {first['msg']}.") from error
     _check_twice(spec)
     _check_names(spec)
+    _check_tuned_on(spec)
     for setting in settings_of(spec):
         for seed in (spec.search_seed, *spec.seeds):
             config_of(spec, setting, seed=seed, drawn={})
@@ -215,6 +219,23 @@ def _check_names(spec: BenchSpec) -> None:
             )
 
 
+def _check_tuned_on(spec: BenchSpec) -> None:
+    earlier: list[str] = []
+    for data in spec.data:
+        if data.tuned_on is not None:
+            where = f"The bench's data {data.name!r} is tuned on {data.tuned_on!r}"
+            if data.tuned_on not in earlier:
+                raise ConfigError(f"{where}, which is none of the data before it.")
+            if spec.data_named(data.tuned_on).tuned_on is not None:
+                raise ConfigError(f"{where}, which has no search of its own.")
+            searched = spec.data_named(data.tuned_on).methods or spec.methods
+            tuned = [spec.variant(method).tuned_as or method for method in data.methods or spec.methods]
+            odd = [method for method in tuned if method not in searched]
+            if odd:
+                raise ConfigError(f"{where}, which is not learnt by {odd[0]!r}.")
+        earlier.append(data.name)
+
+
 def settings_of(spec: BenchSpec) -> list[Setting]:
     """Return what a bench runs with every seed, in the order of its file."""
     return [
@@ -230,10 +251,12 @@ def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
     """Return the setting whose search chooses for a setting; most often itself."""
     data = spec.data_named(setting.data)
     method = spec.variant(setting.method).tuned_as or setting.method
-    if not spec.share_search:
+    if data.tuned_on is not None:
+        data = spec.data_named(data.tuned_on)
+    elif not spec.share_search:
         return replace(setting, method=method)
     backbone, rate = (data.backbones or spec.backbones)[0], (data.sample_rates or spec.sample_rates)[0]
-    return replace(setting, method=method, backbone=backbone, sample_rate=rate)
+    return Setting(data=data.name, backbone=backbone, sample_rate=rate, method=method)
 
 
 def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[str, Any]) -> RunConfig:

@@ -173,6 +173,18 @@ def test_only_some_of_its_data_may_be_learnt_at_a_time(tmp_path: Path) -> None:
     assert [cell.state for cell in final_cells(spec, tmp_path / "out")] == ["open", "finished"]
 
 
+def test_data_tuned_on_others_begin_with_the_trials_of_those(tmp_path: Path) -> None:
+    other = {"name": "others", "source": "planted", "tuned_on": SPEC["data"][0]["name"]}
+    search = {"all": {"lr": {"low": 0.001, "high": 0.1, "log": True}}}
+    values = SPEC | {"methods": ["vanilla"], "trials": 2, "search": search, "seeds": [1]}
+    spec = check_spec(values | {"data": [*SPEC["data"], other]})
+    run_bench(spec, tmp_path / "out", only=["others"])
+    assert [cell.state for cell in trial_cells(spec, tmp_path / "out")] == ["finished"] * 2
+    own, taken = final_cells(spec, tmp_path / "out")
+    assert (own.state, taken.state) == ("open", "finished")
+    assert taken.config.optim.lr == own.config.optim.lr
+
+
 def test_a_cell_that_cannot_run_is_noted_and_the_others_go_on(tmp_path: Path) -> None:
     values = SPEC | {"methods": ["vanilla", "l2-sp"], "trials": 0, "search": {}, "seeds": [1]}
     spec = check_spec(values)  # l2-sp cannot begin with random weights, which is known only when it runs

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from concept_tuning.bench.cells import trial_cells
+from concept_tuning.bench.markdown import markdown
 from concept_tuning.bench.search import best_trial, draw_trials
 from concept_tuning.bench.spec import check_spec, config_of, load_spec, settings_of, tuned_as
 from concept_tuning.errors import ConfigError
@@ -91,6 +92,47 @@ def test_a_shared_search_is_one_for_each_method_and_data() -> None:
     assert len(trials) == 2 * 4
     assert {(cell.setting.backbone, cell.setting.sample_rate) for cell in trials} == {("test_resnet", 100)}
     assert len(trial_cells(check_spec(several | {"share_search": False}), Path("out"))) == 8 * 4
+
+
+def with_more_birds(**more: object) -> dict[str, object]:
+    birds = {"name": "more", "source": "planted", "set": {"rho": 0.5}, "tuned_on": "birds"}
+    return SMALL | {"data": [*SMALL["data"], birds | more]}
+
+
+def test_data_may_take_the_choice_made_on_earlier_data(tmp_path: Path) -> None:
+    spec = check_spec(with_more_birds(backbones=["test_vit"], sample_rates=[30]))
+    trials = trial_cells(spec, tmp_path)
+    assert {cell.setting.data for cell in trials} == {"birds"}
+    assert len(trials) == 2 * 4
+    own, other = settings_of(spec)[0], settings_of(spec)[2]
+    assert tuned_as(spec, other) == tuned_as(spec, own) == own
+    assert (other.data, other.backbone, other.sample_rate) == ("more", "test_vit", 30)
+    assert "`more` on `birds`" in markdown(spec, [])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"tuned_on": "nothing"}, "tuned on 'nothing', which is none of the data before it"),
+        ({"tuned_on": "more"}, "tuned on 'more', which is none of the data before it"),
+    ],
+)
+def test_a_choice_can_be_taken_from_earlier_data_alone(more: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_spec(with_more_birds(**more))
+
+
+def test_a_choice_that_was_taken_cannot_be_taken_on() -> None:
+    third = {"name": "third", "source": "planted", "tuned_on": "more"}
+    with pytest.raises(ConfigError, match="tuned on 'more', which has no search of its own"):
+        check_spec(with_more_birds() | {"data": [*with_more_birds()["data"], third]})
+
+
+def test_a_choice_is_taken_for_methods_that_were_searched() -> None:
+    only_vanilla = {**SMALL["data"][0], "methods": ["vanilla"]}
+    values = with_more_birds()
+    with pytest.raises(ConfigError, match="tuned on 'birds', which is not learnt by 'l2-sp'"):
+        check_spec(values | {"data": [only_vanilla, values["data"][1]]})
 
 
 def test_data_may_have_methods_backbones_and_rates_of_its_own() -> None:
