@@ -1,0 +1,156 @@
+"""Keep a bench's results: its rows, runs and trials as one record, and tables of it for the README.
+
+    python benchmarks/bench_record.py keep benchmarks/specs/offline.yaml runs/bench/offline --commit 1234567
+    python benchmarks/bench_record.py table offline --data planted                    # markdown, of the record
+    python benchmarks/bench_record.py table offline --data planted --only ct-cheap ct-no-image
+
+`keep` leaves out what has not been run yet and says how much that is, so that a bench can be recorded in parts. The
+commit is that of the code that ran the bench, which may be an older one than the one that records it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from concept_tuning.bench.spec import BenchSpec, load_spec
+from concept_tuning.bench.tables import cell_rows, summary, trial_rows
+from concept_tuning.diagnostics.words import signed
+from concept_tuning.errors import RunError, StudioError
+
+RESULTS = Path(__file__).parent / "results"
+_COLUMNS = ("method", "seeds", "accuracy", "worst group", "accuracy against", "worst group against")
+
+
+def keep(spec: BenchSpec, folder: Path, *, command: str, commits: Sequence[str], caveats: Sequence[str]) -> Path:
+    """Write a bench's finished runs to ``results/bench_<name>.json``; returns the file.
+
+    Args:
+        spec: The bench.
+        folder: Its folder.
+        command: That ran it.
+        commits: Of the code that ran it.
+        caveats: What to know of the figures.
+
+    Raises:
+        RunError: if the folder is not there, or nothing in it is finished.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder} is no folder of a bench; run `concept-tuning benchmark` first.")
+    rows = summary(spec, folder)
+    done = [row for row in rows if row["seeds"]]
+    if not done:
+        raise RunError(f"No final run in {folder} is finished yet.")
+    cells = [row for row in cell_rows(spec, folder) if row["state"] != "open"]
+    record = {
+        "command": command,
+        "commits": list(commits),
+        "caveats": list(caveats),
+        "methods": list(spec.methods),
+        "seeds": list(spec.seeds),
+        "settings": {"finished": sum(row["seeds"] == len(spec.seeds) for row in rows), "all": len(rows)},
+        "summary": done,
+        "cells": cells,
+        "trials": [row for row in trial_rows(spec, folder) if row["state"] != "open"],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"bench_{spec.name}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> str:
+    """Return a record's rows of some data as markdown, the best first but for the method compared with.
+
+    An interval that leaves zero out is bold. Rows of several backbones or sample rates are named apart.
+
+    Raises:
+        RunError: if the record has no such data or method.
+    """
+    rows = [row for row in record["summary"] if row["data"] == data]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row["data"] for row in record["summary"]))
+        raise RunError(f"The record has no data {data!r}; it has {known}.")
+    missing = [name for name in only if name not in {row["method"] for row in rows}]
+    if missing:
+        raise RunError(f"The record has no {missing[0]!r} on {data}.")
+    base = record["methods"][0]
+    wanted = [row for row in rows if not only or row["method"] in (base, *only)]
+    places = list(dict.fromkeys((row["backbone"], row["sample_rate"]) for row in wanted))
+    lines = []
+    for place in places:
+        here = [row for row in wanted if (row["backbone"], row["sample_rate"]) == place]
+        here.sort(key=lambda row: (row["method"] != base, -row["accuracy"]["mean"]))
+        suffix = "" if len(places) == 1 else f", {place[0]}, {place[1]:g} %"
+        lines += [_line(row, suffix) for row in here]
+    head = [f"{name} `{base}`" if name.endswith("against") else name for name in _COLUMNS]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines])
+
+
+def _line(row: Mapping[str, Any], suffix: str) -> str:
+    cells = [f"`{row['method']}`{suffix}", str(row["seeds"]), _percent(row["accuracy"]), _percent(row["worst_group"])]
+    cells += [_points(row[name]) for name in ("difference", "worst_group_difference")]
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(spread: Mapping[str, float] | None) -> str:
+    if spread is None:
+        return ""
+    deviation = "" if spread["deviation"] is None else f" ({100 * spread['deviation']:.1f})"
+    return f"{100 * spread['mean']:.1f}{deviation}"
+
+
+def _points(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return ""
+    value, low, high = (signed(100 * found[name]) for name in ("value", "low", "high"))
+    text = f"{value} ({low} to {high})"
+    return f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text
+
+
+def _read(name: str) -> Mapping[str, Any]:
+    path = RESULTS / f"bench_{name}.json"
+    if not path.is_file():
+        raise RunError(f"There is no record {path.name}.")
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _texts(record: Mapping[str, Any], data: Iterable[str], only: Sequence[str]) -> str:
+    chosen = list(data) or list(dict.fromkeys(row["data"] for row in record["summary"]))
+    return "\n\n".join(f"{name}\n\n{table(record, name, only=only)}" for name in chosen)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Keep a bench or print tables of a record; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    keeping = commands.add_parser("keep", help="write the record")
+    keeping.add_argument("spec", type=Path, help="the bench, a YAML file")
+    keeping.add_argument("bench", type=Path, help="its folder")
+    keeping.add_argument("--commit", nargs="+", required=True, help="of the code that ran it")
+    keeping.add_argument("--caveat", nargs="+", default=[], help="what to know of the figures")
+    printing = commands.add_parser("table", help="print tables of a record")
+    printing.add_argument("name", help="of the bench")
+    printing.add_argument("--data", nargs="+", default=[], help="these data; default: all")
+    printing.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods beside the first")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "table":
+            print(_texts(_read(options.name), options.data, options.only))
+        else:
+            command = f"concept-tuning benchmark {options.spec} --workers 2"
+            spec = load_spec(options.spec)
+            print(keep(spec, options.bench, command=command, commits=options.commit, caveats=options.caveat))
+    except StudioError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""A bench's record holds what was run and no more, and its tables say which intervals leave zero out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from made_runs import write_final
+
+from concept_tuning.bench.spec import check_spec, settings_of
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import bench_record
+
+SPEC = {
+    "name": "made",
+    "methods": ["vanilla", "l2-sp", "delta"],
+    "seeds": [1, 2],
+    "backbones": ["test_resnet"],
+    "data": [{"name": "birds", "source": "planted"}, {"name": "later", "source": "planted", "set": {"rho": 0.5}}],
+}
+SHARES = {"vanilla": 0.6, "l2-sp": 0.9, "delta": 0.6}
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the arguments that keep a bench of which the first data is finished."""
+    monkeypatch.setattr(bench_record, "RESULTS", tmp_path / "results")
+    file, folder, spec = tmp_path / "made.yaml", tmp_path / "bench", check_spec(SPEC)
+    file.write_text(yaml.safe_dump(SPEC))
+    for setting in settings_of(spec):
+        for seed in spec.seeds if setting.data == "birds" else ():
+            chance = np.random.default_rng(seed).random(400) < 0.02
+            right = (np.arange(400) < SHARES[setting.method] * 400) ^ chance
+            write_final(folder, setting, seed, right)
+    return ["keep", str(file), str(folder), "--commit", "abc1234"]
+
+
+def test_the_record_holds_what_is_finished_and_says_how_much_is_not(made: list[str], tmp_path: Path) -> None:
+    assert bench_record.main(made) == 0
+    record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
+    assert record["commits"] == ["abc1234"]
+    assert record["settings"] == {"finished": 3, "all": 6}
+    assert {row["data"] for row in record["summary"]} == {"birds"}
+    assert len(record["cells"]) == 6
+
+
+def test_a_table_begins_with_the_method_compared_with_and_marks_what_leaves_zero(
+    made: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_record.main(made)
+    capsys.readouterr()
+    assert bench_record.main(["table", "made", "--data", "birds"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines] == ["vanilla", "l2-sp", "delta"]
+    assert "**+" in lines[1]
+    assert "**" not in lines[2]
+    assert bench_record.main(["table", "made", "--only", "delta"]) == 0
+    assert "l2-sp" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table", "other"], "There is no record bench_other.json"),
+        (["table", "made", "--data", "fish"], "no data 'fish'; it has birds"),
+        (["table", "made", "--only", "bss"], "no 'bss' on birds"),
+    ],
+)
+def test_what_is_not_there_gets_a_sentence(
+    made: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_record.main(made)
+    assert bench_record.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bench_without_a_finished_run_is_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "made.yaml"
+    file.write_text(yaml.safe_dump(SPEC))
+    for folder, message in ((tmp_path, "No final run"), (tmp_path / "nothing", "is no folder of a bench")):
+        assert bench_record.main(["keep", str(file), str(folder), "--commit", "abc1234"]) == 2
+        assert message in capsys.readouterr().err
