@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from journey_browser import need_browser
 from made_runs import write_final
 from PIL import Image
 
@@ -37,8 +37,8 @@ def spec_file(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
 def test_every_figure_is_a_picture(spec_file: Path, tmp_path: Path) -> None:
+    need_browser()
     bench, out, spec = tmp_path / "bench", tmp_path / "pictures", check_spec(SPEC)
     draw = np.random.default_rng(0)
     for setting in settings_of(spec):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from console_watch import ConsoleWatch
-from journey_browser import DESKTOP, HOW, browser_required, launch_chromium
+from journey_browser import DESKTOP, launch_chromium, missing_browser
 from journey_server import Server
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
@@ -22,9 +22,7 @@ def browser() -> Iterator[Browser]:
         try:
             found = launch_chromium(playwright)
         except Error as error:
-            if not browser_required():
-                pytest.skip(HOW)
-            pytest.fail(f"{HOW}\n{error}", pytrace=False)
+            missing_browser(error)
         yield found
         found.close()
 
