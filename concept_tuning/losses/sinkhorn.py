@@ -53,7 +53,7 @@ class _Scaling:
     def __init__(self, kernel: Tensor) -> None:
         self.kernel = kernel
         self.work = torch.empty_like(kernel)
-        self.marginals = tuple(torch.tensor(1 / size, dtype=kernel.dtype) for size in kernel.shape[:2])
+        self.marginals = tuple(torch.tensor(1 / size, dtype=kernel.dtype, device="cpu") for size in kernel.shape[:2])
 
     def start(self) -> tuple[Tensor, Tensor]:
         rows, columns, count = self.kernel.shape
@@ -113,7 +113,7 @@ def transport_plan(
     units of the cost). Each leading entry stops by itself, as if it were alone.
 
     Args:
-        cost: (..., S, P, Q); any leading shape, also none.
+        cost: (..., S, P, Q), S, P, Q >= 1; any leading shape, also none.
         epsilon: Entropic regularisation, in units of the cost, > 0.
         max_iterations: Most Sinkhorn iterations, >= 1.
         tolerance: Threshold of the stopping rule, in units of the cost.
@@ -123,10 +123,11 @@ def transport_plan(
         to 1; the column sums are exactly 1/Q, the row sums 1/P up to convergence.
 
     Raises:
-        ValueError: If ``cost`` has fewer than three dimensions or a setting is out of range.
+        ValueError: If ``cost`` has fewer than three dimensions or is empty in one of the last three, or a setting is
+            out of range.
     """
-    if cost.ndim < 3 or 0 in cost.shape[-2:]:
-        raise ValueError(f"cost must be (..., S, P, Q) with P, Q >= 1, got {tuple(cost.shape)}.")
+    if cost.ndim < 3 or 0 in cost.shape[-3:]:
+        raise ValueError(f"cost must be (..., S, P, Q) with S, P, Q >= 1, got {tuple(cost.shape)}.")
     sets, rows, columns = cost.shape[-3:]
     flat = cost.reshape(-1, sets, rows, columns)
     plan = torch.empty_like(flat, dtype=_precision(cost.device), memory_format=torch.contiguous_format)

@@ -60,8 +60,9 @@ def feature_map_distance(maps: Tensor, start: Tensor, weights: Tensor | None = N
     channels = maps.shape[1]
     if weights is not None and weights.shape != (channels,):
         raise ValueError(f"weights must be ({channels},), got {tuple(weights.shape)}")
-    distances = (maps.float() - start.float()).pow(2).mean((2, 3))
-    weighted = distances.sum(1) if weights is None else channels * (distances @ weights.float())
+    with torch.autocast(maps.device.type, enabled=False):
+        distances = (maps.float() - start.float()).pow(2).mean((2, 3))
+        weighted = distances.sum(1) if weights is None else channels * (distances @ weights.float())
     return weighted.mean() / 2
 
 

@@ -164,6 +164,14 @@ def test_where_friedmans_test_finds_nothing_one_bar_joins_all() -> None:
     assert any("one bar joins all" in text for text in remarks(made))
 
 
+def test_methods_of_equal_rank_stand_in_the_order_of_the_bench() -> None:
+    (made,) = ranked(
+        bench([birds("a"), birds("b")]), lambda setting, seed: (0.7 + 0.2 * (setting.method in ("delta", "bss")), None)
+    )
+    assert made.averages.tolist() == [1.5, 1.5, 3.5, 3.5]
+    assert made.methods == ["delta", "bss", "vanilla", "l2-sp"]
+
+
 @pytest.mark.parametrize(("blocks", "words"), [(2, "would not be enough"), (4, "does not show"), (5, "")])
 def test_few_blocks_are_said_to_have_no_power(blocks: int, words: str) -> None:
     (made,) = ranked(bench([birds(f"b{number}") for number in range(blocks)]), in_order)

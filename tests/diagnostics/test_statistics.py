@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from math import comb, sqrt
 
 import numpy as np
@@ -14,9 +15,12 @@ from concept_tuning.diagnostics.statistics import (
     image_weights,
     mcnemar_exact,
     paired_bootstrap,
+    percentile_interval,
     permutation_null,
     permutation_p,
+    portions,
     seed_weights,
+    share,
     wilson,
 )
 
@@ -30,6 +34,19 @@ def test_wilson_solves_its_quadratic(successes, n, level) -> None:
     assert (found.value, found.n, found.level) == (p, n, level)
     assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=1e-12)
     assert 0 <= found.low <= found.value <= found.high <= 1
+    assert share(np.arange(n) < successes, level) == found
+
+
+def test_the_level_is_95_percent_unless_told() -> None:
+    values = np.arange(20.0)
+    assert wilson(3, 10) == wilson(3, 10, 0.95) == share(np.arange(10) < 3)
+    assert bootstrap_interval(values) == bootstrap_interval(values, np.mean, 0, level=0.95)
+    assert paired_bootstrap(values) == paired_bootstrap(values, 0, level=0.95)
+    assert percentile_interval(5.0, values, n=7) == percentile_interval(5.0, values, n=7, level=0.95)
+
+
+def test_one_picture_has_a_share() -> None:
+    assert (wilson(1, 1).value, wilson(0, 1).value) == (1, 0)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
@@ -44,6 +61,12 @@ def test_mcnemar_is_twice_the_binomial_tail(b, c) -> None:
     assert mcnemar_exact(b, c) == pytest.approx(min(1.0, 2 * tail))
 
 
+@pytest.mark.parametrize(("b", "c"), [(-1, 2), (2, -1)])
+def test_mcnemar_refuses_what_is_no_count(b, c) -> None:
+    with pytest.raises(ValueError, match=f"^counts must not be negative, got {b} and {c}$"):
+        mcnemar_exact(b, c)
+
+
 def test_the_bootstrap_of_a_mean_agrees_with_the_normal_theory() -> None:
     values = np.random.default_rng(0).normal(3, 2, 400)
     found = bootstrap_interval(values, np.mean, 1)
@@ -52,6 +75,43 @@ def test_the_bootstrap_of_a_mean_agrees_with_the_normal_theory() -> None:
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
     assert found == bootstrap_interval(values, np.mean, 1)
     assert found != bootstrap_interval(values, np.mean, 2)
+
+
+def test_the_bootstrap_is_that_of_percentiles_at_the_level_asked_for() -> None:
+    """Of a few skewed values, whose other bootstrap intervals lie elsewhere."""
+    values = np.random.default_rng(0).exponential(size=20)
+    rng = np.random.default_rng(5)
+    slow = [values[rng.integers(20, size=20)].mean() for _ in range(8000)]
+    for level in (0.95, 0.5):
+        found = bootstrap_interval(values, np.mean, 0, resamples=8000, level=level)
+        assert (found.level, found.n) == (level, 20)
+        expected = np.percentile(slow, [50 - 50 * level, 50 + 50 * level])
+        assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.03)
+
+
+def test_the_bootstrap_draws_as_often_as_asked_and_holds_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def watched(sample: np.ndarray, axis: int = -1) -> np.ndarray:
+        sizes.append(sample.size // 50)
+        return sample.mean(axis)
+
+    for held, most in ((100, 2), (10, 1)):
+        monkeypatch.setattr("concept_tuning.diagnostics.statistics._HELD", held)
+        sizes.clear()
+        bootstrap_interval(np.arange(50.0), watched, resamples=30)
+        assert max(sizes) == most
+        assert sum(sizes) == 30 + 1  # and the sample itself
+
+
+def test_portions_fit_in_memory_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("concept_tuning.diagnostics.statistics._HELD", 100)
+    assert list(portions(7, 30)) == [3, 3, 1]
+    assert list(portions(3, 101)) == [1, 1, 1]
+
+
+def test_two_values_are_enough_for_a_bootstrap() -> None:
+    assert bootstrap_interval(np.array([1.0, 3.0])).value == 2
 
 
 def test_the_bootstrap_takes_a_statistic_without_axis_and_leaves_the_global_state() -> None:
@@ -73,6 +133,24 @@ def test_one_seed_is_bootstrapped_over_images_alone() -> None:
     crossed, plain = paired_bootstrap(differences, 0), bootstrap_interval(differences, np.mean, 0)
     assert (crossed.value, crossed.n) == (pytest.approx(plain.value), 300)
     assert (crossed.low, crossed.high) == pytest.approx((plain.low, plain.high), abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (0, 5), (3, 1), (1,)])
+def test_differences_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    got = (1, 1) if shape == (1,) else shape
+    message = f"expected (seeds, images) with at least two images, got {got}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        paired_bootstrap(np.zeros(shape))
+
+
+def test_two_images_in_single_precision_are_averaged_in_double() -> None:
+    found = paired_bootstrap(np.array([2**24, 1], np.float32), resamples=20, level=0.5)
+    assert (found.value, found.n, found.level) == (2**23 + 0.5, 2, 0.5)
+
+
+def test_the_percentile_interval_leaves_as_many_draws_on_either_side() -> None:
+    found = percentile_interval(3.0, np.arange(101.0), n=7, level=0.9)
+    assert (found.value, found.low, found.high, found.level, found.n) == (3.0, pytest.approx(5), 95, 0.9, 7)
 
 
 def test_seeds_that_differ_widen_the_interval_by_their_variance() -> None:
@@ -103,6 +181,7 @@ def test_bootstrap_weights_are_shares() -> None:
         np.testing.assert_allclose(weights.sum(1), 1)
         np.testing.assert_allclose(weights / step, np.round(weights / step), atol=1e-9)
     assert np.array_equal(seed_weights(rng, 5, 1), np.ones((5, 1)))
+    assert (seed_weights(rng, 50, 2).max(1) == 1).all()
 
 
 def test_permutations_within_strata_keep_every_stratum() -> None:
@@ -111,6 +190,19 @@ def test_permutations_within_strata_keep_every_stratum() -> None:
     for stratum in (0, 1):
         assert (np.sort(null[:, strata == stratum], axis=1) == np.sort(labels[strata == stratum])).all()
     assert len(np.unique(null, axis=0)) > 5
+
+
+def test_two_hundred_permutations_are_drawn_by_the_seed() -> None:
+    labels = np.arange(9)
+    default, first, other = (permutation_null(np.copy, labels, **values) for values in ({}, {"seed": 0}, {"seed": 1}))
+    assert default.shape == (200, 9)
+    assert np.array_equal(default, first)
+    assert not np.array_equal(default, other)
+
+
+def test_strata_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^strata must be \(4,\), got \(3,\)$"):
+        permutation_null(np.copy, np.arange(4), strata=np.arange(3))
 
 
 def test_permutations_move_rows_whole_and_leave_the_input() -> None:
@@ -156,7 +248,7 @@ def test_auc_is_not_average_precision() -> None:
     [
         (np.ones(3), np.ones(3, bool), "both needed"),
         (np.ones(3), np.zeros(3, bool), "both needed"),
-        (np.array([1, np.nan]), np.array([True, False]), "NaN"),
+        (np.array([1, np.nan]), np.array([True, False]), "^scores must not be NaN$"),
         (np.ones(3), np.ones(2, bool), "expected"),
     ],
 )

@@ -33,8 +33,19 @@ def test_gradient_goes_to_the_logits_and_vanishes_at_the_relationship() -> None:
     assert logits.grad.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("shapes", [((2, 3), (4, 2), (2,)), ((2, 3), (4, 3), (3,)), ((3,), (4, 3), (3,))])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 3), (4, 2), (2,)),
+        ((2, 3), (4, 3), (3,)),
+        ((3,), (4, 3), (3,)),
+        ((2, 3, 5), (4, 3), (2,)),
+        ((2, 3), (4, 3, 5), (2,)),
+    ],
+)
 def test_wrong_shapes_are_named(shapes: tuple[tuple[int, ...], ...]) -> None:
     logits, relationship, labels = (torch.zeros(shape) for shape in shapes)
-    with pytest.raises(ValueError, match=r"source_logits must be \(B, S\)"):
+    with pytest.raises(
+        ValueError, match=r"^source_logits must be \(B, S\), relationship \(C, S\) and labels \(B,\), got \(\d"
+    ):
         source_cross_entropy(logits, relationship, labels.long())

@@ -105,6 +105,14 @@ def test_partners_equal_the_slow_search() -> None:
     assert partners.has_negative.tolist() == [True] * BATCH
 
 
+def test_partners_are_told_apart_by_angles_that_half_precision_takes_for_equal() -> None:
+    angles = torch.tensor([0.0, 0.010, 0.011, 0.011, 0.010])
+    features, labels = torch.stack([angles.cos(), angles.sin()], dim=1), torch.tensor([0, 0, 0, 1, 1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        partners = find_partners(features, labels, torch.zeros(5))
+    assert (partners.positive[0], partners.negative[0]) == (2, 4)
+
+
 def test_every_image_of_another_class_is_drawn_alike() -> None:
     labels = torch.tensor([0, 1, 0, 1, 1])
     counts = torch.zeros(5)

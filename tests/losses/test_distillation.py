@@ -47,6 +47,13 @@ def test_nothing_forgotten_is_nothing_lost_and_the_start_gets_no_gradient() -> N
     assert now.grad.abs().max() < 1e-12
 
 
+def test_a_temperature_below_one_sharpens() -> None:
+    now, before = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    assert distillation(now, before, temperature=0.5).item() == pytest.approx(
+        distillation(now, 4 * before, temperature=2).item()
+    )
+
+
 def test_half_precision_is_taken_in_single() -> None:
     assert distillation(logits(1).bfloat16(), logits(2).bfloat16(), temperature=2).dtype == torch.float32
 

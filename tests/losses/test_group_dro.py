@@ -18,6 +18,7 @@ def test_means_and_sizes_of_groups_and_gradient_to_each_image() -> None:
     assert sizes.tolist() == [1, 0, 2, 0]
     means[2].backward()
     assert losses.grad.tolist() == [0.5, 0.0, 0.5]
+    assert group_means(losses.detach().double(), torch.tensor([2, 0, 2]), count=4)[0].dtype == torch.float64
 
 
 def test_weights_grow_by_the_exponential_of_the_loss() -> None:

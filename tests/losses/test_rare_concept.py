@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from concept_tuning.losses.rare_concept import concept_contrast
-from concept_tuning.losses.sinkhorn import transport_plan
+from concept_tuning.losses.sinkhorn import Transport, solve_transport, transport_plan
 
 CLASSES, SIZE, CONCEPTS, WIDTH = 4, 3, 5, 4
 LABELS = torch.tensor([2, 0])
@@ -32,7 +32,7 @@ def inputs(filled: tuple[int, ...] = (3, 1, 2, 0)) -> dict[str, Tensor]:
     }
 
 
-def slow(given: dict[str, Tensor], *, temperature: float, positive_pairs: int, negative_pairs: int) -> Tensor:
+def slow(given: dict[str, Tensor], *, temperature: float, positive_pairs: int = 3, negative_pairs: int = 10) -> Tensor:
     """Part 1b, steps 3 and 4, image by image and set by set."""
     losses = []
     for image, label in enumerate(given["labels"].tolist()):
@@ -70,6 +70,69 @@ def test_value_and_gradient_equal_the_slow_loop(filled: tuple[int, ...]) -> None
         results.append((loss.detach(), query.grad))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pairs", [{"positive_pairs": 1}, {"positive_pairs": 5}, {"negative_pairs": 1}, {}])
+def test_as_many_pairs_are_used_as_asked(pairs: dict[str, int]) -> None:
+    given = inputs()
+    found = concept_contrast(**given, temperature=0.07, **pairs)
+    torch.testing.assert_close(found, slow(given, temperature=0.07, **pairs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"epsilon": 0.5}, {"max_iterations": 3}, {"tolerance": 0.1}])
+def test_sinkhorn_gets_its_settings(settings: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    handed = {}
+
+    def listening(cost: Tensor, entry: Tensor, entries: int, **values: float) -> Transport:
+        handed.update(values)
+        return solve_transport(cost, entry, entries, **values)
+
+    monkeypatch.setattr("concept_tuning.losses.rare_concept.solve_transport", listening)
+    concept_contrast(**inputs(), temperature=0.07, **settings)
+    assert handed == {"epsilon": 0.01, "max_iterations": 200, "tolerance": 1e-3} | settings
+
+
+def test_blocks_of_images_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = inputs()
+    for name in ("queries", "keys", "labels", "confusing", "draws"):
+        given[name] = torch.cat([given[name], given[name].flip(0)])
+    expected, blocks = concept_contrast(**given, temperature=0.07), []
+
+    def listening(cost: Tensor, entry: Tensor, entries: int, **values: float) -> Transport:
+        blocks.append(entries)
+        return solve_transport(cost, entry, entries, **values)
+
+    def three_at_once(size: int, device: torch.device) -> int:
+        assert size == CONCEPTS**2 * (1 + 4 * SIZE)  # the own key set, and the queues of the label and three others
+        return 3
+
+    monkeypatch.setattr("concept_tuning.losses.rare_concept.solve_transport", listening)
+    monkeypatch.setattr("concept_tuning.losses.rare_concept.entries_at_once", three_at_once)
+    torch.testing.assert_close(concept_contrast(**given, temperature=0.07), expected)
+    assert blocks == [3, 1]
+
+
+@pytest.mark.parametrize(("images", "blocks"), [(0.5, [1, 1, 1, 1]), (3, [3, 1]), (4, [4])])
+def test_blocks_of_cosines_change_neither_value_nor_gradient(
+    images: float, blocks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = inputs()
+    for name in ("queries", "keys", "labels", "confusing", "draws"):
+        given[name] = torch.cat([given[name], given[name].flip(0)])
+    found, solved = [], []
+
+    def listening(cost: Tensor, entry: Tensor, entries: int, **values: float) -> Transport:
+        solved.append(entries)
+        return solve_transport(cost, entry, entries, **values)
+
+    for limit in (1e9, images * CONCEPTS * CLASSES * SIZE * CONCEPTS):
+        monkeypatch.setattr("concept_tuning.losses.rare_concept._COSINES", int(limit))
+        monkeypatch.setattr("concept_tuning.losses.rare_concept.solve_transport", listening)
+        query = given["queries"].clone().requires_grad_()
+        loss = concept_contrast(**(given | {"queries": query}), temperature=0.07)
+        found.append((loss.detach(), *torch.autograd.grad(loss, query)))
+    torch.testing.assert_close(found[1], found[0])
+    assert solved == [4, *blocks]
 
 
 def test_slots_that_were_never_filled_do_not_matter() -> None:

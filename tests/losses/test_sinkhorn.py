@@ -9,7 +9,18 @@ from golden import FIGURES, wave
 from torch import Tensor
 from torch.nn import functional as F
 
-from concept_tuning.losses.sinkhorn import heaviest_pairs, solve_transport, transport_plan
+from concept_tuning.losses.sinkhorn import (
+    SCALING_LIMIT,
+    Transport,
+    _domain,
+    _Logarithms,
+    _precision,
+    _Scaling,
+    entries_at_once,
+    heaviest_pairs,
+    solve_transport,
+    transport_plan,
+)
 
 GOLDEN = FIGURES["sinkhorn"]
 
@@ -107,6 +118,63 @@ def test_entries_stop_as_if_alone_and_blocks_change_nothing(monkeypatch: pytest.
     torch.testing.assert_close(together, transport_plan(cost), rtol=1e-12, atol=1e-30)
 
 
+def test_entries_are_solved_together_while_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost, counts = torch.rand(6, 4, 5, 5), []
+
+    def counting(block: Tensor, entry: Tensor, entries: int, **settings: float) -> Transport:
+        counts.append(entries)
+        return solve_transport(block, entry, entries, **settings)
+
+    monkeypatch.setattr("concept_tuning.losses.sinkhorn.solve_transport", counting)
+    transport_plan(cost)
+    monkeypatch.setattr("concept_tuning.losses.sinkhorn._CPU_ENTRIES", 4 * 100)
+    transport_plan(cost)
+    assert counts == [6, 4, 2]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_what_does_not_stop_takes_all_iterations(limit: int) -> None:
+    cost = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected, _ = slow_sinkhorn(cost.numpy(), 0.05, limit, 0)
+    solved = solve_transport(
+        cost.permute(1, 2, 0), torch.tensor([0, 0]), 1, epsilon=0.05, max_iterations=limit, tolerance=0
+    )
+    np.testing.assert_allclose(solved.plan.permute(2, 0, 1).numpy(), expected, rtol=1e-9)
+    assert solved.iterations.tolist() == [limit]
+
+
+def test_it_stops_below_the_tolerance_and_not_at_it() -> None:
+    """Of a constant cost the duals do not change at all from the second iteration on."""
+    found = [solve_transport(torch.ones(2, 2, 1), torch.tensor([0]), 1, tolerance=value) for value in (0, 1e-3)]
+    assert [solved.iterations.tolist() for solved in found] == [[200], [2]]
+
+
+def test_no_sets_are_solved_at_once() -> None:
+    solved = solve_transport(torch.zeros(2, 3, 0), torch.zeros(0, dtype=torch.int64), 1)
+    assert (solved.plan.shape, solved.iterations.tolist()) == ((2, 3, 0), [1])
+
+
+def test_the_fast_domain_is_taken_up_to_its_limit_where_there_is_double_precision() -> None:
+    for largest, domain in ((SCALING_LIMIT - 1, _Scaling), (SCALING_LIMIT, _Logarithms)):
+        cost = torch.tensor([0.0, largest]).view(1, 2, 1)
+        assert isinstance(_domain(cost, 1.0), domain)
+    assert [_precision(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [torch.float64] * 2 + [torch.float32]
+
+
+def test_as_many_entries_as_fit_are_solved_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("concept_tuning.losses.sinkhorn._CPU_ENTRIES", 100)
+    monkeypatch.setattr("concept_tuning.losses.sinkhorn._DEVICE_ENTRIES", 1000)
+    assert [entries_at_once(size, torch.device("cpu")) for size in (0, 1, 10, 101)] == [100, 100, 10, 1]
+    assert entries_at_once(10, torch.device("cuda")) == 100
+
+
+def test_without_a_stop_there_are_200_iterations() -> None:
+    cost = torch.rand(1, 4, 5, generator=torch.Generator().manual_seed(0))
+    plan = transport_plan(cost, epsilon=0.005, tolerance=0)
+    assert torch.equal(plan, transport_plan(cost, epsilon=0.005, tolerance=0, max_iterations=200))
+    assert not torch.equal(plan, transport_plan(cost, epsilon=0.005, tolerance=0, max_iterations=201))
+
+
 def test_nothing_keeps_a_gradient_and_an_entry_may_be_empty() -> None:
     cost = torch.rand(2, 3, 3, requires_grad=True)
     assert not transport_plan(cost).requires_grad
@@ -116,7 +184,8 @@ def test_nothing_keeps_a_gradient_and_an_entry_may_be_empty() -> None:
 
 
 def test_single_concept_moves_all_its_mass() -> None:
-    assert transport_plan(torch.tensor([[[1.3]]])).item() == pytest.approx(1)
+    for cost in (1.3, 1e6):
+        assert transport_plan(torch.tensor([[[cost]]])).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +193,7 @@ def test_single_concept_moves_all_its_mass() -> None:
     [
         (lambda: transport_plan(torch.zeros(3, 3)), r"cost must be .* got \(3, 3\)"),
         (lambda: transport_plan(torch.zeros(1, 0, 3)), "cost must be"),
+        (lambda: transport_plan(torch.zeros(0, 2, 3)), r"S, P, Q >= 1, got \(0, 2, 3\)"),
         (lambda: transport_plan(torch.zeros(1, 2, 2), epsilon=0), "epsilon must be > 0"),
         (lambda: transport_plan(torch.zeros(1, 2, 2), max_iterations=0), "max_iterations >= 1"),
         (lambda: solve_transport(torch.zeros(2, 2, 3), torch.zeros(2, dtype=torch.int64), 1), r"entry \(N,\)"),
@@ -140,3 +210,8 @@ def test_heaviest_pairs_are_ordered_and_clipped() -> None:
     plan = torch.tensor([[0.1, 0.4], [0.2, 0.3]])
     rows, columns = heaviest_pairs(plan, 9)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 1), (1, 0), (0, 0)]
+    assert [place.tolist() for place in heaviest_pairs(plan, 1)] == [[0], [1]]
+    plans = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    for plan, row, column in zip(plans, *heaviest_pairs(plans, 5), strict=True):
+        found = list(zip(row.tolist(), column.tolist(), strict=True))
+        assert found == sorted(np.ndindex(3, 4), key=lambda place: -float(plan[place]))[:5]
