@@ -1,6 +1,7 @@
 """Keep a bench's results: its rows, runs and trials as one record, and tables of it for the README.
 
-    python benchmarks/bench_record.py keep benchmarks/specs/offline.yaml runs/bench/offline --commit 1234567
+    python benchmarks/bench_record.py keep benchmarks/specs/offline.yaml runs/bench/offline --commit 1234567 \\
+        --ran "concept-tuning benchmark benchmarks/specs/offline.yaml --workers 2"
     python benchmarks/bench_record.py table offline --data planted                    # markdown, of the record
     python benchmarks/bench_record.py table offline --data planted --only ct-cheap ct-no-image
 
@@ -116,7 +117,12 @@ def _read(name: str) -> Mapping[str, Any]:
     path = RESULTS / f"bench_{name}.json"
     if not path.is_file():
         raise RunError(f"There is no record {path.name}.")
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path.name} is damaged ({error}); keep the bench again.") from error
+    if "methods" not in found:
+        raise RunError(f"{path.name} is an older record, without the list of its methods; keep the bench again.")
     return found
 
 
@@ -133,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keeping.add_argument("spec", type=Path, help="the bench, a YAML file")
     keeping.add_argument("bench", type=Path, help="its folder")
     keeping.add_argument("--commit", nargs="+", required=True, help="of the code that ran it")
+    keeping.add_argument("--ran", required=True, metavar="COMMAND", help="the command that ran it")
     keeping.add_argument("--caveat", nargs="+", default=[], help="what to know of the figures")
     printing = commands.add_parser("table", help="print tables of a record")
     printing.add_argument("name", help="of the bench")
@@ -143,9 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "table":
             print(_texts(_read(options.name), options.data, options.only))
         else:
-            command = f"concept-tuning benchmark {options.spec} --workers 2"
             spec = load_spec(options.spec)
-            print(keep(spec, options.bench, command=command, commits=options.commit, caveats=options.caveat))
+            print(keep(spec, options.bench, command=options.ran, commits=options.commit, caveats=options.caveat))
     except StudioError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from concept_tuning.bench.spec import BenchSpec
 
 _DEFAULT_OUT = Path("runs") / "bench"
+#: Exit code of a bench that has ended with runs that failed.
+FAILED = 1
 
 
 def add_bench_commands(commands: Any) -> None:
@@ -48,20 +50,20 @@ def _benchmark(options: argparse.Namespace) -> int:
         raise ConfigError("--tables-only writes the tables of the whole bench; leave out --only.")
     if options.ray_address and options.workers > 1:
         raise ConfigError("--workers is of this machine; a Ray cluster has as many as it has processors. Leave it out.")
-    from concept_tuning.bench.cells import trial_cells
     from concept_tuning.bench.runner import check_folder
-    from concept_tuning.bench.spec import load_spec, settings_of
+    from concept_tuning.bench.spec import load_spec
     from concept_tuning.cli import INTERRUPTED
 
     spec = load_spec(options.spec)
-    unknown = set(options.only or ()) - {data.name for data in spec.data}
+    known = [data.name for data in spec.data]
+    unknown = set(options.only or ()) - set(known)
     if unknown:
-        raise ConfigError(f"--only names {min(unknown)!r}, which is none of the bench's data.")
+        raise ConfigError(f"--only names {min(unknown)!r}, which is none of the bench's data: {', '.join(known)}.")
     out = options.out or _DEFAULT_OUT / spec.name
-    asked = options.only or [data.name for data in spec.data]
-    trials = sum(cell.setting.data in asked for cell in trial_cells(spec, out))
-    settings = sum(setting.data in asked for setting in settings_of(spec))
-    print(f"{spec.name}: {settings} settings, {trials} trials, {settings * len(spec.seeds)} final runs, in {out}")
+    asked = options.only or known
+    if options.dry_run:
+        print("\n".join(_planned(spec, out, asked)))
+    print(_counted(spec, out, asked))
     if options.dry_run:
         return 0
     try:
@@ -73,7 +75,47 @@ def _benchmark(options: argparse.Namespace) -> int:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
     _write(spec, out)
-    return 0
+    return _said_failures(spec, out, asked)
+
+
+def _counted(spec: BenchSpec, out: Path, asked: Sequence[str]) -> str:
+    from concept_tuning.bench.cells import trials_for
+    from concept_tuning.bench.spec import settings_of
+
+    settings = sum(setting.data in asked for setting in settings_of(spec))
+    trials, finals = len(trials_for(spec, out, asked)), settings * len(spec.seeds)
+    return f"{spec.name}: {settings} settings, {trials} trials, {finals} final runs, in {out}"
+
+
+def _planned(spec: BenchSpec, out: Path, asked: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each data, backbone and sample rate: its methods, each with its trials."""
+    from itertools import groupby
+
+    from concept_tuning.bench.cells import trial_cells
+    from concept_tuning.bench.spec import settings_of, tuned_as
+
+    trials = [cell.setting for cell in trial_cells(spec, out)]
+    settings = [setting for setting in settings_of(spec) if setting.data in asked]
+    for place, group in groupby(settings, lambda one: (one.data, one.backbone, one.sample_rate)):
+        methods = []
+        for setting in group:
+            searched = tuned_as(spec, setting)
+            count = trials.count(searched)
+            choice = f"{count} trials" if searched == setting else f"as {searched.place}"
+            methods.append(f"{setting.method} ({choice})" if count else setting.method)
+        yield f"{place[0]}, {place[1]}, {place[2]:g} %, {len(spec.seeds)} seeds each: {', '.join(methods)}"
+
+
+def _said_failures(spec: BenchSpec, out: Path, asked: Sequence[str]) -> int:
+    """Say on standard error how many runs failed, if any; returns the exit code."""
+    from concept_tuning.bench.cells import final_cells, trials_for
+
+    cells = [*trials_for(spec, out, asked), *(cell for cell in final_cells(spec, out) if cell.setting.data in asked)]
+    failed = [cell for cell in cells if cell.state == "failed"]
+    if not failed:
+        return 0
+    print(f"{len(failed)} of {len(cells)} runs failed; the first: {failed[0].failure}", file=sys.stderr)
+    return FAILED
 
 
 def _run(options: argparse.Namespace, spec: BenchSpec, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +90,12 @@ def trial_cells(spec: BenchSpec, out: Path) -> list[Cell]:
         if len(trials := draw_trials(spec, setting)) > 1
         for number, drawn in enumerate(trials)
     ]
+
+
+def trials_for(spec: BenchSpec, out: Path, data: Collection[str]) -> list[Cell]:
+    """Return the trials that choose for some data, be they on others."""
+    wanted = {tuned_as(spec, setting) for setting in settings_of(spec) if setting.data in data}
+    return [cell for cell in trial_cells(spec, out) if cell.setting in wanted]
 
 
 def final_cells(spec: BenchSpec, out: Path) -> list[Cell]:

@@ -30,8 +30,8 @@ class Row:
 
     Attributes:
         setting: Which.
-        trials: Done and in all; none in all for a setting that is tuned as another.
-        finals: Done and in all.
+        trials: Done and in all; none in all for a setting that takes another's choice.
+        finals: Done and in all; none in all for other data whose search chooses for those that are learnt this time.
         failed: How many of both failed.
         validation: Best validation accuracy of a trial so far, 0..1; None before one is finished.
         test: Mean test accuracy of the finished final runs, 0..1; None before one is finished.
@@ -92,6 +92,10 @@ class Progress:
             self._trials.setdefault(cell.setting, []).append(cell.path)
         self._finals = {one: [final_path(out, one, seed) for seed in spec.seeds] for one in settings}
         self._tuned = {one: tuned_as(spec, one) for one in settings}
+        others = [one for one in dict.fromkeys(self._tuned.values()) if one not in self._finals]
+        searched = [one for one in others if one in self._trials]
+        self._tuned |= {one: one for one in searched}
+        self._finals = {one: [] for one in searched} | self._finals
         self._ended: dict[Path, _End] = {}
         self._ends: list[float] = []
         self._seconds: dict[str, list[float]] = {}
@@ -222,29 +226,42 @@ class LiveReport:
     def _render(self) -> Group:
         shown, note = _window(self._rows, max(1, self._console.height - _FRAME))
         used, left = in_words(self._progress.seconds_used), in_words(self._progress.seconds_left())
-        return Group(progress_table(shown), f"{note}Time used: {used}; time left: {left}")
+        table = progress_table(shown, places=_places(self._rows))
+        return Group(table, f"{note}Time used by this command: {used}; time left: {left}")
 
 
-def progress_table(rows: Iterable[Row]) -> Table:
-    """Return the table of how far settings are, accuracies in percent."""
+def progress_table(rows: Iterable[Row], *, places: Sequence[str] = ("data", "backbone", "rate", "method")) -> Table:
+    """Return the table of how far settings are, accuracies in percent; ``places`` says which setting it is."""
     table = Table()
-    for name in ("data", "backbone", "rate", "method"):
+    for name in places:
         table.add_column(name, no_wrap=True)
-    for name in ("trials", "validation", "finals", "test", "failed"):
+    for name in ("trials", "val %", "finals", "test %", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        one = row.setting
         table.add_row(
-            *(escape(text) for text in (one.data, one.backbone, f"{one.sample_rate:g}", one.method)),
+            *(escape(_place(row)[name]) for name in places),
             *(_of(row.trials), _percent(row.validation), _of(row.finals), _percent(row.test), str(row.failed or "")),
         )
     return table
 
 
+def _place(row: Row) -> dict[str, str]:
+    one = row.setting
+    return {"data": one.data, "backbone": one.backbone, "rate": f"{one.sample_rate:g}", "method": one.method}
+
+
+def _places(rows: Sequence[Row]) -> list[str]:
+    """Return what tells settings apart, leaving out a backbone or rate that all have; screens are narrow."""
+    values = {name: {_place(row)[name] for row in rows} for name in ("data", "backbone", "rate", "method")}
+    return [name for name, found in values.items() if name in ("data", "method") or len(found) > 1]
+
+
 def in_words(seconds: float | None) -> str:
-    """Return a time in words, to the minute; ``unknown`` for None."""
+    """Return a time in words, to the minute; for None, that it is not known yet."""
     if seconds is None:
-        return "unknown"
+        return "not known before a first run has ended"
+    if seconds == 0:
+        return "none"
     if seconds < 60:
         return "under a minute"
     hours, minutes = divmod(round(seconds / 60), 60)

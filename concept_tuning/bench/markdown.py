@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from concept_tuning import __version__
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.verdicts import NOT_FINISHED
 from concept_tuning.diagnostics.words import signed
@@ -23,8 +24,9 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     sources = list(dict.fromkeys(row["published"]["source"] for row in rows if row["published"]))
     parts = [
         f"# {spec.name}",
-        f"Test accuracy and that of the worst group in percent, mean (standard deviation over seeds); the difference "
-        f"to `{spec.methods[0]}` in points, with its 95 % interval, paired by picture and seed. {_budget(spec, rows)}",
+        f"Accuracy on validation and test and of the test's worst group in percent, mean (standard deviation over "
+        f"seeds); the differences to `{spec.methods[0]}` in points, with their 95 % intervals, paired by picture and "
+        f"seed. {_budget(spec, rows)} {_conditions(spec)}",
         "\n".join(_table(spec, rows, sources)),
         "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
         _comparisons(rows),
@@ -33,12 +35,20 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _conditions(spec: BenchSpec) -> str:
+    """Say what all runs have in common."""
+    common = [f"{name} = {value}" for name, value in spec.set.items()]
+    return (
+        f"All runs: preset {spec.preset or 'none'}{''.join(f', {text}' for text in common)}; seeds "
+        f"{', '.join(map(str, spec.seeds))}; version {__version__}. Equal trials and steps are not equal time."
+    )
+
+
 def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
-    """Say how the settings were chosen, and whether every method had as many trials."""
-    searched = {row["trials"] for row in rows if spec.variant(row["method"]).tuned_as is None}
-    same = len(searched) == 1
-    text = f"Each method had {searched.pop()} trials" if same else "Methods had different numbers of trials"
-    text += ", chosen on validation"
+    """Say how the settings were chosen."""
+    if spec.trials < 2:
+        return "Nothing was searched."
+    text = f"Each method had {spec.trials} trials, the best of which was chosen on validation"
     if spec.share_search:
         text += " with the first backbone and sample rate of each data, for the others too"
     elsewhere = [f"`{data.name}` on `{data.tuned_on}`" for data in spec.data if data.tuned_on is not None]
@@ -49,13 +59,15 @@ def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[str]) -> Iterable[str]:
-    heads = ["data", "backbone", "rate", "method", "trials", "seeds", "accuracy", "worst group"]
-    heads += [f"against `{spec.methods[0]}`", *(["published"] if sources else [])]
+    heads = ["data", "backbone", "rate", "method", "trials", "seeds", "validation", "accuracy", "worst group"]
+    against = f"against `{spec.methods[0]}`"
+    heads += [f"accuracy {against}", f"worst group {against}", *(["published"] if sources else [])]
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for row in rows:
         cells = [row["data"], row["backbone"], f"{row['sample_rate']:g}", f"`{row['method']}`", _trials(row)]
-        cells += [_seeds(row), _percent(row["accuracy"]), _percent(row["worst_group"]), _points(row)]
+        cells += [_seeds(row), *(_percent(row[name]) for name in ("validation", "accuracy", "worst_group"))]
+        cells += [_points(row[name]) for name in ("difference", "worst_group_difference")]
         if sources:
             known = row["published"]
             cells.append(f"{100 * known['accuracy']:.1f} [^{sources.index(known['source']) + 1}]" if known else _NONE)
@@ -88,16 +100,23 @@ def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
 
 
 def _trials(row: dict[str, Any]) -> str:
-    parts = [f"{row[key]} {word}" for key, word in (("failed_trials", "failed"), ("open_trials", "open")) if row[key]]
-    return ", ".join([str(row["trials"]), *parts])
+    """Say how many trials chose for a row: its own, or which other setting's."""
+    count, left, failed = (row[key] for key in ("trials", "open_trials", "failed_trials"))
+    text = f"{count - left} of {count}" if left else str(count)
+    text += f", {failed} failed" if failed else ""
+    other = row["tuned_as"]
+    if other is None:
+        return text
+    words = [other["data"], other["backbone"], f"{other['sample_rate']:g} %", f"`{other['method']}`"]
+    own = [row["data"], row["backbone"], f"{row['sample_rate']:g} %", f"`{row['method']}`"]
+    return f"{text} of {', '.join(word for word, mine in zip(words, own, strict=True) if word != mine)}"
 
 
 def _seeds(row: dict[str, Any]) -> str:
     return f"{row['seeds']}, {row['failed_seeds']} failed" if row["failed_seeds"] else str(row["seeds"])
 
 
-def _points(row: dict[str, Any]) -> str:
-    found = row["difference"]
+def _points(found: dict[str, float] | None) -> str:
     if found is None:
         return _NONE
     value, low, high = (signed(100 * found[name]) for name in ("value", "low", "high"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from concept_tuning.bench.cells import Cell, final_cells, forget_trouble, note_failure, trial_cells
-from concept_tuning.bench.spec import BenchSpec, settings_of, tuned_as
+from concept_tuning.bench.cells import Cell, final_cells, forget_trouble, note_failure, trial_cells, trials_for
+from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.errors import RunError, StudioError
@@ -47,10 +48,12 @@ def run_bench(
     Raises:
         RunError: if the folder holds another bench, or another process works on it.
     """
-    out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / _LOCK)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+    except OSError as error:
+        raise RunError(f"The bench's folder {out} cannot be written ({error.strerror}); name another --out.") from error
     except Timeout as error:
         raise RunError(
             f"Another process works on the bench in {out}; wait for its end, or name another folder."
@@ -60,8 +63,8 @@ def run_bench(
         for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
             forget_trouble(cell.path)
         for data in spec.data if only is None else [spec.data_named(name) for name in only]:
-            for cells_of in (_trials_for, _final_runs):
-                _run_all(cells_of(spec, out, data.name), workers or (lambda left: in_processes(left, 1)), report)
+            for cells_of in (trials_for, _final_runs):
+                _run_all(cells_of(spec, out, [data.name]), workers or (lambda left: in_processes(left, 1)), report)
     finally:
         lock.release()
 
@@ -78,8 +81,17 @@ def check_folder(spec: BenchSpec, out: Path) -> None:
     file = out / _SPEC
     if not file.is_file():
         raise RunError(f"{out} holds no bench yet; run it first, or name its folder.")
-    if json.loads(file.read_text(encoding="utf-8")).get("name") != spec.name:
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if before.get("name") != spec.name:
         raise RunError(f"{out} holds another bench than {spec.name!r}; name another folder.")
+    tuned_on = {data["name"]: data.get("tuned_on") for data in before.get("data", ())}
+    for data in spec.data:
+        if data.tuned_on != tuned_on.get(data.name, data.tuned_on) and (out / "final" / data.name).is_dir():
+            was, now = tuned_on[data.name] or "itself", data.tuned_on or "itself"
+            raise RunError(
+                f"The final runs of {data.name} in {out} were tuned on {was}, and the bench now says {now}. Name "
+                "another folder for the bench, or remove these runs."
+            )
     _check_cells([*trial_cells(spec, out), *final_cells(spec, out)])
 
 
@@ -91,11 +103,26 @@ def _check_cells(cells: Sequence[Cell]) -> None:
     from concept_tuning.engine.session import with_absolute_paths  # loads torch
 
     for cell in begun:
-        if RunFolder.open(cell.path).config() != with_absolute_paths(cell.config):
+        before, now = RunFolder.open(cell.path).config(), with_absolute_paths(cell.config)
+        if before != now:
             raise RunError(
-                f"{cell.path} was run with other settings than the bench has for it now, or than its search has chosen "
-                "since. Name another folder for the bench, or remove that one to run it anew."
+                f"The run {cell.path} was made with other settings than the bench or its search's choice gives it now: "
+                f"{_difference(before.to_dict(), now.to_dict())}. Name another folder for the bench, or remove that "
+                "run's to make it anew."
             )
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> str:
+    """Return in words the first setting that differs; that one does is taken for granted."""
+    for name, value in before.items():
+        other = now.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            found = _difference(value, other, f"{place}{name}.")
+            if found:
+                return found
+        elif value != other:
+            return f"{place}{name} was {value!r} and is {other!r}"
+    return ""
 
 
 def _keep_spec(spec: BenchSpec, out: Path) -> None:
@@ -104,14 +131,8 @@ def _keep_spec(spec: BenchSpec, out: Path) -> None:
     write_atomically(out / _SPEC, _text(spec))
 
 
-def _trials_for(spec: BenchSpec, out: Path, data: str) -> list[Cell]:
-    """Return the trials that choose for some data, be they on others."""
-    wanted = {tuned_as(spec, setting) for setting in settings_of(spec) if setting.data == data}
-    return [cell for cell in trial_cells(spec, out) if cell.setting in wanted]
-
-
-def _final_runs(spec: BenchSpec, out: Path, data: str) -> list[Cell]:
-    return [cell for cell in final_cells(spec, out) if cell.setting.data == data]
+def _final_runs(spec: BenchSpec, out: Path, data: Collection[str]) -> list[Cell]:
+    return [cell for cell in final_cells(spec, out) if cell.setting.data in data]
 
 
 def _text(spec: BenchSpec) -> str:

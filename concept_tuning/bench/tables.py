@@ -25,14 +25,15 @@ from concept_tuning.settings import resolve_key
 #: The files that :func:`write_tables` writes.
 FILES = ("cells.csv", "trials.csv", "summary.json", "summary.md")
 _PLACE = ("data", "backbone", "sample_rate", "method")
-COLUMNS = (*_PLACE, "seed", "state", "n", "accuracy", "worst_group", "validation", "images_per_second")
-TRIAL_COLUMNS = (*_PLACE, "trial", "state", "chosen", "accuracy", "loss", "step")
+COLUMNS = (*_PLACE, "seed", "state", "n", "accuracy", "worst_group", "validation", "images_per_second", "failure")
+TRIAL_COLUMNS = (*_PLACE, "trial", "state", "chosen", "accuracy", "loss", "step", "failure")
 
 
 def cell_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return a row for each final run, finished or not; shares are 0..1.
 
-    ``images_per_second`` is the speed of training as the run last measured it, on whatever machine it ran.
+    ``accuracy`` and ``worst_group`` are of the test, ``validation`` is validation accuracy. ``images_per_second`` is
+    the speed of training since the run was last begun, beside whatever else its machine did then.
     """
     rows = []
     for cell in final_cells(spec, out):
@@ -42,12 +43,13 @@ def cell_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
             {
                 **dataclasses.asdict(cell.setting),
                 "seed": cell.number,
-                "state": cell.failure or cell.state,
+                "state": cell.state,
                 "n": test.get("n"),
                 "accuracy": test.get("accuracy"),
                 "worst_group": test.get("worst_group_accuracy"),
                 "validation": val.get("accuracy"),
                 "images_per_second": _file(cell, "status.json", "state").get("images_per_second"),
+                "failure": _one_line(cell.failure),
             }
         )
     return rows
@@ -71,9 +73,10 @@ def trial_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
             {
                 **dataclasses.asdict(cell.setting),
                 "trial": cell.number,
-                "state": cell.failure or cell.state,
+                "state": cell.state,
                 "chosen": drawn is not None and _config(spec, cell.setting, drawn) == cell.config,
                 **{name: reached.get(name) for name in ("accuracy", "loss", "step")},
+                "failure": _one_line(cell.failure),
                 **{name: operator.attrgetter(name)(cell.config) for name in names},
             }
         )
@@ -83,6 +86,7 @@ def trial_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
 def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return for each setting what was chosen, mean and deviation over seeds, and the verdict on the first method.
 
+    ``tuned_as`` is the setting whose choice was taken, None where it is its own; ``trials`` are that one's.
     ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and seed, each with
     its interval; ``published`` is what others measured in that very setting. All are None where there is none.
     """
@@ -122,14 +126,17 @@ def _summary_row(
     found = Against(sentence="") if first else against(own, others, (setting.method, base.method))
     states = [cell.state for cell in trials]
     trouble = _trouble(setting, failed, [cell for cell in trials if cell.state == "failed"], len(trials))
+    searched = tuned_as(spec, setting)
     return {
         **dataclasses.asdict(setting),
+        "tuned_as": None if searched == setting else dataclasses.asdict(searched),
         "seeds": len(own),
         "failed_seeds": len(failed),
         "trials": max(1, len(trials)),
         "failed_trials": states.count("failed"),
         "open_trials": states.count("open"),
         "chosen": _best(spec, out, setting, trials),
+        "validation": _spread([_results(cell).get("val", {}).get("accuracy") for cell in own]),
         "accuracy": _spread([test["accuracy"] for test in tests]),
         "worst_group": _spread([test.get("worst_group_accuracy") for test in tests]),
         "difference": _plain(found.difference),
@@ -150,6 +157,10 @@ def _trouble(setting: Setting, failed: Sequence[Cell], trials: Sequence[Cell], c
     seeds = "seed" if len(failed) == 1 else "seeds"
     numbers = ", ".join(str(cell.number) for cell in failed)
     return f"{setting.method} failed with {seeds} {numbers}, which no figure counts: {failed[0].failure}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _best(spec: BenchSpec, out: Path, setting: Setting, trials: Iterable[Cell]) -> dict[str, Any] | None:

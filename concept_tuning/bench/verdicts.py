@@ -13,7 +13,7 @@ from concept_tuning.diagnostics.verdict import Comparison, compare_methods
 from concept_tuning.engine.evaluation import PREDICTION, Predictions
 from concept_tuning.engine.runs import RunFolder
 
-NOT_FINISHED = "not finished for both methods"
+NOT_FINISHED = "no seed is finished on both sides yet"
 
 
 @dataclass(frozen=True, kw_only=True)

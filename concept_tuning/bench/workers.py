@@ -51,6 +51,9 @@ def in_processes(cells: Sequence[Cell], workers: int) -> Iterator[Cell]:
         for end in as_completed(ends):
             end.result()
             yield ends[end]
+    except KeyboardInterrupt:
+        print("Stopping: the runs at work write their checkpoints first.", file=sys.stderr)
+        raise
     finally:
         with guard:
             closed.set()

@@ -160,8 +160,11 @@ def compare_with_controls(
 
     Raises:
         RunError: if there are fewer than two pictures.
+        ValueError: if ``features`` are not of as many pictures.
     """
     _check(maps, measures)
+    if features is not None and len(features) != len(pictures):
+        raise ValueError(f"features must be of the {len(pictures)} pictures, got those of {len(features)}.")
     check_enough(pictures)
     n, size = len(pictures), subject.image_size
     wanted, unavailable = _available(subject, pictures, measures)

@@ -166,6 +166,7 @@ def background_counterfactuals(
 
     Raises:
         RunError: The runs cannot be compared.
+        ValueError: ``features`` are not of as many pictures.
     """
     check_comparable(subjects, split=pictures.split.name)
     if not pictures.has_masks:
@@ -184,7 +185,7 @@ def background_counterfactuals(
         reason = f"{len(kept)} of {len(pictures)} pictures have an object, a background and donors; two are needed."
         return Unavailable(analysis="background counterfactuals", reason=reason)
     unedited = {
-        subject.name: (compute_features(subject, pictures) if features is None else features[subject.name])
+        subject.name: _unedited(subject, pictures, kept, None if features is None else features[subject.name])
         for subject in subjects
     }
     runs: dict[str, RunCounterfactuals] = {}
@@ -207,7 +208,7 @@ def background_counterfactuals(
         )
         for subject, changed in zip(alike, found, strict=True):
             donor_labels = pool.labels[drawn[kept, 0]]
-            probabilities = np.concatenate([unedited[subject.name].probabilities[None, kept], changed])
+            probabilities = np.concatenate([unedited[subject.name][None], changed])
             runs[subject.name] = _summary(subject.name, probabilities, pictures.labels[kept], donor_labels, seed)
         gallery = gallery or _gallery(edited, pictures, pool, kept, drawn)
     return Counterfactuals(
@@ -222,6 +223,16 @@ def background_counterfactuals(
         runs=tuple(runs[subject.name] for subject in subjects),
         examples=gallery,
     )
+
+
+def _unedited(subject: Subject, pictures: Pictures, kept: np.ndarray, features: Features | None) -> np.ndarray:
+    """Return a run's probabilities (m, C) of the kept pictures as they are."""
+    if features is None:
+        return compute_features(subject, pictures.at(kept.tolist())).probabilities
+    if len(features) != len(pictures):
+        raise ValueError(f"features must be of the {len(pictures)} pictures, got those of {len(features)}.")
+    found: np.ndarray = features.probabilities[kept]
+    return found
 
 
 def _own_places(pictures: Pictures, pool: Pictures) -> np.ndarray:

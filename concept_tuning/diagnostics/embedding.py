@@ -215,20 +215,36 @@ def lay_out(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, Literal
 
 
 def _umap(values: np.ndarray, start: np.ndarray, seed: int) -> np.ndarray:
-    """Return UMAP's layout (m, 2); the neighbours are exact, which is quicker here than UMAP's own search."""
+    """Return UMAP's layout (m, 2), begun at ``start`` (m, 2)."""
     from umap import UMAP  # slow to import
 
-    distances, neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(values).kneighbors(values)
+    flat = np.ptp(start, axis=0) == 0  # points on a line, by whose width UMAP would divide
+    start = np.where(flat, np.random.default_rng(seed).normal(size=start.shape), start)
     model = UMAP(
-        n_neighbors=NEIGHBOURS,
-        init=start,
-        random_state=seed,
-        n_jobs=1,
-        precomputed_knn=(neighbours, distances.astype(np.float32)),
+        n_neighbors=NEIGHBOURS, init=start, random_state=seed, n_jobs=1, precomputed_knn=nearest_neighbours(values)
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="precomputed_knn")  # that no further points can be added later
         return np.asarray(model.fit_transform(values))
+
+
+def nearest_neighbours(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the :data:`NEIGHBOURS` nearest of each point and their distances, itself first, as UMAP wants them.
+
+    Exact at any number of points, and without the compiling that UMAP's own search begins with.
+
+    Args:
+        values: (m, D) distinct points, m >= :data:`NEIGHBOURS`.
+
+    Returns:
+        (m, NEIGHBOURS) int64 and float32.
+    """
+    distances, neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(values).kneighbors(values)
+    # by rounding not quite zero, which UMAP would take for the nearest neighbour's
+    distances[neighbours == np.arange(len(values))[:, None]] = 0
+    order = np.argsort(distances, axis=1, kind="stable")
+    ordered = np.take_along_axis(distances, order, 1).astype(np.float32)
+    return np.take_along_axis(neighbours, order, 1), ordered
 
 
 def align(points: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:

@@ -43,6 +43,10 @@ class Features:
         """(n,) int64 predicted classes."""
         return self.probabilities.argmax(1)
 
+    def __len__(self) -> int:
+        """Return the number n of pictures."""
+        return len(self.maps)
+
     def at(self, places: Sequence[int]) -> Features:
         """Return the view of some of the pictures, by their places 0..n-1."""
         chosen = np.asarray(places, dtype=np.int64)

@@ -272,8 +272,7 @@ def _in_favour(names: tuple[str, str], difference: Interval) -> str:
     points = f"{value} points in favour of {favoured}" if float(value) else "0.0 points"
     if high - low < 100 * _ROUNDING:
         return f"{points}, the same in every resample of these pictures, which is no certainty"
-    of = "" if float(value) else f" for {favoured}"
-    return f"{points}, {100 * difference.level:g} % interval {signed(low)} to {signed(high)}{of}"
+    return f"{points}, {100 * difference.level:g} % interval {signed(low)} to {signed(high)} for {favoured}"
 
 
 def _these_runs(name: str, count: int) -> str:

@@ -17,12 +17,14 @@ import yaml
 from PIL import Image
 from tiny_bench import TINY_BENCH as SPEC
 
-from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
+from concept_tuning.bench.cells import Cell, chosen, final_cells, note_failure, trial_cells
 from concept_tuning.bench.runner import run_bench
-from concept_tuning.bench.spec import BenchSpec, Setting, check_spec, settings_of
+from concept_tuning.bench.spec import BenchSpec, Setting, check_spec, load_spec, settings_of
 from concept_tuning.bench.tables import summary, write_tables
+from concept_tuning.bench.verdicts import NOT_FINISHED
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.cli import main
+from concept_tuning.cli_bench import FAILED
 from concept_tuning.errors import RunError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -94,7 +96,7 @@ def test_run_again_it_does_nothing_and_another_bench_is_refused(whole: Path) -> 
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")} == before
     with pytest.raises(RunError, match="another bench"):
         run_bench(check_spec(SPEC | {"name": "other"}), whole)
-    with pytest.raises(RunError, match=r"trial-0 was run with other settings"):
+    with pytest.raises(RunError, match=r"trial-0 was made with other settings .*: optim.epochs was 2 and is 3\."):
         run_bench(check_spec(SPEC | {"set": SPEC["set"] | {"epochs": 3}}), whole)
 
 
@@ -110,6 +112,16 @@ def test_a_bench_may_grow_and_only_what_is_new_is_run(whole: Path, tmp_path: Pat
     ]
 
 
+def test_final_runs_of_data_tuned_elsewhere_are_refused_before_anything_runs(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    other = {"name": "others", "source": "planted"}
+    birds = SPEC["data"][0] | {"tuned_on": "others"}
+    with pytest.raises(RunError, match=r"final runs of birds in .* tuned on itself, and the bench now says others"):
+        run_bench(check_spec(SPEC | {"data": [other, birds]}), out)
+    assert not (out / "search" / "others").exists()
+
+
 def test_after_more_trials_final_runs_of_another_choice_are_refused(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
@@ -123,7 +135,7 @@ def test_after_more_trials_final_runs_of_another_choice_are_refused(whole: Path,
         file.write_text(
             json.dumps(results | (worst if was_best else {"best": {"step": 1, "accuracy": 1.0, "loss": 0.0}}))
         )
-    with pytest.raises(RunError, match=r"seed-1 was run with other settings .* its search has chosen since"):
+    with pytest.raises(RunError, match=r"seed-1 was made with other settings .* its search's choice .*: optim.lr was "):
         run_bench(check_spec(SPEC), out)
 
 
@@ -193,17 +205,42 @@ def test_a_cell_that_cannot_run_is_noted_and_the_others_go_on(tmp_path: Path) ->
     assert (first.state, second.state) == ("finished", "failed")
     assert "pre-trained" in second.failure
     text = write_tables(spec, tmp_path / "out")
-    assert "| `l2-sp` | 1 | 0, 1 failed | – | – |" in text
+    assert "| `l2-sp` | 1 | 0, 1 failed | – | – | – | – | – |" in text
     assert "l2-sp failed with seed 1, which no figure counts: l2-sp keeps to" in text
-    assert "not finished for both methods" not in text
+    assert NOT_FINISHED not in text
+
+
+def test_a_bench_with_failed_runs_says_how_many_and_does_not_end_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, file, values = tmp_path / "out", tmp_path / "tiny.yaml", dict(SPEC) | {"seeds": [1], "trials": 0}
+    file.write_text(yaml.safe_dump({name: value for name, value in values.items() if name != "search"}))
+    for cell in final_cells(load_spec(file), out):
+        note_failure(cell.path, "It diverged.")
+    assert main(["benchmark", str(file), "--out", str(out)]) == FAILED != 0
+    assert "2 of 2 runs failed; the first: It diverged." in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        run_bench(check_spec(SPEC), tmp_path / "file" / "out")
 
 
 def test_the_command_says_what_it_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(SPEC))
     assert main(["benchmark", str(file), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-    assert "2 settings, 4 trials, 4 final runs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 settings, 4 trials, 4 final runs" in said
+    assert "birds, test_resnet, 100 %, 2 seeds each: vanilla (2 trials), linear-probe (2 trials)" in said
     assert not (tmp_path / "out").exists()
+    other = {"name": "others", "source": "planted", "tuned_on": "birds"}
+    file.write_text(yaml.safe_dump(SPEC | {"data": [*SPEC["data"], other]}))
+    assert main(["benchmark", str(file), "--only", "others", "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 settings, 4 trials, 4 final runs" in said
+    assert "vanilla (as birds/test_resnet/100/vanilla)" in said
     assert main(["benchmark", str(file), "--workers", "0"]) == 2
     assert main(["benchmark", str(file), "--only", "fish"]) == 2
     assert "'fish'" in capsys.readouterr().err

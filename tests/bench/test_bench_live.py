@@ -166,9 +166,33 @@ def test_a_terminal_gets_a_table_that_fits_it(tmp_path: Path, clock: Clock) -> N
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     last = text[text.rindex("┏") :]
     assert len(last.splitlines()) < 20
-    assert "│    1/2 │       50.0 │    0/2 │    – │" in last
-    assert "Settings 1 to 12 of 32. Time used: 2 min; time left: " in last.replace("\n", " ")
-    assert "unknown" in text[: text.rindex("┏")]
+    assert "│    1/2 │  50.0 │    0/2 │      – │" in last
+    assert "Settings 1 to 12 of 32. Time used by this command: 2 min; time left: " in last.replace("\n", " ")
+    assert "not known before a first run has ended" in text[: text.rindex("┏")]
+    assert "backbone" not in last  # the same for all
+    assert "rate" in last
+
+
+def test_a_narrow_terminal_cuts_no_number(tmp_path: Path, clock: Clock) -> None:
+    names = [{"name": f"birds-of-{number}", "source": "planted"} for number in range(3)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=40)
+    with LiveReport(Progress(check_spec(SPEC | {"data": names}), tmp_path, clock=clock), console):
+        pass
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert "birds-of-2" in text
+
+
+def test_trials_on_other_data_that_choose_for_these_are_shown(tmp_path: Path, clock: Clock) -> None:
+    others = {"name": "others", "source": "planted", "tuned_on": "birds"}
+    spec = check_spec(SPEC | {"data": [SPEC["data"][0], others]})
+    rows = Progress(spec, tmp_path, clock=clock, only=["others"]).rows()
+    assert [(row.setting.data, row.trials[1], row.finals[1]) for row in rows] == [
+        ("birds", 2, 0),
+        ("birds", 2, 0),
+        ("others", 0, 2),
+        ("others", 0, 2),
+    ]
 
 
 def test_elsewhere_a_line_is_written_for_each_cell(tmp_path: Path, clock: Clock) -> None:
@@ -203,7 +227,14 @@ def test_five_hundred_cells_are_followed_at_no_cost(tmp_path: Path, clock: Clock
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "unknown"), (0, "under a minute"), (60, "1 min"), (3599, "1 h 0 min"), (8000, "2 h 13 min")],
+    [
+        (None, "not known before a first run has ended"),
+        (0, "none"),
+        (1, "under a minute"),
+        (60, "1 min"),
+        (3599, "1 h 0 min"),
+        (8000, "2 h 13 min"),
+    ],
 )
 def test_times_are_said_in_words(seconds: float | None, text: str) -> None:
     assert in_words(seconds) == text

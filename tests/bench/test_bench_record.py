@@ -19,12 +19,12 @@ import bench_record
 
 SPEC = {
     "name": "made",
-    "methods": ["vanilla", "l2-sp", "delta"],
+    "methods": ["vanilla", "l2-sp", "delta", "linear-probe"],
     "seeds": [1, 2],
     "backbones": ["test_resnet"],
     "data": [{"name": "birds", "source": "planted"}, {"name": "later", "source": "planted", "set": {"rho": 0.5}}],
 }
-SHARES = {"vanilla": 0.6, "l2-sp": 0.9, "delta": 0.6}
+SHARES = {"vanilla": 0.6, "l2-sp": 0.9, "delta": 0.6, "linear-probe": 0.3}
 
 
 @pytest.fixture
@@ -38,16 +38,21 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             chance = np.random.default_rng(seed).random(400) < 0.02
             right = (np.arange(400) < SHARES[setting.method] * 400) ^ chance
             write_final(folder, setting, seed, right)
-    return ["keep", str(file), str(folder), "--commit", "abc1234"]
+    return ["keep", str(file), str(folder), "--commit", "abc1234", "--ran", "run it", "--caveat", "busy machine"]
 
 
 def test_the_record_holds_what_is_finished_and_says_how_much_is_not(made: list[str], tmp_path: Path) -> None:
     assert bench_record.main(made) == 0
     record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
-    assert record["commits"] == ["abc1234"]
-    assert record["settings"] == {"finished": 3, "all": 6}
+    assert (record["command"], record["commits"], record["caveats"]) == ("run it", ["abc1234"], ["busy machine"])
+    assert record["settings"] == {"finished": 4, "all": 8}
     assert {row["data"] for row in record["summary"]} == {"birds"}
-    assert len(record["cells"]) == 6
+    assert len(record["cells"]) == 8
+    write_final(tmp_path / "bench", settings_of(check_spec(SPEC))[4], 1, np.ones(400, bool))
+    assert bench_record.main(made) == 0
+    record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
+    assert record["settings"] == {"finished": 4, "all": 8}  # one of two seeds is not the whole setting
+    assert {row["data"] for row in record["summary"]} == {"birds", "later"}
 
 
 def test_a_table_begins_with_the_method_compared_with_and_marks_what_leaves_zero(
@@ -57,9 +62,10 @@ def test_a_table_begins_with_the_method_compared_with_and_marks_what_leaves_zero
     capsys.readouterr()
     assert bench_record.main(["table", "made", "--data", "birds"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
-    assert [line.split("`")[1] for line in lines] == ["vanilla", "l2-sp", "delta"]
+    assert [line.split("`")[1] for line in lines] == ["vanilla", "l2-sp", "delta", "linear-probe"]
     assert "**+" in lines[1]
     assert "**" not in lines[2]
+    assert "**−" in lines[3]
     assert bench_record.main(["table", "made", "--only", "delta"]) == 0
     assert "l2-sp" not in capsys.readouterr().out
 
@@ -80,9 +86,28 @@ def test_what_is_not_there_gets_a_sentence(
     assert message in capsys.readouterr().err
 
 
+def test_rows_of_several_rates_are_named_apart(made: list[str], tmp_path: Path) -> None:
+    bench_record.main(made)
+    record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
+    again = [row | {"sample_rate": 30.0} for row in record["summary"]]
+    text = bench_record.table(record | {"summary": record["summary"] + again}, "birds")
+    assert "`l2-sp`, test_resnet, 100 %" in text
+    assert "`l2-sp`, test_resnet, 30 %" in text
+
+
+def test_damaged_and_older_records_get_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_record, "RESULTS", tmp_path)
+    for text, message in (("{", "is damaged"), ('{"summary": []}', "is an older record")):
+        (tmp_path / "bench_old.json").write_text(text)
+        assert bench_record.main(["table", "old"]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_bench_without_a_finished_run_is_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "made.yaml"
     file.write_text(yaml.safe_dump(SPEC))
     for folder, message in ((tmp_path, "No final run"), (tmp_path / "nothing", "is no folder of a bench")):
-        assert bench_record.main(["keep", str(file), str(folder), "--commit", "abc1234"]) == 2
+        assert bench_record.main(["keep", str(file), str(folder), "--commit", "abc1234", "--ran", "it"]) == 2
         assert message in capsys.readouterr().err

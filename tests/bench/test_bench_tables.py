@@ -118,7 +118,7 @@ def test_before_the_search_has_ended_nothing_is_chosen(tmp_path: Path) -> None:
     assert (row["chosen"], row["open_trials"], row["failed_trials"]) == (None, 1, 0)
     assert not any(one["chosen"] for one in trial_rows(spec, tmp_path))
     assert [one["state"] for one in trial_rows(spec, tmp_path)][:3] == ["finished", "finished", "open"]
-    assert "| 3, 1 open | 0 |" in write_tables(spec, tmp_path)
+    assert "| 2 of 3 | 0 |" in write_tables(spec, tmp_path)
 
 
 def test_the_files_hold_every_run_and_no_formula(tmp_path: Path) -> None:
@@ -129,11 +129,34 @@ def test_the_files_hold_every_run_and_no_formula(tmp_path: Path) -> None:
     assert all((tmp_path / name).is_file() for name in FILES)
     cells = list(csv.DictReader((tmp_path / "cells.csv").read_text().splitlines()))
     assert [float(row["images_per_second"] or "nan") for row in cells[:3]] == [11, 12, 13]
-    assert cells[-1]["state"] == "'=1+1 diverged"
+    assert (cells[-1]["state"], cells[-1]["failure"]) == ("failed", "'=1+1 diverged")
     assert cells[-1]["images_per_second"] == ""
     trials = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert (trials[0]["l2_sp.backbone_decay"], trials[-1]["trial"]) == ("", "2")
     assert len(json.loads((tmp_path / "summary.json").read_text())) == 3
+
+
+def test_a_row_says_whose_choice_it_has_and_what_it_reached_on_validation(tmp_path: Path) -> None:
+    half = {"half": {"method": "vanilla", "set": {"weight_decay": 0.1}, "tuned_as": "vanilla"}}
+    later = {"name": "later", "source": "planted", "set": {"rho": 0.5}, "tuned_on": "birds", "sample_rates": [50]}
+    values = SPEC | {"data": [*SPEC["data"], later], "methods": ["vanilla", "half"], "variants": half}
+    spec = check_spec(values | {"search": {"all": SPEC["search"]["all"]}})
+    made_runs.write_trials(spec, tmp_path, settings_of(spec)[0], [0.5, 0.8, 0.7])
+    made_runs.write_final(tmp_path, settings_of(spec)[3], 1, right(0.7, 1))
+    rows = summary(spec, tmp_path)
+    assert rows[0]["tuned_as"] is None
+    assert rows[3]["validation"] == {"mean": 0.75, "deviation": None, "values": [0.75]}
+    text = write_tables(spec, tmp_path)
+    trials = [line.split("|")[5].strip() for line in text.splitlines() if line.startswith(("| birds", "| later"))]
+    assert trials == ["3", "3 of `vanilla`", "3 of birds, 100 %", "3 of birds, 100 %, `vanilla`"]
+    assert "All runs: preset none; seeds 1, 2, 3; version" in text
+
+
+def test_without_a_search_none_is_claimed(tmp_path: Path) -> None:
+    values = {name: value for name, value in SPEC.items() if name not in ("trials", "search")}
+    text = write_tables(check_spec(values), tmp_path)
+    assert "Nothing was searched." in text
+    assert "chosen on validation" not in text
 
 
 def test_published_figures_have_a_column_and_a_footnote_each(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from test_attribution import state
 
-from concept_tuning.diagnostics import controls
+from concept_tuning.diagnostics import attribution, controls
 from concept_tuning.diagnostics.control_maps import (
     CENTRE,
     CONTROLS,
@@ -217,7 +217,9 @@ def test_the_comparison_repeats_itself_and_leaves_the_model(subjects, pictures, 
     assert again.badges == results[1].badges
 
 
-def test_known_features_give_the_same_with_no_pass_of_the_own_network(subjects, pictures) -> None:
+def test_known_features_give_the_same_with_no_pass_of_the_own_network(subjects, pictures, monkeypatch) -> None:
+    monkeypatch.setattr(controls, "BATCH", 6)
+    monkeypatch.setattr(attribution, "BATCH", 4)
     features = compute_features(subjects[1], pictures)
     backbone, passes = subjects[1].inference_method.backbone, []
     handle = backbone.register_forward_hook(lambda *_: passes.append(1))
@@ -232,6 +234,12 @@ def test_known_features_give_the_same_with_no_pass_of_the_own_network(subjects, 
     np.testing.assert_array_equal(known.targets, fresh.targets)
     for found, expected in zip(known.values, fresh.values, strict=True):
         np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, err_msg=f"{found.source} {found.measure}")
+
+
+def test_features_of_other_pictures_are_refused(subjects, pictures) -> None:
+    features = compute_features(subjects[1], pictures)
+    with pytest.raises(ValueError, match="features must be of the 12 pictures, got those of 16"):
+        compare_with_controls(subjects[1], pictures.at(range(12)), features=features)
 
 
 def test_an_error_leaves_the_model_as_found(subjects, pictures, monkeypatch) -> None:

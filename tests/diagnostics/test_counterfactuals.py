@@ -84,6 +84,21 @@ def test_known_features_give_the_same_result_in_fewer_passes(habitats) -> None:
     np.testing.assert_array_equal(known.runs[0].predicted, fresh.runs[0].predicted)
 
 
+def test_features_go_with_the_pictures_that_could_be_edited() -> None:
+    labels = np.random.default_rng(1).integers(0, 3, 60)
+    images, objects = birds(labels, labels)
+    objects[[3, 20, 41]] = False  # left out, in between
+    pictures, subject = toy_pictures(images, labels, objects=objects), toy_subject(reads(CENTRE))
+    features = compute_features(subject, pictures)
+    fresh = background_counterfactuals([subject], pictures)
+    known = background_counterfactuals([subject], pictures, features={subject.name: features})
+    assert known.left_out == 3
+    np.testing.assert_array_equal(known.runs[0].predicted, fresh.runs[0].predicted)
+    np.testing.assert_array_equal(known.runs[0].predicted, known.labels)
+    with pytest.raises(ValueError, match="features must be of the 30 pictures, got those of 60"):
+        background_counterfactuals([subject], pictures.at(range(30)), features={subject.name: features})
+
+
 def test_intervals_and_counts(habitats) -> None:
     found = background_counterfactuals([toy_subject(reads(torch.ones(4, 4)))], habitats)
     for one in found.runs[0].outcomes:

@@ -11,11 +11,13 @@ from toys import ToyMethod
 from concept_tuning.diagnostics import embedding as module
 from concept_tuning.diagnostics.concept_maps import find_concept_maps
 from concept_tuning.diagnostics.embedding import (
+    NEIGHBOURS,
     Embedding,
     align,
     embed_concepts,
     embed_pictures,
     lay_out,
+    nearest_neighbours,
 )
 from concept_tuning.diagnostics.features import compute_features
 from concept_tuning.diagnostics.results import load_result, save_result
@@ -46,6 +48,29 @@ def test_clusters_stay_apart_and_a_seed_gives_one_picture() -> None:
     assert (labels[distances.argmin(1)] == labels).all()
     assert np.array_equal(points, lay_out(values, seed=3)[0])
     assert not np.allclose(points, lay_out(values, seed=4)[0])
+
+
+@pytest.mark.parametrize("width", [12, 50])  # sklearn searches by trees below 15 dimensions, and all pairs above
+def test_the_neighbours_are_those_that_umap_finds_itself(width: int) -> None:
+    from umap import UMAP
+
+    values = np.random.default_rng(0).normal(size=(120, width)) + 30
+    neighbours, distances = nearest_neighbours(values)
+    assert (neighbours[:, 0] == np.arange(120)).all()
+    assert (distances[:, 0] == 0).all()
+    assert (distances[:, 1] > 0.1).all()
+    graphs = [
+        UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1, n_epochs=1, **known).fit(values).graph_
+        for known in ({}, {"precomputed_knn": (neighbours, distances)})
+    ]
+    assert abs(graphs[0] - graphs[1]).max() < 1e-4
+    assert graphs[1].max(axis=1).toarray().min() == pytest.approx(1)
+
+
+def test_points_on_a_line_have_a_layout() -> None:
+    points, technique, distinct, _ = lay_out(np.random.default_rng(0).normal(size=(40, 1)) * np.ones(5))
+    assert (technique, distinct) == ("umap", 40)
+    assert np.isfinite(points).all()
 
 
 def test_copies_lie_on_one_another_and_do_not_weigh() -> None:

@@ -100,6 +100,15 @@ def test_twice_the_size_takes_at_most_twice_the_memory(name: str) -> None:
         assert 1.3 * below < above < 2 * SLACK * below, peaks
 
 
+def test_the_cosines_of_all_images_are_never_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = {"batch": 16, "classes": 40, "queue_size": 8, "concepts": 9}
+    cosines = size["concepts"] ** 2 * size["classes"] * size["queue_size"]  # of an image
+    monkeypatch.setattr(rare_concept, "_CPU_COSINES", cosines * size["batch"])
+    whole = traced_peak(loss(**size))
+    monkeypatch.setattr(rare_concept, "_CPU_COSINES", cosines)
+    assert traced_peak(loss(**size)) < whole - 4 * cosines * (size["batch"] - 3)
+
+
 def test_the_backward_pass_keeps_no_iteration() -> None:
     few, many = (traced_peak(loss(classes=16, queue_size=8, concepts=9, iterations=count)) for count in (2, 100))
     assert many <= few * 1.001

@@ -126,7 +126,7 @@ def test_blocks_of_cosines_change_neither_value_nor_gradient(
         return solve_transport(cost, entry, entries, **values)
 
     for limit in (1e9, images * CONCEPTS * CLASSES * SIZE * CONCEPTS):
-        monkeypatch.setattr("concept_tuning.losses.rare_concept._COSINES", int(limit))
+        monkeypatch.setattr("concept_tuning.losses.rare_concept._CPU_COSINES", int(limit))
         monkeypatch.setattr("concept_tuning.losses.rare_concept.solve_transport", listening)
         query = given["queries"].clone().requires_grad_()
         loss = concept_contrast(**(given | {"queries": query}), temperature=0.07)
