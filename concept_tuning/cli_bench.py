@@ -50,6 +50,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         raise ConfigError("--tables-only writes the tables of the whole bench; leave out --only.")
     if options.ray_address and options.workers > 1:
         raise ConfigError("--workers is of this machine; a Ray cluster has as many as it has processors. Leave it out.")
+    from concept_tuning.bench.preflight import check_sources
     from concept_tuning.bench.runner import check_folder
     from concept_tuning.bench.spec import load_spec
     from concept_tuning.cli import INTERRUPTED
@@ -61,6 +62,8 @@ def _benchmark(options: argparse.Namespace) -> int:
         raise ConfigError(f"--only names {min(unknown)!r}, which is none of the bench's data: {', '.join(known)}.")
     out = options.out or _DEFAULT_OUT / spec.name
     asked = options.only or known
+    if not options.tables_only:
+        check_sources(spec, only=options.only)
     if options.dry_run:
         print("\n".join(_planned(spec, out, asked)))
     print(_counted(spec, out, asked))

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from concept_tuning.bench.spec import ALL, BenchSpec, Range, Setting
+from concept_tuning.bench.spec import ALL, BenchSpec, Range, Setting, kind_of
 
 
 def draw_trials(spec: BenchSpec, setting: Setting) -> list[dict[str, Any]]:
@@ -15,26 +15,27 @@ def draw_trials(spec: BenchSpec, setting: Setting) -> list[dict[str, Any]]:
     Drawn all at once by optuna's random sampler (random search: Bergstra and Bengio, JMLR 2012), so that a bench that
     goes on, or runs trials side by side, has the very same ones. What every method has (:data:`ALL`) is drawn once for
     all methods on the same data, so that none has the luckier learning rates; what is a method's own is drawn apart. A
-    method without a search space has one trial.
+    method without a search space has one trial. Of a whole number only whole numbers are drawn.
     """
     space = spec.space(setting.method)
     if spec.trials < 2 or not space:
         return [{}]
+    method = spec.variant(setting.method).method
+    distributions = {name: _distribution(span, kind_of(name, method)) for name, span in space.items()}
     shared = [name for name in space if name in spec.search.get(ALL, {})]
     place = f"{setting.data}/{setting.backbone}/{setting.sample_rate:g}"
-    common = _drawn({name: space[name] for name in shared}, spec, place)
-    own = _drawn({name: span for name, span in space.items() if name not in shared}, spec, setting.place)
+    common = _drawn({name: distributions[name] for name in shared}, spec, place)
+    own = _drawn({name: one for name, one in distributions.items() if name not in shared}, spec, setting.place)
     return [{}, *({**first, **second} for first, second in zip(common, own, strict=True))]
 
 
-def _drawn(space: Mapping[str, Range], spec: BenchSpec, place: str) -> list[dict[str, Any]]:
+def _drawn(distributions: dict[str, Any], spec: BenchSpec, place: str) -> list[dict[str, Any]]:
     """Return the draws of all trials but the first, by the seed of the search and a place."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = int(hashlib.sha256(f"{spec.search_seed} {place}".encode()).hexdigest()[:8], 16)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    distributions = {name: _distribution(span) for name, span in space.items()}
     return [dict(study.ask(distributions).params) for _ in range(spec.trials - 1)]
 
 
@@ -48,11 +49,14 @@ def best_trial(accuracies: Mapping[int, tuple[float, float]]) -> int | None:
     return ranked[0] if ranked else None
 
 
-def _distribution(span: Range) -> Any:
+def _distribution(span: Range, kind: str) -> Any:
+    """Return what a setting is drawn from; ``kind`` is its type in words."""
     import optuna
 
     if span.choices:
         return optuna.distributions.CategoricalDistribution(span.choices)
     assert span.low is not None
     assert span.high is not None
+    if kind.split()[0] == "integer":
+        return optuna.distributions.IntDistribution(int(span.low), int(span.high), log=span.log)
     return optuna.distributions.FloatDistribution(span.low, span.high, log=span.log)

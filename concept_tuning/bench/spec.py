@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from concept_tuning.config import METHOD_NAMES, RunConfig
+from concept_tuning.config import RunConfig
 from concept_tuning.errors import ConfigError
-from concept_tuning.settings import build_config, resolve_key
+from concept_tuning.settings import build_config, resolve_key, settings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _NAME = r"^\w[\w.-]{0,39}$"
@@ -39,7 +39,7 @@ class Range:
     def __post_init__(self) -> None:
         is_range = self.low is not None and self.high is not None and self.low < self.high
         if is_range == bool(self.choices) or (is_range and self.log and (self.low or 0) <= 0):
-            raise ValueError("write low below high (above 0 if log), or choices")
+            raise ValueError("write low below high (above 0 if log), such as {low: 0.001, high: 0.1}, or choices")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -53,8 +53,8 @@ class DataSpec:
         methods: Which of the bench's methods learn it; None: all.
         backbones: With which networks; None: the bench's.
         sample_rates: At which sample rates; None: the bench's.
-        tuned_on: Earlier data of the bench whose choice is taken, that of its first backbone and sample rate, in place
-            of a search of its own.
+        tuned_on: Earlier data of the bench whose choice is taken, in place of a search of its own: that of the same
+            backbone and sample rate, or of that data's first where it has not these, or where the search is shared.
     """
 
     name: Annotated[str, Field(pattern=_NAME)]
@@ -95,13 +95,15 @@ class BenchSpec:
         sample_rates: Shares of the training pictures, in percent.
         seeds: Of the final runs; not those of the search.
         preset: How long, as ``--preset``; None: the defaults.
-        set: Settings that every run has.
-        trials: Runs of the search for each method on each data, backbone and sample rate; 0 or 1: no search.
+        set: Settings that every run has; none that is searched, or has a place of its own here.
+        trials: Runs of the search for each method on each data, backbone and sample rate; 0 or 1: no search. Every
+            method has as many.
         share_search: Search once for each method on each data, with its first backbone and sample rate, and take the
             choice for the others too.
         search_seed: Of the draws and of the search's runs.
         search: Search space by method, and under ``all`` for every method; a variant has its method's, unless it has
-            one of its own.
+            one of its own. How a method learns may be searched, not what is learnt, nor the seed. A range over a whole
+            number is one of whole numbers.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]{0,59}$")]
@@ -126,6 +128,11 @@ class BenchSpec:
         """Return the search space of a method or variant."""
         own = self.search.get(name, self.search.get(self.variant(name).method, {}))
         return {**self.search.get(ALL, {}), **own}
+
+    def space_of(self, name: str, key: str) -> str:
+        """Return under which name of ``search`` a setting stands that a method or variant searches."""
+        own = name if name in self.search else self.variant(name).method
+        return own if key in self.search.get(own, {}) else ALL
 
     def data_named(self, name: str) -> DataSpec:
         """Return data by name."""
@@ -168,72 +175,15 @@ def load_spec(path: Path) -> BenchSpec:
 
 def check_spec(values: Mapping[str, Any]) -> BenchSpec:
     """Return a bench from plain values; raises ConfigError as :func:`load_spec`."""
+    from concept_tuning.bench.spec_checks import check
+    from concept_tuning.bench.spec_words import explain
+
     try:
         spec = TypeAdapter(BenchSpec).validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"The bench's {where or 'settings'} cannot be used: {first['msg']}.") from error
-    _check_twice(spec)
-    _check_names(spec)
-    _check_tuned_on(spec)
-    for setting in settings_of(spec):
-        for seed in (spec.search_seed, *spec.seeds):
-            config_of(spec, setting, seed=seed, drawn={})
-        for key, span in spec.space(tuned_as(spec, setting).method).items():
-            for value in span.choices or (span.low, span.high):
-                config_of(spec, setting, seed=spec.seeds[0], drawn={key: value})
+        raise ConfigError(explain(error, values)) from error
+    check(spec)
     return spec
-
-
-def _check_twice(spec: BenchSpec) -> None:
-    lists: dict[str, Sequence[object]] = {"data": [one.name for one in spec.data], "seeds": spec.seeds}
-    for what in ("methods", "backbones", "sample_rates"):
-        lists[what] = getattr(spec, what)
-        lists |= {f"{what} of the data {data.name!r}": getattr(data, what) or () for data in spec.data}
-    for what, values in lists.items():
-        if len(set(values)) < len(values):
-            raise ConfigError(f"The bench names one of its {what} twice: {', '.join(map(str, values))}.")
-
-
-def _check_names(spec: BenchSpec) -> None:
-    for variant, found in spec.variants.items():
-        if variant in METHOD_NAMES:
-            raise ConfigError(f"The bench's variant {variant!r} has a method's name; give it one of its own.")
-        if found.tuned_as is not None and found.tuned_as not in spec.methods:
-            raise ConfigError(f"The bench's variant {variant!r} is tuned as {found.tuned_as!r}, which is not compared.")
-        if found.tuned_as is not None and spec.variant(found.tuned_as).tuned_as is not None:
-            raise ConfigError(
-                f"The bench's variant {variant!r} is tuned as {found.tuned_as!r}, which has no search of its own."
-            )
-    unknown = set(spec.search) - {ALL, *spec.methods, *(found.method for found in spec.variants.values())}
-    if unknown:
-        raise ConfigError(f"The bench's search names {min(unknown)!r}, which is none of its methods.")
-    for data in spec.data:
-        odd = set(data.methods or ()) - set(spec.methods)
-        if odd:
-            raise ConfigError(f"The bench's data {data.name!r} names {min(odd)!r}, which is none of its methods.")
-        if data.methods is not None and spec.methods[0] not in data.methods:
-            raise ConfigError(
-                f"The bench's data {data.name!r} leaves out {spec.methods[0]!r}, with which the others are compared."
-            )
-
-
-def _check_tuned_on(spec: BenchSpec) -> None:
-    earlier: list[str] = []
-    for data in spec.data:
-        if data.tuned_on is not None:
-            where = f"The bench's data {data.name!r} is tuned on {data.tuned_on!r}"
-            if data.tuned_on not in earlier:
-                raise ConfigError(f"{where}, which is none of the data before it.")
-            if spec.data_named(data.tuned_on).tuned_on is not None:
-                raise ConfigError(f"{where}, which has no search of its own.")
-            searched = spec.data_named(data.tuned_on).methods or spec.methods
-            tuned = [spec.variant(method).tuned_as or method for method in data.methods or spec.methods]
-            odd = [method for method in tuned if method not in searched]
-            if odd:
-                raise ConfigError(f"{where}, which is not learnt by {odd[0]!r}.")
-        earlier.append(data.name)
 
 
 def settings_of(spec: BenchSpec) -> list[Setting]:
@@ -251,12 +201,18 @@ def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
     """Return the setting whose search chooses for a setting; most often itself."""
     data = spec.data_named(setting.data)
     method = spec.variant(setting.method).tuned_as or setting.method
-    if data.tuned_on is not None:
-        data = spec.data_named(data.tuned_on)
-    elif not spec.share_search:
+    if data.tuned_on is None and not spec.share_search:
         return replace(setting, method=method)
-    backbone, rate = (data.backbones or spec.backbones)[0], (data.sample_rates or spec.sample_rates)[0]
-    return Setting(data=data.name, backbone=backbone, sample_rate=rate, method=method)
+    data = spec.data_named(data.tuned_on or data.name)
+    backbones, rates = data.backbones or spec.backbones, data.sample_rates or spec.sample_rates
+    same_backbone = setting.backbone in backbones and not spec.share_search
+    same_rate = setting.sample_rate in rates and not spec.share_search
+    return Setting(
+        data=data.name,
+        backbone=setting.backbone if same_backbone else backbones[0],
+        sample_rate=setting.sample_rate if same_rate else rates[0],
+        method=method,
+    )
 
 
 def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[str, Any]) -> RunConfig:
@@ -284,3 +240,19 @@ def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[st
         preset=spec.preset,
         overrides=overrides,
     )
+
+
+def kind_of(key: str, method: str) -> str:
+    """Return the type of a method's setting as ``concept-tuning settings`` lists it; raises as `resolve_key`."""
+    full = resolve_key(key, method)
+    return next(one.type for one in settings() if one.key == full)
+
+
+def configs_of(spec: BenchSpec) -> Iterator[tuple[Setting, RunConfig]]:
+    """Yield the settings of every run, and of trials at each choice and end of a range; raises as :func:`config_of`."""
+    for setting in settings_of(spec):
+        for seed in (spec.search_seed, *spec.seeds):
+            yield setting, config_of(spec, setting, seed=seed, drawn={})
+        for key, span in spec.space(tuned_as(spec, setting).method).items():
+            for value in span.choices or (span.low, span.high):
+                yield setting, config_of(spec, setting, seed=spec.search_seed, drawn={key: value})

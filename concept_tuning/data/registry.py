@@ -250,7 +250,7 @@ def _open_path(source: str, config: RunConfig) -> ImageTable:
 
         return folder_table(path, config.data)
     if not path.exists():
-        raise DataError(_unknown_source(source))
+        raise DataError(unknown_source(source))
     name = path.name.lower()
     if name.endswith(CSV_SUFFIXES):
         from concept_tuning.data.csv_file import csv_table
@@ -266,7 +266,8 @@ def _open_path(source: str, config: RunConfig) -> ImageTable:
     )
 
 
-def _unknown_source(source: str) -> str:
+def unknown_source(source: str) -> str:
+    """Return what to say of a source that is neither a name nor a path that is there."""
     near = difflib.get_close_matches(source.lower(), SOURCE_NAMES, n=1)
     if near:
         return f"There is no data set and no path {source!r}; did you mean {near[0]!r}?"

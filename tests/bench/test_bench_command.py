@@ -61,7 +61,7 @@ def test_tables_of_what_is_finished_while_another_process_works(
     written = {path for path in out.rglob("*") if path.is_file()} - before
     assert {path.name for path in written} == {"cells.csv", "trials.csv", "summary.json", "summary.md", "figures.html"}
     assert all(f"  {path}\n" in said for path in written)
-    assert "| birds | test_resnet | 100 | `linear-probe` | 2 | 1 | 65.0 |" in said
+    assert "| birds | test_resnet | 100 | `linear-probe` | 2 | 1 | 75.0 | 65.0 |" in said
 
 
 def test_tables_of_no_bench_or_another_are_refused(
@@ -76,6 +76,19 @@ def test_tables_of_no_bench_or_another_are_refused(
     assert "holds another bench" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*command, "--dry-run"])
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []], ids=["dry run", "run"])
+def test_a_source_that_is_not_there_is_found_before_anything_runs(
+    more: list[str], file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {"name": "tiny", "data": [{"name": "birds", "source": "plantd"}], "methods": ["vanilla"], "seeds": [1]}
+    file.write_text(yaml.safe_dump(values))
+    assert main(["benchmark", str(file), "--out", str(tmp_path / "out"), *more]) == 2
+    said = capsys.readouterr().err
+    assert "The bench's data 'birds' cannot be learnt." in said
+    assert "planted" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupt_is_a_sentence_and_no_table(
@@ -117,7 +130,10 @@ def test_ctrl_c_leaves_no_stack_trace_and_no_process(file: Path, tmp_path: Path,
                 left.kill()
         raise
     assert bench.returncode == 130
-    assert said == "Stopped; the same command goes on from here.\n"
+    assert said.splitlines() == [
+        "Stopping: the runs at work write their checkpoints first.",
+        "Stopped; the same command goes on from here.",
+    ]
     assert psutil.wait_procs(family, timeout=10)[1] == []
     assert not list(out.rglob("*.failure.txt"))
     assert (metrics.parent / "checkpoints").is_dir() is training

@@ -24,6 +24,7 @@ SMALL = {
         "l2-sp": {"l2_sp.backbone_decay": {"choices": [0.01, 0.1]}},
     },
 }
+SEARCHED = {"all": SMALL["search"]["all"]}
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
@@ -52,7 +53,7 @@ def test_a_variant_is_its_method_with_settings_that_stand_over_the_search() -> N
     assert {cell.setting.method for cell in trial_cells(spec, Path("out"))} == {"vanilla", "l2-sp"}
     free = check_spec(
         SMALL
-        | {"methods": ["vanilla", "half"], "search": {"l2-sp": SMALL["search"]["l2-sp"]}}
+        | {"methods": ["half"], "search": {"l2-sp": SMALL["search"]["l2-sp"]}}
         | {"variants": {"half": {"method": "l2-sp"}}}
     )
     assert set(free.space("half")) == {"l2_sp.backbone_decay"}
@@ -65,7 +66,8 @@ def test_a_layer_stands_over_those_before_by_whichever_name() -> None:
         "data": [{"name": "birds", "source": "planted", "set": {"optim.lr": 0.02, "data.image_size": 96}}],
         "methods": ["vanilla", "own"],
         "variants": {"own": {"method": "vanilla", "set": {"lr": 0.07}}},
-        "search": {"all": {"lr": {"low": 0.001, "high": 0.1}}},
+        "trials": 0,
+        "search": {},
     }
     spec = check_spec(SMALL | values)
     plain, own = settings_of(spec)
@@ -108,6 +110,19 @@ def test_data_may_take_the_choice_made_on_earlier_data(tmp_path: Path) -> None:
     assert tuned_as(spec, other) == tuned_as(spec, own) == own
     assert (other.data, other.backbone, other.sample_rate) == ("more", "test_vit", 30)
     assert "`more` on `birds`" in markdown(spec, [])
+
+
+@pytest.mark.parametrize(("shared", "places"), [(False, ["b/30", "b/100", "a/30", "a/100"]), (True, ["a/100"] * 4)])
+def test_the_choice_taken_is_that_of_the_same_backbone_and_rate_where_there_is_one(
+    shared: bool, places: list[str]
+) -> None:
+    birds = SMALL["data"][0] | {"backbones": ["a", "b"], "sample_rates": [100, 30]}
+    more = {"backbones": ["b", "c"], "sample_rates": [30, 50]}
+    data = [birds, with_more_birds(**more)["data"][1]]
+    spec = check_spec(SMALL | {"data": data, "methods": ["vanilla"], "search": SEARCHED, "share_search": shared})
+    found = [tuned_as(spec, setting) for setting in settings_of(spec) if setting.data == "more"]
+    assert [f"{one.backbone}/{one.sample_rate:g}" for one in found] == places
+    assert {one.data for one in found} == {"birds"}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +227,31 @@ def test_the_draws_are_the_same_again_and_others_for_another_seed() -> None:
     setting = settings_of(check_spec(SMALL))[0]
     assert draw_trials(check_spec(SMALL), setting) == draw_trials(check_spec(SMALL), setting)
     assert draw_trials(check_spec(SMALL), setting) != draw_trials(check_spec(SMALL | {"search_seed": 1}), setting)
-    assert draw_trials(check_spec(SMALL | {"trials": 1}), setting) == [{}]
+    assert draw_trials(check_spec(SMALL | {"trials": 1, "search": {}}), setting) == [{}]
+
+
+def test_the_draws_of_the_offline_bench_stay_as_they_were() -> None:
+    """Whoever goes on with that bench has trials of these values already."""
+    spec = load_spec(SPECS[0].with_name("offline.yaml"))
+    lr = [0.04312041006163176, 0.03366189370179148, 0.02285397361841489]
+    weights = [0.10058498019016086, 0.09904672197685094, 0.08820628128661348]
+    plain, cheap = (draw_trials(spec, setting)[1:] for setting in settings_of(spec)[:2])
+    assert [trial["lr"] for trial in plain] == [trial["lr"] for trial in cheap] == lr
+    assert [trial["image_weight"] for trial in cheap] == weights
+
+
+def test_of_a_whole_number_whole_numbers_are_drawn() -> None:
+    whole = {"batch_size": {"low": 8, "high": 64}, "max_steps": {"low": 1, "high": 1000, "log": True}}
+    space = whole | {"weight_decay": {"low": 0, "high": 1}}
+    spec = check_spec(SMALL | {"methods": ["vanilla"], "trials": 40, "search": {"all": space}})
+    drawn = draw_trials(spec, settings_of(spec)[0])[1:]
+    for key, span in whole.items():
+        values = [trial[key] for trial in drawn]
+        assert {type(value) for value in values} == {int}
+        assert span["low"] <= min(values) < max(values) <= span["high"]
+    assert {type(trial["weight_decay"]) for trial in drawn} == {float}
+    assert sum(trial["max_steps"] < 32 for trial in drawn) > 10  # evenly in the logarithm
+    assert len({config_of(spec, settings_of(spec)[0], seed=1, drawn=trial).optim.batch_size for trial in drawn}) > 10
 
 
 def test_the_best_trial_is_by_accuracy_then_loss_then_number() -> None:

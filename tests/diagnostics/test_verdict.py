@@ -110,7 +110,7 @@ def test_a_difference_is_in_favour_of_one_and_its_interval_has_that_ones_signs()
     first[:, :10], second[:, 8:12] = False, False
     found = compared(first, second)
     low, high = (signed(-100 * end) for end in (found.accuracy.difference.high, found.accuracy.difference.low))
-    assert f": 6.0 points in favour of vanilla, 95 % interval {low} to {high} for vanilla, over" in found.accuracy.sentence
+    assert f": 6.0 points in favour of vanilla, 95 % interval {low} to {high} for vanilla" in found.accuracy.sentence
     turned = compared(second, first).accuracy.sentence
     assert ": 6.0 points in favour of concept-tuning, 95 % interval " in turned
 

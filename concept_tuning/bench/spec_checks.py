@@ -1,0 +1,208 @@
+"""Checks of a bench that has all its parts: names that exist, equal budgets, and runs that can be configured."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from concept_tuning.bench.spec import ALL, BenchSpec, configs_of, kind_of, settings_of, tuned_as
+from concept_tuning.bench.spec_words import did_you_mean
+from concept_tuning.config import METHOD_NAMES
+from concept_tuning.errors import ConfigError
+from concept_tuning.settings import resolve_key
+
+#: Settings that have a place of their own in a bench's file, by full name.
+_OWN_PLACES = {
+    "data.source": "`source` of the data",
+    "data.sample_rate": "`sample_rates`",
+    "backbone.architecture": "`backbones`",
+    "engine.seed": "`seeds` (that of the search: `search_seed`)",
+}
+#: Sections that say what is learnt.
+_LEARNT = ("data", "planted", "elpv")
+#: Settings of these sections that say how it is learnt, which a variant may change.
+_HOW = (
+    "data.image_size",
+    "data.strong_scale_min",
+    "data.mild_scale_min",
+    "data.horizontal_flip",
+    "data.color_jitter",
+)
+
+
+def check(spec: BenchSpec) -> None:
+    """Check that a bench names what there is, tunes its methods alike, and that every run can be configured.
+
+    Raises:
+        ConfigError: with a sentence on the first fault.
+    """
+    _check_twice(spec)
+    _check_methods(spec)
+    _check_variants(spec)
+    _check_tuned_on(spec)
+    _check_budget(spec)
+    _check_own_places(spec)
+    _check_learnt(spec)
+    _check_fixed(spec)
+    _check_ranges(spec)
+    for _ in configs_of(spec):
+        pass
+
+
+def _check_twice(spec: BenchSpec) -> None:
+    lists: dict[str, Sequence[object]] = {"data": [one.name for one in spec.data], "seeds": spec.seeds}
+    for what in ("methods", "backbones", "sample_rates"):
+        lists[what] = getattr(spec, what)
+        lists |= {f"{what} of the data {data.name!r}": getattr(data, what) or () for data in spec.data}
+    for what, values in lists.items():
+        if len(set(values)) < len(values):
+            raise ConfigError(f"The bench names one of its {what} twice: {', '.join(map(str, values))}.")
+
+
+def _check_methods(spec: BenchSpec) -> None:
+    known = [*METHOD_NAMES, *spec.variants]
+    for method in spec.methods:
+        if method not in known:
+            raise ConfigError(
+                f"The bench's methods name {method!r}, which is neither a method nor a variant"
+                f"{did_you_mean(method, known)}"
+            )
+    searchable = [ALL, *spec.methods, *(found.method for found in spec.variants.values())]
+    for name in spec.search:
+        if name not in searchable:
+            raise ConfigError(
+                f"The bench's search names {name!r}, which is none of its methods{did_you_mean(name, searchable)}"
+            )
+    for data in spec.data:
+        for name in data.methods or ():
+            if name not in spec.methods:
+                raise ConfigError(
+                    f"The bench's data {data.name!r} names {name!r}, which is none of its methods"
+                    f"{did_you_mean(name, spec.methods)}"
+                )
+        if data.methods is not None and spec.methods[0] not in data.methods:
+            raise ConfigError(
+                f"The bench's data {data.name!r} leaves out {spec.methods[0]!r}, with which the others are compared."
+            )
+
+
+def _check_variants(spec: BenchSpec) -> None:
+    for variant, found in spec.variants.items():
+        where = f"The bench's variant {variant!r}"
+        if variant in (ALL, *METHOD_NAMES):
+            whose = "the name that stands for all methods" if variant == ALL else "a method's name"
+            raise ConfigError(f"{where} has {whose}; give it one of its own.")
+        if found.method not in METHOD_NAMES:
+            raise ConfigError(
+                f"{where} is of the method {found.method!r}, which there is not"
+                f"{did_you_mean(found.method, METHOD_NAMES)}"
+            )
+        if found.tuned_as is None:
+            continue
+        where += f" is tuned as {found.tuned_as!r}"
+        if found.tuned_as not in spec.methods:
+            raise ConfigError(f"{where}, which is not compared{did_you_mean(found.tuned_as, spec.methods)}")
+        if spec.variant(found.tuned_as).tuned_as is not None:
+            raise ConfigError(f"{where}, which has no search of its own.")
+        if variant in spec.search:
+            raise ConfigError(f"{where}, and has a search of its own too; leave one of them out.")
+
+
+def _check_tuned_on(spec: BenchSpec) -> None:
+    earlier: list[str] = []
+    for data in spec.data:
+        if data.tuned_on is not None:
+            where = f"The bench's data {data.name!r} is tuned on {data.tuned_on!r}"
+            if data.tuned_on not in earlier:
+                raise ConfigError(f"{where}, which is none of the data before it{did_you_mean(data.tuned_on, earlier)}")
+            if spec.data_named(data.tuned_on).tuned_on is not None:
+                raise ConfigError(f"{where}, which has no search of its own.")
+            searched = spec.data_named(data.tuned_on).methods or spec.methods
+            tuned = [spec.variant(method).tuned_as or method for method in data.methods or spec.methods]
+            odd = [method for method in tuned if method not in searched]
+            if odd:
+                raise ConfigError(f"{where}, which is not learnt by {odd[0]!r}.")
+        earlier.append(data.name)
+
+
+def _check_budget(spec: BenchSpec) -> None:
+    searched = any(spec.search.values())
+    if spec.trials >= 2 and not searched:
+        raise ConfigError(
+            f"The bench has {spec.trials} trials and nothing to search; write a space under `search`, such as "
+            f"{{{ALL}: {{lr: {{low: 0.001, high: 0.1, log: true}}}}}}, or `trials: 0`."
+        )
+    if spec.trials < 2 and searched:
+        raise ConfigError(
+            f"The bench has a search, and `trials` is {spec.trials}, with which nothing is searched; write `trials: 2` "
+            "or more, or leave out `search`."
+        )
+    for method in spec.methods if searched else ():
+        if spec.variant(method).tuned_as is None and not spec.space(method):
+            raise ConfigError(
+                f"The bench searches nothing for {method!r} and something for others, which is no equal budget; give "
+                f"it a space under `search`, or one for every method under `{ALL}`."
+            )
+
+
+def _check_own_places(spec: BenchSpec) -> None:
+    """Refuse what the bench's file has a place for among the settings of the bench and its data."""
+    for where, values in [
+        ("The bench's `set`", spec.set),
+        *((f"`set` of the data {data.name!r}", data.set) for data in spec.data),
+    ]:
+        for key in values:
+            full = resolve_key(key, spec.variant(spec.methods[0]).method)
+            if full in _OWN_PLACES:
+                raise ConfigError(f"{where} holds {key!r}, which belongs under {_OWN_PLACES[full]}; write it there.")
+
+
+def _check_learnt(spec: BenchSpec) -> None:
+    """Refuse a search or a variant that changes what is learnt, or the seed."""
+    for name, space in spec.search.items():
+        for method in spec.methods if name == ALL else (name,):
+            _refuse_learnt(f"The bench's search for {name!r}", space, spec.variant(method).method, allowed=())
+    for name, variant in spec.variants.items():
+        _refuse_learnt(f"`set` of the variant {name!r}", variant.set, variant.method, allowed=_HOW)
+
+
+def _refuse_learnt(where: str, keys: Iterable[str], method: str, *, allowed: Collection[str]) -> None:
+    for key in keys:
+        full = resolve_key(key, method)
+        if full in _OWN_PLACES:
+            raise ConfigError(f"{where} changes {key!r}, which belongs under {_OWN_PLACES[full]}; leave it out.")
+        if full.split(".")[0] in _LEARNT and full not in allowed:
+            raise ConfigError(
+                f"{where} changes {key!r} ({full}), which is what is learnt: runs on other data are no comparison of "
+                "methods. Leave it out, or write it in the `set` of a data."
+            )
+
+
+def _check_fixed(spec: BenchSpec) -> None:
+    """Refuse a setting that is searched and fixed too."""
+    for setting in settings_of(spec):
+        data, variant = spec.data_named(setting.data), spec.variant(setting.method)
+        fixed = [("the bench's `set`", spec.set), (f"the `set` of the data {data.name!r}", data.set)]
+        if variant.tuned_as is None:
+            fixed.append((f"the `set` of the variant {setting.method!r}", variant.set))
+        searched = tuned_as(spec, setting).method
+        names = {resolve_key(key, variant.method): key for key in spec.space(searched)}
+        for where, values in fixed:
+            both = [full for key in values if (full := resolve_key(key, variant.method)) in names]
+            if both:
+                block = spec.space_of(searched, names[both[0]])
+                raise ConfigError(
+                    f"The bench searches {names[both[0]]!r} (in `search` for {block!r}), which stands in {where} too; "
+                    "leave out one of them."
+                )
+
+
+def _check_ranges(spec: BenchSpec) -> None:
+    """Refuse a range over a setting that is no number."""
+    for method in spec.methods:
+        for key, span in spec.space(method).items():
+            kind = kind_of(key, spec.variant(method).method)
+            if not span.choices and kind.split()[0] not in {"integer", "number"}:
+                raise ConfigError(
+                    f"The bench's search for {spec.space_of(method, key)!r} has a range of {key!r}, which is no number "
+                    f"({kind}); write {{choices: [...]}}."
+                )

@@ -1,0 +1,293 @@
+"""What a bench may not hold: unequal budgets, a search of what is learnt, settings in two places; said in sentences."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from concept_tuning.bench.preflight import check_sources
+from concept_tuning.bench.spec import BenchSpec, check_spec
+from concept_tuning.data.registry import DATASETS
+from concept_tuning.errors import ConfigError
+
+LR = {"lr": {"low": 0.001, "high": 0.1, "log": True}}
+DECAY = {"l2_sp.backbone_decay": {"choices": [0.01, 0.1]}}
+PLAIN = {
+    "name": "plain",
+    "data": [{"name": "birds", "source": "planted"}, {"name": "cells", "source": "elpv"}],
+    "methods": ["vanilla", "l2-sp"],
+}
+SEARCHING = PLAIN | {"trials": 3, "search": {"all": LR, "l2-sp": DECAY}}
+HALF = {"method": "l2-sp", "set": {"l2_sp.backbone_decay": 0.5}}
+
+
+def refused(values: dict, words: str) -> None:
+    """Check that a bench is refused with these words, letter by letter, and with a whole sentence."""
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        check_spec(values)
+    said = str(caught.value)
+    assert said.endswith((".", "?"))
+    assert not any(odd in said for odd in ("Value error", "Input should", "pydantic"))
+
+
+def test_these_benches_can_be_run() -> None:
+    assert check_spec(PLAIN).trials == 0
+    assert check_spec(SEARCHING).trials == 3
+    assert check_spec(PLAIN | {"trials": 1, "search": {"all": {}}}).trials == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"search": {}}, "3 trials and nothing to search; write a space under `search`"),
+        ({"search": {"all": {}}}, "or `trials: 0`"),
+        ({"trials": 1}, "`trials` is 1, with which nothing is searched; write `trials: 2` or more"),
+        ({"trials": 0}, "or leave out `search`"),
+        ({"search": {"l2-sp": DECAY}}, "searches nothing for 'vanilla' and something for others"),
+        ({"search": {"l2-sp": DECAY}}, "or one for every method under `all`"),
+        ({"search": {"vanilla": LR}}, "searches nothing for 'l2-sp'"),
+    ],
+)
+def test_every_method_has_the_same_number_of_trials_or_none(change: dict, words: str) -> None:
+    refused(SEARCHING | change, words)
+
+
+def test_a_variant_has_a_search_of_its_own_or_is_tuned_as_another() -> None:
+    values = SEARCHING | {"methods": ["vanilla", "half"], "search": {"vanilla": LR, "half": {}}}
+    refused(values | {"variants": {"half": {"method": "l2-sp"}}}, "searches nothing for 'half'")
+    ablation = {"half": {"method": "vanilla", "tuned_as": "vanilla", "set": {"lr": 0.02}}}
+    check_spec(values | {"search": {"vanilla": LR}, "variants": ablation})
+    refused(values | {"variants": ablation}, "tuned as 'vanilla', and has a search of its own too")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("rho", "for 'all' changes 'rho' (planted.rho), which is what is learnt"),
+        ("data.per_class", "changes 'data.per_class' (data.per_class), which is what is learnt"),
+        ("image_size", "changes 'image_size' (data.image_size)"),
+        ("elpv.task", "which is what is learnt"),
+        ("seed", "changes 'seed', which belongs under `seeds` (that of the search: `search_seed`); leave it out"),
+        ("architecture", "belongs under `backbones`"),
+    ],
+)
+def test_what_is_learnt_and_the_seed_are_not_searched(key: str, words: str) -> None:
+    space = {"all": LR | {key: {"choices": [1, 2]}}}
+    refused(PLAIN | {"trials": 3, "search": space}, words)
+    refused(PLAIN | {"trials": 3, "search": {"all": LR, "vanilla": {key: {"choices": [1]}}}}, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("rho", "`set` of the variant 'own' changes 'rho' (planted.rho), which is what is learnt"),
+        ("validation_fraction", "which is what is learnt"),
+        ("engine.seed", "belongs under `seeds`"),
+        ("source", "belongs under `source` of the data"),
+    ],
+)
+def test_a_variant_learns_the_same(key: str, words: str) -> None:
+    variants = {"own": {"method": "vanilla", "set": {key: 0.5}}}
+    refused(PLAIN | {"methods": ["vanilla", "own"], "variants": variants}, words)
+
+
+def test_a_variant_may_see_its_pictures_in_another_way() -> None:
+    seen = {"image_size": 64, "strong_scale_min": 0.5, "horizontal_flip": False, "data.color_jitter": 0.2}
+    crops = {"own": {"method": "vanilla", "set": seen}, "mild": {"method": "concept-tuning", "set": {}}}
+    crops["mild"]["set"] = {"mild_scale_min": 0.8}
+    check_spec(PLAIN | {"methods": ["vanilla", *crops], "variants": crops})
+
+
+@pytest.mark.parametrize(("key", "place"), [("seed", "seeds"), ("sample_rate", "sample_rates"), ("source", "source")])
+def test_what_has_a_place_of_its_own_is_in_no_set(key: str, place: str) -> None:
+    refused(PLAIN | {"set": {key: 1}}, f"The bench's `set` holds {key!r}, which belongs under `{place}`")
+    data = [PLAIN["data"][0] | {"set": {key: 1}}]
+    refused(PLAIN | {"data": data}, f"`set` of the data 'birds' holds {key!r}, which belongs under `{place}`")
+
+
+def test_what_is_searched_is_not_fixed_too() -> None:
+    refused(
+        SEARCHING | {"set": {"optim.lr": 0.1}},
+        "searches 'lr' (in `search` for 'all'), which stands in the bench's `set` too; leave out one of them.",
+    )
+    data = [PLAIN["data"][0] | {"set": {"lr": 0.1}}, PLAIN["data"][1]]
+    refused(SEARCHING | {"data": data}, "which stands in the `set` of the data 'birds' too")
+    check_spec(SEARCHING | {"set": {"weight_decay": 0.1}})
+
+
+def test_of_data_and_variants_only_what_is_searched_with_them_counts() -> None:
+    data = [PLAIN["data"][0] | {"methods": ["vanilla"], "set": {"weight_decay": 0.1}}]
+    only_l2 = SEARCHING | {"search": {"vanilla": LR, "l2-sp": {"weight_decay": {"low": 0, "high": 0.1}}}}
+    check_spec(only_l2 | {"data": data})
+    refused(
+        only_l2 | {"data": [data[0] | {"methods": None}]},
+        "searches 'weight_decay' (in `search` for 'l2-sp'), which stands in the `set` of the data 'birds' too",
+    )
+    values = SEARCHING | {"methods": ["vanilla", "l2-sp", "half"]}
+    refused(
+        values | {"variants": {"half": HALF}},
+        "'l2_sp.backbone_decay' (in `search` for 'l2-sp'), which stands in the `set` of the variant 'half' too",
+    )
+    check_spec(values | {"variants": {"half": HALF | {"tuned_as": "l2-sp"}}})
+    check_spec(values | {"variants": {"half": HALF}, "search": {"all": LR, "half": {}}})
+
+
+@pytest.mark.parametrize("key", ["front_door", "aggregate", "views"])
+def test_only_numbers_have_ranges(key: str) -> None:
+    values = PLAIN | {"methods": ["vanilla", "concept-tuning"], "trials": 2}
+    space = {"vanilla": LR, "concept-tuning": {key: {"low": 0, "high": 1}}}
+    refused(values | {"search": space}, f"search for 'concept-tuning' has a range of {key!r}, which is no number")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dat": 1}, "The bench has no setting 'dat'; did you mean 'data'?"),
+        ({"colour": 1, "seeds": ["a"]}, "The bench has no setting 'colour'. It may have: name, data, methods,"),
+        (
+            {"data": [{"name": "birds", "sauce": "planted"}]},
+            "data 'birds' has no setting 'sauce'; did you mean 'source'?",
+        ),
+        ({"data": [{"name": "birds"}]}, "The bench's data 'birds' lacks 'source'."),
+        ({"data": [{"source": "planted"}]}, "The bench's data number 1 lacks 'name'."),
+        ({"data": {"name": "birds", "source": "planted"}}, "The bench's data must be a list (got {'name'"),
+        ({"data": ["planted"]}, "data must hold only data such as {name: birds, source: planted} (got 'planted')."),
+        ({"data": []}, "The bench's data must not be empty"),
+        ({"methods": "vanilla"}, "The bench's methods must be a list (got 'vanilla')."),
+        ({"methods": [1]}, "The bench's methods must hold only text; put it in quotes (got 1)."),
+        ({"seeds": [1, 1.5]}, "The bench's seeds must hold only whole numbers (got 1.5)."),
+        ({"seeds": [1, "one"]}, "The bench's seeds must hold only whole numbers (got 'one')."),
+        ({"seeds": []}, "The bench's seeds must not be empty"),
+        ({"sample_rates": ["half"]}, "The bench's sample_rates must hold only numbers (got 'half')."),
+        ({"sample_rates": [float("inf")]}, "sample_rates must hold only finite numbers"),
+        ({"trials": -1}, "The bench's trials must be at least 0, got -1."),
+        ({"trials": 5000}, "The bench's trials must be at most 1000, got 5000."),
+        ({"share_search": "perhaps"}, "The bench's share_search must be true or false"),
+        ({"set": None}, "The bench's set must be settings by name, such as {lr: 0.01} (got nothing)."),
+        ({"set": {5: 1}}, "The bench has a name that is no text: 5; put it in quotes."),
+        ({5: 1}, "The bench has a name that is no text: 5; put it in quotes."),
+        (
+            {"data": [{"name": "birds", "source": "planted", True: 1}]},
+            "The bench's data 'birds' has a name that is no text",
+        ),
+        ({"name": "a" * 61}, "has at most 60 characters"),
+        ({"variants": {"b" * 41: HALF}}, "has at most 40 characters"),
+        ({"methods": {str(number): number for number in range(99)}}, "'9': 9,...)."),
+        ({"name": "a b"}, "The bench cannot be named 'a b': the name may hold letters, digits, '_', '.' and '-'"),
+        ({"data": [{"name": "a/b", "source": "planted"}]}, "the name may hold letters, digits, '_', '.' and '-'"),
+        ({"variants": {"a/b": HALF}}, "variant 'a/b' cannot be named 'a/b': the name may hold letters"),
+        ({"variants": {"half": "l2-sp"}}, "must be a variant such as {method: vanilla, set: {lr: 0.01}} (got 'l2-sp')"),
+        ({"variants": {"half": HALF | {"tune_as": "x"}}}, "has no setting 'tune_as'; did you mean 'tuned_as'?"),
+        ({"variants": {"half": {"set": {}}}}, "The bench's variant 'half' lacks 'method'."),
+        ({"variants": {"half": {"method": "l2sp"}}}, "'l2sp', which there is not; did you mean 'l2-sp'?"),
+        ({"variants": {"all": HALF}}, "has the name that stands for all methods; give it one of its own"),
+        ({"search": {"all": "lr"}}, "search.all must be settings by name with a range each, such as {lr: {low:"),
+        (
+            {"search": {"all": {"lr": [0.001, 0.1]}}},
+            "search for 'all', lr must be a range such as {low: 0.001, high: 0.1}",
+        ),
+        ({"search": {"all": {"lr": 0.1}}}, "lr must be a range such as {low: 0.001, high: 0.1} or {choices: [...]}"),
+        ({"search": {"all": {"lr": {"low": 1, "high": 0.1}}}}, "lr: write low below high (above 0 if log), such as"),
+        ({"search": {"all": {"lr": {"min": 1}}}}, "search of 'lr' for 'all' has no setting 'min'"),
+        (
+            {"search": {"all": {"lr": {"low": "a", "high": 1}}}},
+            "search of 'lr' for 'all', low must be a number (got 'a')",
+        ),
+        ({"search": {"all": {5: {"low": 0, "high": 1}}}}, "has a name that is no text: 5"),
+        ({"search": {"vanila": LR}, "trials": 2}, "'vanila', which is none of its methods; did you mean 'vanilla'?"),
+        ({"methods": ["vanilla", "l2sp"]}, "'l2sp', which is neither a method nor a variant; did you mean 'l2-sp'?"),
+        (
+            {"data": [PLAIN["data"][0], {"name": "more", "source": "planted", "tuned_on": "bird"}]},
+            "none of the data before it; did you mean 'birds'?",
+        ),
+        (
+            {"data": [PLAIN["data"][0] | {"methods": ["vanilla", "l2sp"]}]},
+            "names 'l2sp', which is none of its methods; did you mean 'l2-sp'?",
+        ),
+        (
+            {"methods": ["vanilla", "half"], "variants": {"half": HALF | {"tuned_as": "vanila"}}},
+            "which is not compared; did you mean 'vanilla'?",
+        ),
+    ],
+)
+def test_faults_are_said_in_plain_words(change: dict, words: str) -> None:
+    refused(PLAIN | change, words)
+
+
+def test_what_lacks_is_named_unless_it_is_misspelt() -> None:
+    refused({}, "The bench lacks 'name', 'data' and 'methods'.")
+    refused({"name": "a", "methods": ["vanilla"]}, "The bench lacks 'data'.")
+    refused({"name": "a", "methods": ["vanilla"], "dta": []}, "no setting 'dta'; did you mean 'data'?")
+
+
+def bench_of(**values: object) -> BenchSpec:
+    return check_spec(PLAIN | {"data": [{"name": "birds", "source": "planted"}]} | values)
+
+
+def test_known_sources_and_paths_that_are_there_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    names = ["planted", "elpv", "waterbirds", "cub200", "imagenet-folder", "hf:someone/birds", "own", str(tmp_path)]
+    data = [{"name": f"d{number}", "source": source} for number, source in enumerate(names)]
+    check_sources(bench_of(data=data))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("waterbird", "did you mean 'waterbirds'?"), ("lost/pictures", "There is no path 'lost/pictures'")],
+)
+def test_a_source_that_is_nowhere_is_found_before_a_bench_runs(source: str, words: str) -> None:
+    spec = bench_of(data=[{"name": "birds", "source": "planted"}, {"name": "more", "source": source}])
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        check_sources(spec)
+    assert "The bench's data 'more' cannot be learnt" in str(caught.value)
+    check_sources(spec, only=["birds"])
+
+
+def test_data_learnt_by_another_choice_needs_that_data_too() -> None:
+    data = [{"name": "birds", "source": "lost"}, {"name": "more", "source": "planted", "tuned_on": "birds"}]
+    spec = bench_of(data=data)
+    with pytest.raises(ConfigError, match="data 'birds' cannot be learnt"):
+        check_sources(spec, only=["more"])
+
+
+def test_a_weights_file_that_is_nowhere_is_found_before_a_bench_runs(tmp_path: Path) -> None:
+    file = tmp_path / "own.pth"
+    for values in (
+        {"set": {"weights": str(file)}},
+        {"methods": ["vanilla", "own"], "variants": {"own": {"method": "vanilla", "set": {"weights": str(file)}}}},
+        {"trials": 2, "search": {"all": {"weights": {"choices": ["auto", str(file)]}}}},
+    ):
+        file.unlink(missing_ok=True)
+        with pytest.raises(ConfigError, match=re.escape(f"There is no weights file {file}")) as caught:
+            check_sources(bench_of(**values))
+        assert "The bench's setting birds/tf_efficientnet_lite0/100/" in str(caught.value)
+        file.touch()
+        check_sources(bench_of(**values))
+    with pytest.raises(ConfigError, match="nor the path of a weights file"):
+        check_sources(bench_of(set={"weights": "imagenet"}))
+
+
+def test_a_backbone_timm_has_not_is_found_before_a_bench_runs() -> None:
+    check_sources(bench_of(backbones=["resnet50.tv_in1k", "test_vit"]))
+    with pytest.raises(ConfigError, match=r"timm has no network 'resnet5O'\. Did you mean"):
+        check_sources(bench_of(backbones=["resnet5O"]))
+
+
+def test_every_named_source_is_known_before_a_bench_runs() -> None:
+    names = [entry.name for entry in DATASETS if entry.kind != "own"]
+    data = [{"name": f"d{number}", "source": source} for number, source in enumerate(names)]
+    check_sources(bench_of(data=data))
+
+
+def test_a_bench_of_named_data_and_common_networks_is_checked_without_torch() -> None:
+    code = (
+        "import sys\nfrom concept_tuning.bench.preflight import check_sources\n"
+        "from concept_tuning.bench.spec import check_spec\n"
+        f"check_sources(check_spec({SEARCHING!r}))\nassert not {{'torch', 'timm'}} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
