@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from concept_tuning.bench.markdown import percent, points
 from concept_tuning.bench.spec import BenchSpec, load_spec
 from concept_tuning.bench.tables import cell_rows, summary, trial_rows
-from concept_tuning.diagnostics.words import signed
 from concept_tuning.errors import RunError, StudioError
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,24 +93,16 @@ def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> 
 
 
 def _line(row: Mapping[str, Any], suffix: str) -> str:
-    cells = [f"`{row['method']}`{suffix}", str(row["seeds"]), _percent(row["accuracy"]), _percent(row["worst_group"])]
+    cells = [f"`{row['method']}`{suffix}", str(row["seeds"])]
+    cells += ["" if row[name] is None else percent(row[name]) for name in ("accuracy", "worst_group")]
     cells += [_points(row[name]) for name in ("difference", "worst_group_difference")]
     return f"| {' | '.join(cells)} |"
-
-
-def _percent(spread: Mapping[str, float] | None) -> str:
-    if spread is None:
-        return ""
-    deviation = "" if spread["deviation"] is None else f" ({100 * spread['deviation']:.1f})"
-    return f"{100 * spread['mean']:.1f}{deviation}"
 
 
 def _points(found: Mapping[str, float] | None) -> str:
     if found is None:
         return ""
-    value, low, high = (signed(100 * found[name]) for name in ("value", "low", "high"))
-    text = f"{value} ({low} to {high})"
-    return f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text
+    return f"**{points(found)}**" if found["low"] > 0 or found["high"] < 0 else points(found)
 
 
 def _read(name: str) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -66,8 +66,8 @@ def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[st
     yield "|---" * len(heads) + "|"
     for row in rows:
         cells = [row["data"], row["backbone"], f"{row['sample_rate']:g}", f"`{row['method']}`", _trials(row)]
-        cells += [_seeds(row), *(_percent(row[name]) for name in ("validation", "accuracy", "worst_group"))]
-        cells += [_points(row[name]) for name in ("difference", "worst_group_difference")]
+        cells += [_seeds(row), *(percent(row[name]) for name in ("validation", "accuracy", "worst_group"))]
+        cells += [points(row[name]) for name in ("difference", "worst_group_difference")]
         if sources:
             known = row["published"]
             cells.append(f"{100 * known['accuracy']:.1f} [^{sources.index(known['source']) + 1}]" if known else _NONE)
@@ -116,14 +116,16 @@ def _seeds(row: dict[str, Any]) -> str:
     return f"{row['seeds']}, {row['failed_seeds']} failed" if row["failed_seeds"] else str(row["seeds"])
 
 
-def _points(found: dict[str, float] | None) -> str:
+def points(found: Mapping[str, float] | None) -> str:
+    """Return a difference in points with its interval, or a dash for None."""
     if found is None:
         return _NONE
     value, low, high = (signed(100 * found[name]) for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
-def _percent(spread: dict[str, float] | None) -> str:
+def percent(spread: Mapping[str, float] | None) -> str:
+    """Return a mean in percent with its deviation, as far as there is one, or a dash for None."""
     if spread is None:
         return _NONE
     deviation = "" if spread["deviation"] is None else f" ({100 * spread['deviation']:.1f})"
