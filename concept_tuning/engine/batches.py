@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -60,8 +60,47 @@ class BatchPlan:
             yield [(epoch, int(position)) for position in order[first : first + share]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvenBatchPlan(BatchPlan):
+    """Images drawn with replacement, all cells equally probable: a cell, then one of its images.
+
+    Group DRO trains on such batches (arXiv 1911.08731, algorithm 1). An epoch has as many steps as with
+    :class:`BatchPlan`, and need not show every image. In place of the epoch stands the number of the draw, so that an
+    image that is drawn again, even in the same batch, is augmented anew.
+    """
+
+    cells: np.ndarray = field(repr=False, compare=False)
+    """(images,) int64 cell of each image, such as a class within a group; cells without images are never drawn."""
+
+    def batches(self, start: int, stop: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield this process' (draw, position) pairs for steps ``start`` to ``stop - 1``."""
+        share = self.global_batch // self.processes
+        order = np.argsort(self.cells, kind="stable")
+        _, firsts, sizes = np.unique(self.cells[order], return_index=True, return_counts=True)
+        for step in range(start, stop):
+            random = np.random.default_rng([self.seed, step])
+            drawn = random.integers(len(sizes), size=self.global_batch)
+            positions = order[firsts[drawn] + random.integers(sizes[drawn])]
+            slots = range(self.rank * share, (self.rank + 1) * share)
+            yield [(step * self.global_batch + slot, int(positions[slot])) for slot in slots]
+
+
+def batch_plan(split: Split, *, even_groups: bool, batch_size: int, seed: int, rank: int, processes: int) -> BatchPlan:
+    """Return the plan of a run over a split, even over the classes within groups or as the data lie.
+
+    Raises:
+        DataError: if there are fewer images than processes, or groups to be even over are not known.
+    """
+    shape = {"images": len(split), "batch_size": batch_size, "seed": seed, "rank": rank, "processes": processes}
+    if not even_groups:
+        return BatchPlan(**shape)
+    if split.groups is None:
+        raise DataError("Batches cannot be drawn evenly over groups: these pictures have no group labels.")
+    return EvenBatchPlan(**shape, cells=split.labels * (int(split.groups.max()) + 1) + split.groups)
+
+
 class TrainingViews(Dataset[tuple[torch.Tensor, int, int]]):
-    """Augmented views (V, 3, S, S) uint8, label and group (-1: none) of a training image in a given epoch."""
+    """Augmented views (V, 3, S, S) uint8, label and group (-1: none) of a training image in a given epoch or draw."""
 
     def __init__(self, split: Split, kinds: tuple[ViewKind, ...], config: DataConfig, seed: int) -> None:
         self._split = split

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from concept_tuning.config import RunConfig
 from concept_tuning.data.registry import DataBundle
-from concept_tuning.engine.batches import BatchPlan, training_loader
+from concept_tuning.engine.batches import batch_plan, training_loader
 from concept_tuning.engine.checkpoint import load_last_checkpoint, save_checkpoint, save_weights, storage_message
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_pictures import RunPictures
@@ -77,8 +77,9 @@ class Trainer:
         self.folder = folder
         self.accelerator = accelerator
         self.watcher = watcher
-        self.plan = BatchPlan(
-            images=len(data.splits["train"]),
+        self.plan = batch_plan(
+            data.splits["train"],
+            even_groups=method.even_groups,
             batch_size=config.optim.batch_size,
             seed=config.engine.seed,
             rank=accelerator.process_index,

@@ -22,28 +22,6 @@ def group_means(losses: Tensor, groups: Tensor, *, count: int) -> tuple[Tensor, 
     return sums / sizes.clamp(min=1), sizes
 
 
-def presence(counts: Tensor, *, batch: int) -> Tensor:
-    """Return how probable it is that a batch drawn without replacement has an image of each group.
-
-    One minus the product over the draws j = 0..batch-1 of 1 - n / (N - j), for n of N images (hypergeometric).
-
-    Args:
-        counts: (K,) int64 images n of each group; their sum is N.
-        batch: Images drawn, 1..N.
-
-    Returns:
-        (K,) float32 in 0..1; 0 for a group without images.
-
-    Raises:
-        ValueError: if more images are drawn than there are.
-    """
-    left = counts.sum() - torch.arange(batch, device=counts.device)
-    if (left < 1).any():
-        raise ValueError(f"a batch of {batch} cannot be drawn from {int(counts.sum())} images")
-    shares = (counts[:, None].float() / left).clamp(max=1)
-    return -torch.expm1(torch.log1p(-shares).sum(1))
-
-
 def reweighted(weights: Tensor, losses: Tensor, *, step_size: float) -> Tensor:
     """Return the groups' weights after a step of exponentiated gradient ascent, (K,) with sum 1.
 

@@ -95,6 +95,7 @@ class Method(nn.Module, ABC):
         summary: What it does, in a sentence.
         reference: Where it comes from.
         needs_groups: Whether it cannot do without group labels.
+        even_groups: Whether its batches are drawn evenly over the classes within groups, and not as the data lie.
         needs_pretrained: Whether it cannot begin with random weights.
         trains_in_turns: Whether there are steps in which some trained parameters get no gradient; several processes
             then look each step for those they must not wait for.
@@ -104,6 +105,7 @@ class Method(nn.Module, ABC):
     summary: ClassVar[str]
     reference: ClassVar[str]
     needs_groups: ClassVar[bool] = False
+    even_groups: ClassVar[bool] = False
     needs_pretrained: ClassVar[bool] = False
     trains_in_turns: ClassVar[bool] = False
 

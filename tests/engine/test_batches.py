@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from itertools import chain
 
+import numpy as np
 import pytest
 
-from concept_tuning.engine.batches import BatchPlan
+from concept_tuning.engine.batches import BatchPlan, EvenBatchPlan
 from concept_tuning.errors import DataError
 
 
@@ -40,3 +41,40 @@ def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
 def test_more_processes_than_images_are_refused() -> None:
     with pytest.raises(DataError, match="4 processes"):
         BatchPlan(images=3, batch_size=32, seed=0, processes=4)
+
+
+#: 40 images in cells of 30, 8 and 2, and one cell number that no image has; not in the cells' order.
+CELLS = np.random.default_rng(0).permutation(np.repeat([0, 1, 3], [30, 8, 2]))
+
+
+def even(rank: int = 0, processes: int = 1, seed: int = 5) -> EvenBatchPlan:
+    return EvenBatchPlan(images=40, batch_size=12, seed=seed, rank=rank, processes=processes, cells=CELLS)
+
+
+def test_an_even_plan_draws_each_cell_as_often_and_within_it_each_image() -> None:
+    assert even().steps_per_epoch == 3
+    positions = np.array([position for step in even().batches(0, 1000) for _, position in step])
+    assert len(positions) == 12_000
+    shares = np.bincount(CELLS[positions], minlength=4) / 12_000
+    assert shares == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3], abs=0.02)  # some five standard errors
+    for cell, size in ((0, 30), (1, 8), (3, 2)):
+        counts = np.bincount(positions, minlength=40)[cell == CELLS]
+        assert counts == pytest.approx(4000 / size, rel=0.3)
+
+
+def test_no_two_draws_of_an_even_plan_are_augmented_alike() -> None:
+    draws = list(chain(*even().batches(0, 50)))
+    assert len(set(draws)) == len({draw for draw, _ in draws}) == 600
+
+
+def test_even_batches_differ_by_step_and_seed_and_do_not_depend_on_where_one_begins() -> None:
+    steps = list(even().batches(0, 9))
+    assert list(even().batches(4, 9)) == steps[4:]
+    picked = [tuple(position for _, position in step) for step in steps]
+    assert len(set(picked)) == 9
+    assert list(even(seed=6).batches(0, 9)) != steps
+
+
+def test_even_shares_in_rank_order_are_the_batch() -> None:
+    shares = [list(even(rank, 3).batches(0, 4)) for rank in range(3)]
+    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == list(even().batches(0, 4))

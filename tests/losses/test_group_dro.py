@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
 
 import pytest
 import torch
 
-from concept_tuning.losses.group_dro import group_means, presence, reweighted
+from concept_tuning.losses.group_dro import group_means, reweighted
 
 
 def test_means_and_sizes_of_groups_and_gradient_to_each_image() -> None:
@@ -33,19 +32,3 @@ def test_weights_grow_by_the_exponential_of_the_loss() -> None:
 def test_a_weight_of_zero_stays_and_a_great_loss_does_not_overflow() -> None:
     found = reweighted(torch.tensor([0.0, 0.5, 0.5]), torch.tensor([500.0, 400.0, 0.0]), step_size=1.0)
     assert found.tolist() == pytest.approx([0, 1, 0])
-
-
-def test_presence_is_the_share_of_all_batches_that_have_an_image_of_the_group() -> None:
-    counts = [1, 0, 2, 4]
-    images = [group for group, count in enumerate(counts) for _ in range(count)]
-    for batch in (1, 3, 7):
-        batches = list(combinations(images, batch))
-        expected = [sum(group in drawn for drawn in batches) / len(batches) for group in range(4)]
-        assert presence(torch.tensor(counts), batch=batch).tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_presence_of_a_rare_group_among_very_many_images_keeps_its_digits() -> None:
-    found = presence(torch.tensor([1, 1_999_999]), batch=32)
-    assert found.tolist() == pytest.approx([32 / 2_000_000, 1], rel=1e-5)
-    with pytest.raises(ValueError, match="batch of 4 cannot be drawn from 3"):
-        presence(torch.tensor([1, 2]), batch=4)

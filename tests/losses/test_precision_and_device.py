@@ -16,7 +16,7 @@ from concept_tuning.losses.co_tuning import source_cross_entropy
 from concept_tuning.losses.contrastive import contrastive_loss, image_contrast
 from concept_tuning.losses.core_tuning import find_partners, focal_contrast
 from concept_tuning.losses.distillation import distillation
-from concept_tuning.losses.group_dro import group_means, presence, reweighted
+from concept_tuning.losses.group_dro import group_means, reweighted
 from concept_tuning.losses.rare_concept import concept_contrast
 from concept_tuning.losses.sinkhorn import heaviest_pairs, solve_transport, transport_plan
 from concept_tuning.losses.spectral_shrinkage import spectral_shrinkage
@@ -100,7 +100,6 @@ PRECISE = {
 PLACED = PRECISE | {
     "gaussian_kl": Case(gaussian_kl, {"mean": (4, 5), "deviation": (4, 5)}),
     "group_means": Case(group_means, {"losses": (4,)}, {"groups": LABELS, "count": 3}),
-    "presence": Case(presence, {}, {"counts": torch.tensor([1, 4]), "batch": 3}),
     "reweighted": Case(reweighted, {"losses": (3,)}, {"weights": torch.full((3,), 1 / 3), "step_size": 0.1}),
     "channel_attention": Case(
         channel_attention, {"pooled": (4, 70), "classifier": (3, 70), "bias": (3,)}, {"labels": LABELS}
