@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from concept_tuning.bench.cells import Cell, final_path, state_of, trial_cells
 from concept_tuning.bench.spec import BenchSpec, Setting, settings_of, tuned_as
@@ -22,6 +23,10 @@ from concept_tuning.errors import StudioError
 _NONE = "–"
 #: Lines of the screen that are not rows of the table: its title, head and frame, the times below and the prompt.
 _FRAME = 8
+#: States of a run that is being learnt.
+_AT_WORK = ("preparing", "training", "evaluating")
+#: Runs shown at most of those that are being learnt.
+_RUNNING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,29 @@ class Row:
     def open(self) -> bool:
         """Whether anything of it is still to come."""
         return self.trials[0] < self.trials[1] or self.finals[0] < self.finals[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A cell that is being learnt.
+
+    Attributes:
+        setting: Whose.
+        name: Which of the setting's: ``trial N`` or ``seed N``.
+        message: What it does, as its status says.
+        step: Steps done.
+        steps: In all; 0 while that is not known.
+    """
+
+    setting: Setting
+    name: str
+    message: str
+    step: int
+    steps: int
+
+    def __str__(self) -> str:
+        far = f", step {self.step} of {self.steps}" if self.steps else ""
+        return f"{self.setting.data} {self.setting.method}, {self.name}: {self.message.lower()}{far}"
 
 
 @dataclass(frozen=True)
@@ -136,6 +164,39 @@ class Progress:
         """Return how far each setting is."""
         return [self._row(setting) for setting in self._finals]
 
+    def running(self) -> list[Running]:
+        """Return what is being learnt: begun, not ended, and with a status written since this was made."""
+        found = []
+        for setting, path, _ in self._cells():
+            status = {} if path in self._ended else self._status(path)
+            if status.get("state") in _AT_WORK:
+                found.append(
+                    Running(
+                        setting=setting,
+                        name=path.name.replace("-", " "),
+                        message=str(status.get("message", "")),
+                        step=int(status.get("step", 0)),
+                        steps=int(status.get("total_steps", 0)),
+                    )
+                )
+        return found
+
+    def _status(self, path: Path) -> Mapping[str, Any]:
+        """Return a run's status; empty if it has none that was written since the beginning and can be read."""
+        try:
+            if (path / "status.json").stat().st_mtime >= self._began:
+                return RunFolder.open(path).status()
+        except (OSError, StudioError):
+            pass
+        return {}
+
+    def _cells(self) -> Iterator[tuple[Setting, Path, bool]]:
+        """Yield whose each run folder is, and whether of a final run."""
+        for setting in dict.fromkeys(self._tuned.values()):
+            yield from ((setting, path, False) for path in self._trials.get(setting, ()))
+        for setting, paths in self._finals.items():
+            yield from ((setting, path, True) for path in paths)
+
     def _row(self, setting: Setting) -> Row:
         trials = self._trials.get(setting, []) if self._tuned[setting] == setting else []
         finals = self._finals[setting]
@@ -165,9 +226,7 @@ class Progress:
         return bool(ends) and all(end is not None and end.state == "failed" for end in ends)
 
     def _refresh(self) -> None:
-        trials = ((path, False) for tuned in set(self._tuned.values()) for path in self._trials.get(tuned, ()))
-        finals = ((path, True) for paths in self._finals.values() for path in paths)
-        for path, is_final in (*trials, *finals):
+        for _, path, is_final in self._cells():
             if path not in self._ended and (state := state_of(path)) != "open":
                 self._ended[path] = _End(state, _reached(path, is_final) if state == "finished" else None)
 
@@ -224,10 +283,11 @@ class LiveReport:
             self._console.file.flush()
 
     def _render(self) -> Group:
-        shown, note = _window(self._rows, max(1, self._console.height - _FRAME))
+        running = [Text(str(one), no_wrap=True, overflow="ellipsis") for one in self._progress.running()[:_RUNNING]]
+        shown, note = _window(self._rows, max(1, self._console.height - _FRAME - len(running)))
         used, left = in_words(self._progress.seconds_used), in_words(self._progress.seconds_left())
         table = progress_table(shown, places=_places(self._rows))
-        return Group(table, f"{note}Time used by this command: {used}; time left: {left}")
+        return Group(table, *running, f"{note}Time used by this command: {used}; time left: {left}")
 
 
 def progress_table(rows: Iterable[Row], *, places: Sequence[str] = ("data", "backbone", "rate", "method")) -> Table:

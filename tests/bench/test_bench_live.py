@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import time
@@ -193,6 +194,34 @@ def test_trials_on_other_data_that_choose_for_these_are_shown(tmp_path: Path, cl
         ("others", 0, 2),
         ("others", 0, 2),
     ]
+
+
+def test_what_is_being_learnt_is_shown_with_its_steps(tmp_path: Path, clock: Clock) -> None:
+    spec = check_spec(SPEC)
+    progress = Progress(spec, tmp_path, clock=clock)
+    assert progress.running() == []
+    first, second, third, fourth = trials_of(spec, tmp_path)
+    final = final_path(tmp_path, first.setting, 2)
+    begin(first.path, state="training", message="Training", step=40, total_steps=144)
+    begin(second.path, state="failed", message="The loss is not a number")
+    begin(third.path, state="training", message="Training")  # of another day: its process was killed
+    os.utime(third.path / "status.json", (BEGAN - 1, BEGAN - 1))
+    (fourth.path).mkdir(parents=True)  # begun, and nothing written yet
+    begin(final, state="preparing", message="Reading the data")
+    said = ["birds vanilla, trial 0: training, step 40 of 144", "birds vanilla, seed 2: reading the data"]
+    assert [str(one) for one in progress.running()] == said
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=20)
+    with LiveReport(progress, console) as live:
+        finish(first, clock, born=1, end=90)
+        live.report(first, [first])
+        assert [str(one) for one in progress.running()] == said[1:]
+    assert said[0] in console.file.getvalue()
+
+
+def begin(path: Path, **status: object) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text("{}")
+    (path / "status.json").write_text(json.dumps(status))
 
 
 def test_elsewhere_a_line_is_written_for_each_cell(tmp_path: Path, clock: Clock) -> None:
