@@ -43,6 +43,7 @@ def check(spec: BenchSpec) -> None:
     _check_own_places(spec)
     _check_learnt(spec)
     _check_fixed(spec)
+    _check_aliases(spec)
     _check_ranges(spec)
     for _ in configs_of(spec):
         pass
@@ -193,6 +194,20 @@ def _check_fixed(spec: BenchSpec) -> None:
                 raise ConfigError(
                     f"The bench searches {names[both[0]]!r} (in `search` for {block!r}), which stands in {where} too; "
                     "leave out one of them."
+                )
+
+
+def _check_aliases(spec: BenchSpec) -> None:
+    """Refuse a space that has a setting under two names, of which one would win unsaid."""
+    for method in spec.methods:
+        named: dict[str, str] = {}
+        for key in spec.space(method):
+            other = named.setdefault(resolve_key(key, spec.variant(method).method), key)
+            if other != key:
+                raise ConfigError(
+                    f"The bench's search has {other!r} (for {spec.space_of(method, other)!r}) and {key!r} (for "
+                    f"{spec.space_of(method, key)!r}), which are one setting of {method!r}; write it the same way, "
+                    "and a method's own range replaces that of all."
                 )
 
 

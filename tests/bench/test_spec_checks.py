@@ -119,6 +119,15 @@ def test_what_is_searched_is_not_fixed_too() -> None:
     check_spec(SEARCHING | {"set": {"weight_decay": 0.1}})
 
 
+def test_a_setting_is_searched_under_one_name() -> None:
+    both = {"all": LR, "vanilla": {"optim.lr": {"low": 0.001, "high": 0.1}}}
+    refused(
+        SEARCHING | {"search": both},
+        "has 'lr' (for 'all') and 'optim.lr' (for 'vanilla'), which are one setting of 'vanilla'",
+    )
+    check_spec(SEARCHING | {"search": both | {"vanilla": {"lr": {"low": 0.001, "high": 0.1}}}})
+
+
 def test_of_data_and_variants_only_what_is_searched_with_them_counts() -> None:
     data = [PLAIN["data"][0] | {"methods": ["vanilla"], "set": {"weight_decay": 0.1}}]
     only_l2 = SEARCHING | {"search": {"vanilla": LR, "l2-sp": {"weight_decay": {"low": 0, "high": 0.1}}}}
