@@ -14,12 +14,13 @@ from concept_tuning.diagnostics.words import signed
 _NONE = "–"
 
 
-def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
+def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Any]]) -> str:
     """Return the text of a bench's summary.
 
     Args:
         spec: The bench.
         rows: Its rows, as :func:`~concept_tuning.bench.tables.summary` returns them.
+        pictures: Rows on its pictures, as :func:`~concept_tuning.bench.tables.picture_rows` returns them.
     """
     sources = list(dict.fromkeys(row["published"]["source"] for row in rows if row["published"]))
     parts = [
@@ -29,6 +30,7 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
         f"seed. {_budget(spec, rows)} {_conditions(spec)}",
         "\n".join(_table(spec, rows, sources)),
         "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
+        "\n".join(_pictures(pictures)),
         _comparisons(rows),
         "\n".join(_verdicts(rows)),
     ]
@@ -72,6 +74,24 @@ def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[st
             known = row["published"]
             cells.append(f"{100 * known['accuracy']:.1f} [^{sources.index(known['source']) + 1}]" if known else _NONE)
         yield f"| {' | '.join(cells)} |"
+
+
+def _pictures(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """Say of each data what was learnt and tested on, and what was left out of it."""
+    for row in rows:
+        train, val, test = (f"{row['counts'][name]:,}" for name in ("train", "val", "test"))
+        text = (
+            f"- {row['data']}, {row['sample_rate']:g} %: {train} pictures to learn from, {val} of validation, {test} "
+        )
+        text += "of the test"
+        if row["problems"]:
+            first, count = row["problems"][0], len(row["problems"])
+            name = " ".join(first["key"].replace("`", "'").split())
+            text += f"; {count} left out, {'' if count == 1 else 'the first '}`{name}`: {first['reason'].rstrip('.')}"
+        if row["copies"]:
+            text += f"; {row['copies']} of validation or the test are copies of some to learn from, "
+            text += "which flatters all methods"
+        yield f"{text}."
 
 
 def _comparisons(rows: Sequence[dict[str, Any]]) -> str:

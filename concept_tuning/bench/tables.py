@@ -83,6 +83,27 @@ def trial_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def picture_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
+    """Return how many pictures of each split the finished runs had, and what was left out, by data and sample rate.
+
+    ``problems`` are the files that were left out, each with its name and the reason; ``copies`` counts validation and
+    test pictures that are copies of training pictures.
+    """
+    rows: dict[tuple[str, float], dict[str, Any]] = {}
+    for cell in final_cells(spec, out):
+        place = (cell.setting.data, cell.setting.sample_rate)
+        if place not in rows and cell.state == "finished" and (cell.path / "data.json").is_file():
+            known = _file(cell, "data.json", "counts", "problems", "copies")
+            rows[place] = {
+                "data": place[0],
+                "sample_rate": place[1],
+                "counts": known["counts"],
+                "problems": known["problems"],
+                "copies": len(known["copies"]),
+            }
+    return list(rows.values())
+
+
 def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return for each setting what was chosen, mean and deviation over seeds, and the verdict on the first method.
 
@@ -109,7 +130,7 @@ def write_tables(spec: BenchSpec, out: Path) -> str:
     write_atomically(out / "trials.csv", _csv(trials, (*TRIAL_COLUMNS, *searched)))
     rows = summary(spec, out)
     write_atomically(out / "summary.json", json.dumps(rows, indent=1) + "\n")
-    text = markdown(spec, rows)
+    text = markdown(spec, rows, picture_rows(spec, out))
     write_atomically(out / "summary.md", text)
     return text
 
@@ -206,6 +227,6 @@ def _results(cell: Cell) -> dict[str, Any]:
     return splits
 
 
-def _file(cell: Cell, name: str, key: str) -> dict[str, Any]:
+def _file(cell: Cell, name: str, *keys: str) -> dict[str, Any]:
     """Return one of the files of a finished cell; empty if it is not finished."""
-    return RunFolder.open(cell.path).read_json(name, key) if cell.state == "finished" else {}
+    return RunFolder.open(cell.path).read_json(name, *keys) if cell.state == "finished" else {}

@@ -175,3 +175,18 @@ def test_published_figures_have_a_column_and_a_footnote_each(tmp_path: Path) -> 
     rows = json.loads((tmp_path / "summary.json").read_text())
     assert [row["published"] and row["published"]["accuracy"] for row in rows] == [0.818, None, 0.8514]
     assert "published" not in write_tables(check_spec(SPEC), tmp_path)
+
+
+def test_the_summary_says_what_was_learnt_from_and_what_was_left_out(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    assert "to learn from" not in write_tables(spec, tmp_path)  # made runs tell nothing of their pictures
+    counts = {"train": 1200, "val": 99, "test": 400}
+    problem = {"key": "owl/a`b\n.png", "reason": "It is cut off."}
+    told = {"counts": counts, "problems": [problem], "copies": []}
+    file = final_path(tmp_path, settings_of(spec)[0], 1) / "data.json"
+    file.write_text(json.dumps(told))
+    line = "- birds, 100 %: 1,200 pictures to learn from, 99 of validation, 400 of the test"
+    assert f"\n{line}; 1 left out, `owl/a'b .png`: It is cut off.\n" in write_tables(spec, tmp_path)
+    file.write_text(json.dumps(told | {"problems": [problem] * 3, "copies": [["a", "b"]] * 2}))
+    text = write_tables(spec, tmp_path)
+    assert f"\n{line}; 3 left out, the first `owl/a'b .png`: It is cut off; 2 of validation or the test are" in text

@@ -109,7 +109,7 @@ def test_data_may_take_the_choice_made_on_earlier_data(tmp_path: Path) -> None:
     own, other = settings_of(spec)[0], settings_of(spec)[2]
     assert tuned_as(spec, other) == tuned_as(spec, own) == own
     assert (other.data, other.backbone, other.sample_rate) == ("more", "test_vit", 30)
-    assert "`more` on `birds`" in markdown(spec, [])
+    assert "`more` on `birds`" in markdown(spec, [], [])
 
 
 @pytest.mark.parametrize(("shared", "places"), [(False, ["b/30", "b/100", "a/30", "a/100"]), (True, ["a/100"] * 4)])
