@@ -80,10 +80,8 @@ def _pictures(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
     """Say of each data what was learnt and tested on, and what was left out of it."""
     for row in rows:
         train, val, test = (f"{row['counts'][name]:,}" for name in ("train", "val", "test"))
-        text = (
-            f"- {row['data']}, {row['sample_rate']:g} %: {train} pictures to learn from, {val} of validation, {test} "
-        )
-        text += "of the test"
+        where = f"{row['data']}, {row['sample_rate']:g} %"
+        text = f"- {where}: {train} pictures to learn from, {val} of validation, {test} of the test"
         if row["problems"]:
             first, count = row["problems"][0], len(row["problems"])
             name = " ".join(first["key"].replace("`", "'").split())
