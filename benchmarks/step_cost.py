@@ -8,6 +8,7 @@ the weights random, which cost as much as any. `reference` is the slow step of `
 
     python benchmarks/step_cost.py
     python benchmarks/step_cost.py --backbone resnet50 --image-size 224 --batch-size 8 --rounds 3
+    python benchmarks/step_cost.py --no-reference --rivals
     python benchmarks/step_cost.py --no-reference --profile
 
 Memory is the peak of the bytes of all live tensors: parameters, buffers (the queues among them), optimiser
@@ -24,7 +25,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,7 @@ from torch.nn import functional as F
 
 from concept_tuning.engine.runs import RunFolder, StatusWriter
 from concept_tuning.engine.trainer import Trainer
-from concept_tuning.methods.base import StepContext
+from concept_tuning.methods.base import Batch, StepContext
 from concept_tuning.methods.concept_tuning import ConceptTuning
 from concept_tuning.methods.registry import build_method
 from concept_tuning.models.backbone import build_backbone
@@ -62,6 +63,8 @@ MODES: Mapping[str, Mapping[str, Any]] = {
     "front-door": {"image_weight": 0, "concept_weight": 0},
     "image-contrast": {"concept_weight": 0, "front_door": False},
 }
+#: Rival methods, which can be measured too; the others' steps are vanilla's. They begin with pre-trained weights.
+RIVALS = ("l2-sp", "delta", "bss", "stoch-norm", "co-tuning", "bi-tuning", "lwf", "core-tuning")
 WARM_UP = 2
 
 
@@ -77,6 +80,22 @@ class Case:
     device: str = "auto"
 
 
+class _Noise:
+    """Pictures that a method may look at before its first step: one batch of noise."""
+
+    def __init__(self, case: Case) -> None:
+        labels = torch.arange(case.batch_size) % case.classes
+        images = torch.randn(case.batch_size, 3, case.image_size, case.image_size)
+        self._batch = Batch(images, labels, groups=None)
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Yield the batch, for any split."""
+        yield self._batch
+
+    def group_counts(self) -> None:
+        """Return that there are no groups."""
+
+
 class Step:
     """The trainer's step of one mode, on one fixed batch."""
 
@@ -89,10 +108,12 @@ class Step:
             "epochs": 10_000,
             "schedule": "constant",
         }
-        overrides |= MODES[mode]
-        if mode not in {"vanilla", "front-door"}:
+        overrides |= MODES.get(mode, {})
+        if mode in RIVALS:
+            del overrides["weights"]
+        elif mode not in {"vanilla", "front-door"}:
             overrides["queue_size"] = case.queue_size
-        method_name = "vanilla" if mode == "vanilla" else "concept-tuning"
+        method_name = mode if mode in {"vanilla", *RIVALS} else "concept-tuning"
         config = build_config(method=method_name, backbone=case.backbone, overrides=overrides)
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -101,6 +122,7 @@ class Step:
             shape = (case.batch_size, len(method.view_kinds), 3, case.image_size, case.image_size)
             self.views = torch.randint(256, shape, dtype=torch.uint8)
             self.groups = torch.full((case.batch_size,), -1)
+            method.prepare(_Noise(case))
             for queue in method.modules():
                 if isinstance(queue, ClassQueue):
                     _fill(queue)
@@ -161,12 +183,13 @@ def measure(case: Case, modes: Sequence[str], *, rounds: int, reference_rounds: 
 
     Args:
         case: Network, input size and batch.
-        modes: Keys of :data:`MODES`; ``vanilla``, and ``faithful`` if the reference is asked for, are added.
+        modes: Of :data:`MODES` and :data:`RIVALS`; ``vanilla``, and ``faithful`` if the reference is asked for, are
+            added.
         rounds: Rounds of timed steps.
         reference_rounds: Rounds that the reference takes part in, the first ones; 0 leaves it out.
     """
     wanted = {"vanilla", *modes, *(["faithful"] if reference_rounds else [])}
-    seconds: dict[str, list[float]] = {mode: [] for mode in MODES if mode in wanted}
+    seconds: dict[str, list[float]] = {mode: [] for mode in (*MODES, *RIVALS) if mode in wanted}
     with tempfile.TemporaryDirectory() as folder:
         steps: dict[str, Any] = {mode: Step(case, mode, Path(folder)) for mode in seconds}
         for step in steps.values():
@@ -267,6 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     console = Console()
     rows: list[dict[str, Any]] = []
+    modes = options.mode or list(RIVALS if options.rivals else MODES)
     for backbone in options.backbone or ["tf_efficientnet_lite0"]:
         for image_size in options.image_size or [128]:
             case = Case(
@@ -278,12 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 device=options.device,
             )
             if options.profile:
-                console.print(_profile(case, options.mode or list(MODES), options.rounds))
+                console.print(_profile(case, modes, options.rounds))
                 continue
             reference_rounds = min(options.rounds, options.reference_rounds) if options.reference else 0
-            measured = measure(
-                case, options.mode or list(MODES), rounds=options.rounds, reference_rounds=reference_rounds
-            )
+            measured = measure(case, modes, rounds=options.rounds, reference_rounds=reference_rounds)
             rows.extend(measured)
             if not options.json:
                 console.print(table(measured))
@@ -347,7 +369,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--classes", type=int, default=8)
     parser.add_argument("--queue-size", type=int, default=40, help="keys of each class")
-    parser.add_argument("--mode", action="append", choices=list(MODES), help="may be repeated; all by default")
+    parser.add_argument(
+        "--mode", action="append", choices=[*MODES, *RIVALS], help="may be repeated; all but rivals by default"
+    )
+    parser.add_argument("--rivals", action="store_true", help="the rival methods, instead of Concept-Tuning's modes")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each mode")
     parser.add_argument(
         "--reference", action=argparse.BooleanOptionalAction, default=True, help="time the slow reference, too"

@@ -72,6 +72,16 @@ def test_json_is_a_list_of_rows_with_ratios(capsys: pytest.CaptureFixture[str]) 
     assert faithful["peak_bytes"] / vanilla["peak_bytes"] == faithful["memory_over_vanilla"]
 
 
+@pytest.mark.usefixtures("unmeasured")
+def test_each_rivals_step_is_measured_over_vanillas(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--image-size", "64", "--batch-size", "4", "--classes", "2", "--rounds", "1"]
+    main([*small, "--rivals", "--no-reference", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [row["mode"] for row in found] == ["vanilla", *step_cost.RIVALS]
+    assert {row["backbone"] for row in found} == {"tf_efficientnet_lite0"}
+    assert all(row["time_over_vanilla"] > 0 for row in found)
+
+
 @pytest.mark.usefixtures("ticking")
 def test_ratios_are_over_vanilla_and_under_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
     modes = ("faithful", "two-view", "front-door")
