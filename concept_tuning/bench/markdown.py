@@ -9,6 +9,7 @@ from typing import Any
 from concept_tuning import __version__
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.verdicts import NOT_FINISHED
+from concept_tuning.diagnostics.verdict import ROUGH
 from concept_tuning.diagnostics.words import signed
 
 _NONE = "–"
@@ -107,9 +108,12 @@ def _comparisons(rows: Sequence[dict[str, Any]]) -> str:
 def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
     for place, group in groupby(rows, lambda row: (row["data"], row["backbone"], row["sample_rate"])):
         where, own = f"- {place[0]}, {place[1]}, {place[2]:g} %", list(group)
-        for row in own:
-            if row["verdict"] and row["verdict"] != NOT_FINISHED:
-                yield f"{where}: {' '.join(text for text in (row['verdict'], row['worst_group_verdict']) if text)}"
+        told = [row for row in own if row["verdict"] and row["verdict"] != NOT_FINISHED]
+        texts = [" ".join(text for text in (row["verdict"], row["worst_group_verdict"]) if text) for row in told]
+        for text in texts:
+            yield f"{where}: {text.replace(f' {ROUGH}', '')}"
+        if any(ROUGH in text for text in texts):  # said once for all, and not in every sentence
+            yield f"{where}: these intervals are rough, since seeds are few."
         waiting = [f"`{row['method']}`" for row in own if row["verdict"] == NOT_FINISHED]
         if waiting:
             yield f"{where}: {NOT_FINISHED}: {', '.join(waiting)}"

@@ -23,6 +23,8 @@ Outcome = Literal["better", "worse", "no difference shown"]
 MIN_DIFFERING = 6
 #: Fewer seeds than this are called few.
 FEW_SEEDS = 5
+#: The last sentence of a verdict over few seeds.
+ROUGH = "So few seeds make the interval rough."
 #: On fewer pictures than this nothing is said without a warning.
 FEW_PICTURES = 30
 #: Differences in accuracy that are rounding errors.
@@ -260,7 +262,7 @@ def _sentence(
         text += " The difference lies outside its own interval, so that interval is biased and decides nothing."
     elif outcome == "no difference shown" and _leaves_zero(difference):
         text += f" Only {_count(differing, 'picture')} differ, too few to decide."
-    return f"{text} So few seeds make the interval rough." if 1 < min(seeds) < FEW_SEEDS else text
+    return f"{text} {ROUGH}" if 1 < min(seeds) < FEW_SEEDS else text
 
 
 def _in_favour(names: tuple[str, str], difference: Interval) -> str:
