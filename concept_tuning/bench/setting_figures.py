@@ -50,7 +50,15 @@ def dot_figure(spec: BenchSpec, table: Table, measure: Measure) -> go.Figure | N
     for place, block in enumerate(blocks):
         panel = place // columns + 1, place % columns + 1
         _add_dots(figure, table[block], measure, spec.methods[0], panel=panel, legend=place == 0)
-        figure.update_xaxes(row=panel[0], col=panel[1], title_text=AXES[measure], title_font_size=12, zeroline=False)
+        reached = [100 * value for runs in table[block].values() for _, value in runs.values(measure)]
+        figure.update_xaxes(
+            row=panel[0],
+            col=panel[1],
+            title_text=AXES[measure],
+            title_font_size=12,
+            zeroline=False,
+            range=percent_range(reached),
+        )
         figure.update_yaxes(row=panel[0], col=panel[1], range=[most[panel[0] - 1] - 0.5, -0.5])
     finish(figure, size=drawn + _TOP + _BELOW, legend=True)
     figure.update_annotations(font_size=13, yshift=4)
@@ -89,6 +97,13 @@ def curve_figure(spec: BenchSpec, table: Table) -> go.Figure | None:
         legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "tracegroupgap": 0},
     )
     return figure
+
+
+def percent_range(values: Sequence[float]) -> list[float]:
+    """Return the ends of an axis for one value in percent or more: not too narrow, and hardly beyond 0 and 100."""
+    low, high = min(values), max(values)
+    beside = max(0.06 * (high - low), 2.5 - (high - low) / 2)
+    return [max(low - beside, -2.0), min(high + beside, 102.0)]
 
 
 def panel_title(block: Block, found: Mapping[str, Runs]) -> str:
@@ -218,6 +233,13 @@ def _add_curves(
         title_font_size=12,
         zeroline=False,
     )
+    drawn = [runs for method in methods for block in blocks if (runs := table[block].get(method)) and runs.rows]
+    spans = [(100 * (runs.mean("accuracy") or 0), 100 * (runs.deviation("accuracy") or 0)) for runs in drawn]
     figure.update_yaxes(
-        row=row, col=column, title_text=AXES["accuracy"] if column == 1 else "", title_font_size=12, zeroline=False
+        row=row,
+        col=column,
+        title_text=AXES["accuracy"] if column == 1 else "",
+        title_font_size=12,
+        zeroline=False,
+        range=percent_range([mean + side * deviation for mean, deviation in spans for side in (-1, 1)]),
     )

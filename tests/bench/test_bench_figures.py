@@ -19,7 +19,7 @@ from concept_tuning.bench.blocks import Table, read_blocks
 from concept_tuning.bench.figures import PAGE, figure_parts, render_figures, write_figures
 from concept_tuning.bench.rank_figure import rank_figure
 from concept_tuning.bench.ranks import counted, rankings, weakness
-from concept_tuning.bench.setting_figures import curve_figure, dot_figure
+from concept_tuning.bench.setting_figures import curve_figure, dot_figure, percent_range
 from concept_tuning.bench.shortcut_map import map_figure, shortcut_maps
 from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
 from concept_tuning.errors import RunError
@@ -92,6 +92,33 @@ def test_a_method_with_seeds_to_come_says_so(spec: BenchSpec) -> None:
     )
     assert figure is not None
     assert figure.layout.yaxis.ticktext == ("vanilla", "l2-sp", "delta (2 of 3)")
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [
+        ([100.0], [97.5, 102]),  # all equal: neither a hair's breadth nor percents that there are not
+        ([0.0, 0.0], [-2, 2.5]),
+        ([50.0, 51.0], [48, 53]),
+        ([0.0, 100.0], [-2, 102]),
+        ([40.0, 60.0], [38.8, 61.2]),
+    ],
+)
+def test_an_axis_of_percents_is_neither_too_narrow_nor_beyond_what_there_is(
+    values: list[float], ends: list[float]
+) -> None:
+    assert percent_range(values) == pytest.approx(ends)
+
+
+def test_axes_hold_all_that_is_drawn(spec: BenchSpec) -> None:
+    dots, curves = dot_figure(spec, table_of(spec), "accuracy"), curve_figure(spec, table_of(spec))
+    assert dots is not None
+    assert curves is not None
+    low, high = dots.layout.xaxis.range
+    assert low < min(dots.data[1].x) < max(dots.data[1].x) < high
+    low, high = curves.layout.yaxis.range
+    for line in curves.data:
+        assert all(low < y - bar and y + bar < high for y, bar in zip(line.y, line.error_y.array, strict=True))
 
 
 def test_curves_are_drawn_where_there_are_two_rates(spec: BenchSpec) -> None:
