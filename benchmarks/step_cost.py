@@ -1,10 +1,10 @@
-"""Time and memory of a training step of Concept-Tuning, in each mode, over a vanilla step.
+"""Time and memory of a training step of Concept-Tuning in each mode, or of its rivals, over a vanilla step.
 
 All modes are timed in one process, in turn, round after round, so that a slow spell of the machine meets all of
 them; a ratio is the median over the rounds. A step is the trainer's own: normalisation, forward, backward,
 optimiser, momentum copy and queues, the queues full, without the loading of the data: making four views of a
-picture instead of one is not in the ratios. The pictures are noise and
-the weights random, which cost as much as any. `reference` is the slow step of ``naive_reference.py``.
+picture instead of one is not in the ratios. The pictures are noise and the weights random (pre-trained where a rival
+needs them), which cost as much as any. `reference` is the slow step of ``naive_reference.py``.
 
     python benchmarks/step_cost.py
     python benchmarks/step_cost.py --backbone resnet50 --image-size 224 --batch-size 8 --rounds 3
@@ -63,7 +63,7 @@ MODES: Mapping[str, Mapping[str, Any]] = {
     "front-door": {"image_weight": 0, "concept_weight": 0},
     "image-contrast": {"concept_weight": 0, "front_door": False},
 }
-#: Rival methods, which can be measured too; the others' steps are vanilla's. They begin with pre-trained weights.
+#: Rival methods whose steps are not vanilla's or a probe's; they begin with pre-trained weights, as some need.
 RIVALS = ("l2-sp", "delta", "bss", "stoch-norm", "co-tuning", "bi-tuning", "lwf", "core-tuning")
 WARM_UP = 2
 
@@ -111,7 +111,7 @@ class Step:
         overrides |= MODES.get(mode, {})
         if mode in RIVALS:
             del overrides["weights"]
-        elif mode not in {"vanilla", "front-door"}:
+        if mode not in {"vanilla", "front-door", *RIVALS} or mode == "bi-tuning":
             overrides["queue_size"] = case.queue_size
         method_name = mode if mode in {"vanilla", *RIVALS} else "concept-tuning"
         config = build_config(method=method_name, backbone=case.backbone, overrides=overrides)
@@ -369,10 +369,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--classes", type=int, default=8)
     parser.add_argument("--queue-size", type=int, default=40, help="keys of each class")
-    parser.add_argument(
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument(
         "--mode", action="append", choices=[*MODES, *RIVALS], help="may be repeated; all but rivals by default"
     )
-    parser.add_argument("--rivals", action="store_true", help="the rival methods, instead of Concept-Tuning's modes")
+    modes.add_argument("--rivals", action="store_true", help="all rival methods")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each mode")
     parser.add_argument(
         "--reference", action=argparse.BooleanOptionalAction, default=True, help="time the slow reference, too"

@@ -73,9 +73,11 @@ class Running:
     step: int
     steps: int
 
-    def __str__(self) -> str:
+    def text(self, places: Sequence[str]) -> str:
+        """Return it in words; ``places`` says by what settings are told apart, see :func:`progress_table`."""
+        where = _place(self.setting)
         far = f", step {self.step} of {self.steps}" if self.steps else ""
-        return f"{self.setting.data} {self.setting.method}, {self.name}: {self.message.lower()}{far}"
+        return f"{' '.join(where[name] for name in places)}, {self.name}: {self.message.lower()}{far}"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Progress:
         self._tuned |= {one: one for one in searched}
         self._finals = {one: [] for one in searched} | self._finals
         self._ended: dict[Path, _End] = {}
+        self._left: dict[Path, float] = {}
         self._ends: list[float] = []
         self._seconds: dict[str, list[float]] = {}
         self._refresh()
@@ -136,6 +139,7 @@ class Progress:
 
     def ended(self, cell: Cell) -> None:
         """Take note of a cell whose process has ended."""
+        self._left[cell.path] = self._clock()
         self._refresh()
         now, end = self._clock(), self._ended.get(cell.path)
         seconds = self._duration(cell.path, now) if end is not None and end.state == "finished" else None
@@ -165,7 +169,7 @@ class Progress:
         return [self._row(setting) for setting in self._finals]
 
     def running(self) -> list[Running]:
-        """Return what is being learnt: begun, not ended, and with a status written since this was made."""
+        """Return what is being learnt: with a status written since this was made, and since its last process ended."""
         found = []
         for setting, path, _ in self._cells():
             status = {} if path in self._ended else self._status(path)
@@ -182,9 +186,9 @@ class Progress:
         return found
 
     def _status(self, path: Path) -> Mapping[str, Any]:
-        """Return a run's status; empty if it has none that was written since the beginning and can be read."""
+        """Return a run's status; empty if it has none of a process that is at work, or one that cannot be read."""
         try:
-            if (path / "status.json").stat().st_mtime >= self._began:
+            if (path / "status.json").stat().st_mtime >= self._left.get(path, self._began):
                 return RunFolder.open(path).status()
         except (OSError, StudioError):
             pass
@@ -283,10 +287,13 @@ class LiveReport:
             self._console.file.flush()
 
     def _render(self) -> Group:
-        running = [Text(str(one), no_wrap=True, overflow="ellipsis") for one in self._progress.running()[:_RUNNING]]
+        places, at_work = _places(self._rows), self._progress.running()
+        running = [Text(one.text(places), no_wrap=True, overflow="ellipsis") for one in at_work[:_RUNNING]]
+        if len(at_work) > _RUNNING:
+            running.append(Text(f"and {len(at_work) - _RUNNING} more"))
         shown, note = _window(self._rows, max(1, self._console.height - _FRAME - len(running)))
         used, left = in_words(self._progress.seconds_used), in_words(self._progress.seconds_left())
-        table = progress_table(shown, places=_places(self._rows))
+        table = progress_table(shown, places=places)
         return Group(table, *running, f"{note}Time used by this command: {used}; time left: {left}")
 
 
@@ -299,20 +306,19 @@ def progress_table(rows: Iterable[Row], *, places: Sequence[str] = ("data", "bac
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            *(escape(_place(row)[name]) for name in places),
+            *(escape(_place(row.setting)[name]) for name in places),
             *(_of(row.trials), _percent(row.validation), _of(row.finals), _percent(row.test), str(row.failed or "")),
         )
     return table
 
 
-def _place(row: Row) -> dict[str, str]:
-    one = row.setting
+def _place(one: Setting) -> dict[str, str]:
     return {"data": one.data, "backbone": one.backbone, "rate": f"{one.sample_rate:g}", "method": one.method}
 
 
 def _places(rows: Sequence[Row]) -> list[str]:
     """Return what tells settings apart, leaving out a backbone or rate that all have; screens are narrow."""
-    values = {name: {_place(row)[name] for row in rows} for name in ("data", "backbone", "rate", "method")}
+    values = {name: {_place(row.setting)[name] for row in rows} for name in ("data", "backbone", "rate", "method")}
     return [name for name, found in values.items() if name in ("data", "method") or len(found) > 1]
 
 

@@ -78,18 +78,18 @@ def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[st
 
 
 def _pictures(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
-    """Say of each data what was learnt and tested on, and what was left out of it."""
+    """Say of each data how many pictures it has, and what is wrong with its files."""
     for row in rows:
         train, val, test = (f"{row['counts'][name]:,}" for name in ("train", "val", "test"))
-        where = f"{row['data']}, {row['sample_rate']:g} %"
-        text = f"- {where}: {train} pictures to learn from, {val} of validation, {test} of the test"
+        text = f"- {row['data']}, {row['sample_rate']:g} %: training pictures {train}, validation {val}, test {test}"
         if row["problems"]:
             first, count = row["problems"][0], len(row["problems"])
             name = " ".join(first["key"].replace("`", "'").split())
-            text += f"; {count} left out, {'' if count == 1 else 'the first '}`{name}`: {first['reason'].rstrip('.')}"
+            found = "1 problem with its files," if count == 1 else f"{count} problems with its files, the first"
+            text += f"; {found} `{name}`: {first['reason'].rstrip('.')}"
         if row["copies"]:
-            text += f"; {row['copies']} of validation or the test are copies of some to learn from, "
-            text += "which flatters all methods"
+            text += f"; copies of training pictures among validation and test pictures: {row['copies']}, which "
+            text += "flatters all methods"
         yield f"{text}."
 
 
@@ -110,9 +110,10 @@ def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
         where, own = f"- {place[0]}, {place[1]}, {place[2]:g} %", list(group)
         told = [row for row in own if row["verdict"] and row["verdict"] != NOT_FINISHED]
         texts = [" ".join(text for text in (row["verdict"], row["worst_group_verdict"]) if text) for row in told]
+        rough = bool(texts) and all(ROUGH in text for text in texts)
         for text in texts:
-            yield f"{where}: {text.replace(f' {ROUGH}', '')}"
-        if any(ROUGH in text for text in texts):  # said once for all, and not in every sentence
+            yield f"{where}: {text.replace(f' {ROUGH}', '') if rough else text}"
+        if rough:  # said once for all, and not in every sentence
             yield f"{where}: these intervals are rough, since seeds are few."
         waiting = [f"`{row['method']}`" for row in own if row["verdict"] == NOT_FINISHED]
         if waiting:

@@ -100,10 +100,13 @@ def curve_figure(spec: BenchSpec, table: Table) -> go.Figure | None:
 
 
 def percent_range(values: Sequence[float]) -> list[float]:
-    """Return the ends of an axis for one value in percent or more: not too narrow, and hardly beyond 0 and 100."""
+    """Return the ends of an axis for one value in percent or more: not too narrow.
+
+    Beyond 0 and 100 it goes only as far as the values do, such as ends of deviation bars.
+    """
     low, high = min(values), max(values)
     beside = max(0.06 * (high - low), 2.5 - (high - low) / 2)
-    return [max(low - beside, -2.0), min(high + beside, 102.0)]
+    return [max(low - beside, min(low - 1, -2.0)), min(high + beside, max(high + 1, 102.0))]
 
 
 def panel_title(block: Block, found: Mapping[str, Runs]) -> str:

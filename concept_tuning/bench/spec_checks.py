@@ -204,10 +204,13 @@ def _check_aliases(spec: BenchSpec) -> None:
         for key in spec.space(method):
             other = named.setdefault(resolve_key(key, spec.variant(method).method), key)
             if other != key:
+                blocks = spec.space_of(method, other), spec.space_of(method, key)
+                what = "leave out one of them."
+                if blocks[0] != blocks[1]:
+                    what = "write it the same way, and a method's own range replaces that of all."
                 raise ConfigError(
-                    f"The bench's search has {other!r} (for {spec.space_of(method, other)!r}) and {key!r} (for "
-                    f"{spec.space_of(method, key)!r}), which are one setting of {method!r}; write it the same way, "
-                    "and a method's own range replaces that of all."
+                    f"The bench's search has {other!r} (for {blocks[0]!r}) and {key!r} (for {blocks[1]!r}), which are "
+                    f"one setting of {method!r}; {what}"
                 )
 
 

@@ -84,9 +84,10 @@ def trial_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
 
 
 def picture_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
-    """Return how many pictures of each split the finished runs had, and what was left out, by data and sample rate.
+    """Return how many pictures of each split the finished runs had, by data and sample rate.
 
-    ``problems`` are the files that were left out, each with its name and the reason; ``copies`` counts validation and
+    ``problems`` are what is wrong with its files, such as those that were left out, each with a name and the reason;
+    ``copies`` counts validation and
     test pictures that are copies of training pictures.
     """
     rows: dict[tuple[str, float], dict[str, Any]] = {}

@@ -25,7 +25,7 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 
 
 def image_seed(run_seed: int, epoch: int, row: int) -> int:
-    """Return a well mixed seed in 0..2**63 - 1 for one picture in one epoch of one run."""
+    """Return a well mixed seed in 0..2**63 - 1 for one picture in one epoch, or draw, of one run."""
     return _mixed(run_seed, epoch, row)
 
 

@@ -64,7 +64,7 @@ class BatchPlan:
 class EvenBatchPlan(BatchPlan):
     """Images drawn with replacement, all cells equally probable: a cell, then one of its images.
 
-    Group DRO trains on such batches (arXiv 1911.08731, algorithm 1). An epoch has as many steps as with
+    Group DRO trains on such batches (arXiv 1911.08731, algorithm 1). A batch and an epoch have as many draws as with
     :class:`BatchPlan`, and need not show every image. In place of the epoch stands the number of the draw, so that an
     image that is drawn again, even in the same batch, is augmented anew.
     """

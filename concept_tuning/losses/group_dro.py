@@ -25,7 +25,7 @@ def group_means(losses: Tensor, groups: Tensor, *, count: int) -> tuple[Tensor, 
 def reweighted(weights: Tensor, losses: Tensor, *, step_size: float) -> Tensor:
     """Return the groups' weights after a step of exponentiated gradient ascent, (K,) with sum 1.
 
-    Algorithm 1: q_g becomes q_g exp(step_size * loss_g), then all are divided by their sum. A group with loss 0, such
-    as one without images in the batch, is not raised. The logarithms are added, so that no loss is too great.
+    Algorithm 1: q_g becomes q_g exp(step_size * loss_g), then all are divided by their sum. A group with loss 0
+    is not raised. The logarithms are added, so that no loss is too great.
     """
     return torch.softmax(weights.log() + step_size * losses.detach(), 0)

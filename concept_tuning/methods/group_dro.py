@@ -3,7 +3,7 @@
 Algorithm 1 draws a group uniformly and then an image of it, and the authors' code (github.com/kohpangwei/group_DRO)
 draws batches so with ``--reweight_groups``, which its commands for group DRO always have. So does this class.
 
-What differs from the paper:
+What differs from the paper or the authors' code:
 
 - The weights rise by a batch's group means (the authors' code's way) and not by a single image's loss (algorithm 1's).
 - The best epoch, and of a search the best trial, are those with the best mean accuracy over validation images, which
@@ -11,7 +11,10 @@ What differs from the paper:
   group are not to be expected.
 - The paper's remedy against fitting the smallest group by heart is a strong weight decay or early stopping, besides the
   adjustment; the run's own settings decide the decay, and its label smoothing is in the groups' losses.
-- The authors' code adds the adjustment only if it is above 0 for all groups, which is so for any C above 0.
+- The reported loss is the groups' mean losses by their weights. The authors' code reports it with the adjustment in it,
+  which has no gradient.
+- Groups without pictures have no weight. The authors' code starts them like the others, and divides by 0 for their
+  adjustment.
 """
 
 from __future__ import annotations
@@ -93,7 +96,7 @@ class GroupDro(Method):
         if f"{prefix}sizes" not in state_dict:
             raise RunError(
                 "This run of group-dro began with an earlier version, which drew its batches otherwise, "
-                "and cannot go on. Start a new run."
+                "and cannot go on. Start a new run; in a bench, remove the folders of group-dro's runs."
             )
         for name in ("weights", "sizes"):
             setattr(self, name, state_dict[f"{prefix}{name}"].clone())

@@ -209,13 +209,39 @@ def test_what_is_being_learnt_is_shown_with_its_steps(tmp_path: Path, clock: Clo
     (fourth.path).mkdir(parents=True)  # begun, and nothing written yet
     begin(final, state="preparing", message="Reading the data")
     said = ["birds vanilla, trial 0: training, step 40 of 144", "birds vanilla, seed 2: reading the data"]
-    assert [str(one) for one in progress.running()] == said
+    places = ("data", "method")
+    assert [one.text(places) for one in progress.running()] == said
+    assert progress.running()[0].text(("data", "rate", "method")).startswith("birds 100 vanilla, trial 0")
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=20)
     with LiveReport(progress, console) as live:
         finish(first, clock, born=1, end=90)
         live.report(first, [first])
-        assert [str(one) for one in progress.running()] == said[1:]
+        assert [one.text(places) for one in progress.running()] == said[1:]
     assert said[0] in console.file.getvalue()
+
+
+def test_a_cell_whose_process_died_is_not_being_learnt_until_it_is_begun_again(tmp_path: Path, clock: Clock) -> None:
+    spec = check_spec(SPEC)
+    progress, cell = Progress(spec, tmp_path, clock=clock), trials_of(spec, tmp_path)[0]
+    begin(cell.path, state="training", message="Training", step=3, total_steps=144)
+    os.utime(cell.path / "status.json", (BEGAN + 10, BEGAN + 10))
+    clock.now = BEGAN + 11
+    assert len(progress.running()) == 1
+    progress.ended(cell)
+    assert progress.running() == []
+    os.utime(cell.path / "status.json", (BEGAN + 30, BEGAN + 30))
+    assert len(progress.running()) == 1
+
+
+def test_of_many_that_are_being_learnt_some_are_counted(tmp_path: Path, clock: Clock) -> None:
+    spec, console = check_spec(SPEC), Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
+    cells = trial_cells(spec, tmp_path)
+    for cell in cells:
+        begin(cell.path, state="training", message="Training", step=3, total_steps=144)
+    with LiveReport(Progress(spec, tmp_path, clock=clock), console):
+        pass
+    text = console.file.getvalue()
+    assert text.count("step 3 of 144") == 4 * text.count(f"and {len(cells) - 4} more") > 0
 
 
 def begin(path: Path, **status: object) -> None:

@@ -180,16 +180,29 @@ def test_published_figures_have_a_column_and_a_footnote_each(tmp_path: Path) -> 
     assert "published" not in write_tables(check_spec(SPEC), tmp_path)
 
 
-def test_the_summary_says_what_was_learnt_from_and_what_was_left_out(tmp_path: Path) -> None:
+def test_where_seeds_of_some_methods_are_few_the_sentence_stays_theirs(tmp_path: Path) -> None:
+    spec = check_spec(SPEC | {"seeds": [1, 2, 3, 4, 5]})
+    for setting in settings_of(spec):
+        made_runs.write_trials(spec, tmp_path, setting, [0.5, 0.8, 0.7])
+        for seed in spec.seeds[: 3 if setting.method == "l2-sp" else 5]:
+            made_runs.write_final(tmp_path, setting, seed, right(0.6, seed))
+    text = write_tables(spec, tmp_path)
+    assert "these intervals are rough" not in text
+    (line,) = [line for line in text.splitlines() if ROUGH in line]
+    assert "between l2-sp and vanilla" in line
+
+
+def test_the_summary_says_how_many_pictures_there_were_and_what_is_wrong_with_their_files(tmp_path: Path) -> None:
     spec = made(tmp_path)
-    assert "to learn from" not in write_tables(spec, tmp_path)  # made runs tell nothing of their pictures
+    assert "training pictures" not in write_tables(spec, tmp_path)  # made runs tell nothing of their pictures
     counts = {"train": 1200, "val": 99, "test": 400}
     problem = {"key": "owl/a`b\n.png", "reason": "It is cut off."}
     told = {"counts": counts, "problems": [problem], "copies": []}
     file = final_path(tmp_path, settings_of(spec)[0], 1) / "data.json"
     file.write_text(json.dumps(told))
-    line = "- birds, 100 %: 1,200 pictures to learn from, 99 of validation, 400 of the test"
-    assert f"\n{line}; 1 left out, `owl/a'b .png`: It is cut off.\n" in write_tables(spec, tmp_path)
+    line = "- birds, 100 %: training pictures 1,200, validation 99, test 400"
+    assert f"\n{line}; 1 problem with its files, `owl/a'b .png`: It is cut off.\n" in write_tables(spec, tmp_path)
     file.write_text(json.dumps(told | {"problems": [problem] * 3, "copies": [["a", "b"]] * 2}))
     text = write_tables(spec, tmp_path)
-    assert f"\n{line}; 3 left out, the first `owl/a'b .png`: It is cut off; 2 of validation or the test are" in text
+    assert f"\n{line}; 3 problems with its files, the first `owl/a'b .png`: It is cut off; copies of training" in text
+    assert "pictures among validation and test pictures: 2, which flatters all methods." in text

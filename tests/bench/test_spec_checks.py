@@ -125,6 +125,8 @@ def test_a_setting_is_searched_under_one_name() -> None:
         SEARCHING | {"search": both},
         "has 'lr' (for 'all') and 'optim.lr' (for 'vanilla'), which are one setting of 'vanilla'",
     )
+    twice = {"all": LR | {"optim.lr": {"low": 0.001, "high": 0.1}}}
+    refused(SEARCHING | {"search": twice}, "(for 'all'), which are one setting of 'vanilla'; leave out one of them.")
     check_spec(SEARCHING | {"search": both | {"vanilla": {"lr": {"low": 0.001, "high": 0.1}}}})
 
 

@@ -15,6 +15,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import step_cost
 from step_cost import MODES, Case, Step, main, measure, peak_bytes
 
+from concept_tuning.models.class_queue import ClassQueue
+
 SMALLEST = [
     "--backbone",
     "test_resnet",
@@ -73,7 +75,10 @@ def test_json_is_a_list_of_rows_with_ratios(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_each_rivals_step_is_measured_over_vanillas(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rivals_steps_are_measured_over_vanillas(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_cost, "RIVALS", ("delta", "bi-tuning"))
     small = ["--image-size", "64", "--batch-size", "4", "--classes", "2", "--rounds", "1"]
     main([*small, "--rivals", "--no-reference", "--json"])
     found = json.loads(capsys.readouterr().out)
@@ -138,6 +143,20 @@ def test_peak_memory_counts_what_is_kept_and_what_is_made(tmp_path: Path) -> Non
     peak = peak_bytes(step)
     # At the end of the backward pass there is at least a gradient of each parameter.
     assert kept + parameters <= peak < 100 * kept
+
+
+@pytest.mark.parametrize("mode", step_cost.RIVALS)
+def test_every_rival_is_itself_with_full_queues(mode: str, tmp_path: Path) -> None:
+    step = Step(Case(image_size=64, batch_size=4, classes=2, queue_size=3), mode, tmp_path)
+    assert step.trainer.method.name == mode
+    queues = [module for module in step.trainer.method.modules() if isinstance(module, ClassQueue)]
+    assert len(queues) == (2 if mode == "bi-tuning" else 0)
+    assert all(queue.filled.tolist() == [3, 3] for queue in queues)
+
+
+def test_modes_and_rivals_are_not_asked_for_together() -> None:
+    with pytest.raises(SystemExit):
+        main(["--rivals", "--mode", "faithful"])
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_runs import tiny_config
 
-from concept_tuning.engine.batches import BatchPlan, EvenBatchPlan
+from concept_tuning.data.registry import Split
+from concept_tuning.engine.batches import BatchPlan, EvenBatchPlan, batch_plan
+from concept_tuning.engine.session import start_run
+from concept_tuning.engine.trainer import Trainer
 from concept_tuning.errors import DataError
+from concept_tuning.progress import ConsoleWatcher
 
 
 def test_an_epoch_holds_every_image_at_most_once_and_epochs_differ() -> None:
@@ -78,3 +84,41 @@ def test_even_batches_differ_by_step_and_seed_and_do_not_depend_on_where_one_beg
 def test_even_shares_in_rank_order_are_the_batch() -> None:
     shares = [list(even(rank, 3).batches(0, 4)) for rank in range(3)]
     assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == list(even().batches(0, 4))
+
+
+def split_of(labels: list[int], groups: list[int] | None) -> Split:
+    rows = np.arange(len(labels))
+    return Split(
+        name="train",
+        keys=tuple(f"{row}.png" for row in rows),
+        labels=np.array(labels),
+        groups=None if groups is None else np.array(groups),
+        rows=rows,
+        images=None,  # type: ignore[arg-type]
+    )
+
+
+def test_an_even_plan_of_a_split_is_over_classes_within_groups() -> None:
+    split, shape = split_of([0, 0, 1, 1, 1], [2, 0, 0, 2, 2]), {"batch_size": 4, "seed": 1, "rank": 0, "processes": 1}
+    assert batch_plan(split, even_groups=False, **shape) == BatchPlan(images=5, batch_size=4, seed=1)
+    plan = batch_plan(split, even_groups=True, **shape)
+    assert isinstance(plan, EvenBatchPlan)
+    assert len(set(plan.cells.tolist())) == 4
+    assert plan.cells[3] == plan.cells[4]
+    with pytest.raises(DataError, match="no group labels"):
+        batch_plan(split_of([0, 1], None), even_groups=True, **shape)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("group-dro", EvenBatchPlan), ("vanilla", BatchPlan)])
+def test_a_run_draws_its_batches_as_its_method_wants(
+    method: str, kind: type[BatchPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans, began = [], Trainer.__init__
+
+    def watched(self: Trainer, *args: object, **named: object) -> None:
+        began(self, *args, **named)  # type: ignore[arg-type]
+        plans.append(self.plan)
+
+    monkeypatch.setattr(Trainer, "__init__", watched)
+    start_run(tiny_config(method, max_steps=1), tmp_path / "run", ConsoleWatcher(quiet=True))
+    assert [type(plan) for plan in plans] == [kind]

@@ -55,8 +55,8 @@ def step(method: Method, cells: list[int]) -> float:
     return terms["cross_entropy"].item()
 
 
-def test_a_step_is_the_authors() -> None:
-    """The loss is the group means by the raised weights, with the adjustment in these and not in the loss."""
+def test_weights_and_gradient_are_those_of_the_authors_step() -> None:
+    """The loss is the group means by the raised weights; the adjustment is in the weights, and theirs reports it."""
     method = with_fixed_losses(step_size=0.5, adjustment=1.0)
     found = step(method, [0, 0, 0, 1, 2, 3, 3])
     weights = (0.5 * (LOSSES + ROOTS)).softmax(0)
