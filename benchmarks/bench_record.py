@@ -5,8 +5,9 @@
     python benchmarks/bench_record.py table offline --data planted                    # markdown, of the record
     python benchmarks/bench_record.py table offline --data planted --only ct-cheap ct-no-image
 
-`keep` leaves out what has not been run yet and says how much that is, so that a bench can be recorded in parts. The
-commit is that of the code that ran the bench, which may be an older one than the one that records it.
+`keep` leaves out what has not been run yet and says how much that is. With `--add` what the record has of other
+settings stays, so that a bench can be recorded in parts, whichever machine ran them; each part has its command, commits
+and caveats. The commit is that of the code that ran it, which may be an older one than the one that records it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ RESULTS = Path(__file__).parent / "results"
 _COLUMNS = ("method", "seeds", "accuracy", "worst group", "accuracy against", "worst group against")
 
 
-def keep(spec: BenchSpec, folder: Path, *, command: str, commits: Sequence[str], caveats: Sequence[str]) -> Path:
+def keep(
+    spec: BenchSpec, folder: Path, *, command: str, commits: Sequence[str], caveats: Sequence[str], add: bool = False
+) -> Path:
     """Write a bench's finished runs to ``results/bench_<name>.json``; returns the file.
 
     Args:
@@ -36,9 +39,11 @@ def keep(spec: BenchSpec, folder: Path, *, command: str, commits: Sequence[str],
         command: That ran it.
         commits: Of the code that ran it.
         caveats: What to know of the figures.
+        add: Whether the settings of an earlier record stay that are not finished in this folder.
 
     Raises:
-        RunError: if the folder is not there, or nothing in it is finished.
+        RunError: if the folder is not there, nothing in it is finished, or a setting was compared with runs of the
+            first method that are not those of the record.
     """
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder of a bench; run `concept-tuning benchmark` first.")
@@ -46,22 +51,57 @@ def keep(spec: BenchSpec, folder: Path, *, command: str, commits: Sequence[str],
     done = [row for row in rows if row["seeds"]]
     if not done:
         raise RunError(f"No final run in {folder} is finished yet.")
-    cells = [row for row in cell_rows(spec, folder) if row["state"] != "open"]
-    record = {
-        "command": command,
-        "commits": list(commits),
-        "caveats": list(caveats),
+    path = RESULTS / f"bench_{spec.name}.json"
+    record: dict[str, Any] = {
         "methods": list(spec.methods),
         "seeds": list(spec.seeds),
-        "settings": {"finished": sum(row["seeds"] == len(spec.seeds) for row in rows), "all": len(rows)},
+        "settings": {},
+        "parts": [
+            {
+                "command": command,
+                "commits": list(commits),
+                "caveats": list(caveats),
+                "settings": [_place(row) for row in done],
+            }
+        ],
         "summary": done,
-        "cells": cells,
+        "cells": [row for row in cell_rows(spec, folder) if row["state"] != "open"],
         "trials": [row for row in trial_rows(spec, folder) if row["state"] != "open"],
     }
+    if add and path.is_file():
+        record = _joined(_read(spec.name), record)
+    finished = sum(row["seeds"] == len(spec.seeds) for row in record["summary"])
+    record["settings"] = {"finished": finished, "all": len(rows)}
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"bench_{spec.name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    """Return which setting a row is of."""
+    return f"{row['data']}/{row['backbone']}/{row['sample_rate']:g}/{row['method']}"
+
+
+def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with what an earlier one has of other settings."""
+    new = {_place(row) for row in now["summary"]}
+    stay = [row for row in before["summary"] if _place(row) not in new]
+    base = now["methods"][0]
+    for place in dict.fromkeys(_place({**row, "method": base}) for row in stay):
+        reached = [
+            [row["accuracy"]["values"] for row in record["summary"] if _place(row) == place] for record in (before, now)
+        ]
+        if reached[1] and reached[0] != reached[1]:
+            raise RunError(
+                f"{place} reached other accuracies ({reached[1][0]}) than in the record ({reached[0]}), with which its "
+                "other methods were compared. Keep the bench without --add, or run the others again too."
+            )
+    parts = []
+    for part in before["parts"]:
+        left = [place for place in part["settings"] if place not in new]
+        parts += [{**part, "settings": left}] if left else []
+    joined = {name: [row for row in before[name] if _place(row) not in new] + now[name] for name in ("cells", "trials")}
+    return {**now, "parts": parts + now["parts"], "summary": stay + now["summary"], **joined}
 
 
 def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> str:
@@ -113,8 +153,8 @@ def _read(name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{path.name} is damaged ({error}); keep the bench again.") from error
-    if "methods" not in found:
-        raise RunError(f"{path.name} is an older record, without the list of its methods; keep the bench again.")
+    if "parts" not in found:
+        raise RunError(f"{path.name} is an older record, which does not tell its parts; keep the bench again.")
     return found
 
 
@@ -133,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keeping.add_argument("--commit", nargs="+", required=True, help="of the code that ran it")
     keeping.add_argument("--ran", required=True, metavar="COMMAND", help="the command that ran it")
     keeping.add_argument("--caveat", nargs="+", default=[], help="what to know of the figures")
+    keeping.add_argument("--add", action="store_true", help="let stay what the record has of other settings")
     printing = commands.add_parser("table", help="print tables of a record")
     printing.add_argument("name", help="of the bench")
     printing.add_argument("--data", nargs="+", default=[], help="these data; default: all")
@@ -143,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_texts(_read(options.name), options.data, options.only))
         else:
             spec = load_spec(options.spec)
-            print(keep(spec, options.bench, command=options.ran, commits=options.commit, caveats=options.caveat))
+            told = {"command": options.ran, "commits": options.commit, "caveats": options.caveat}
+            print(keep(spec, options.bench, **told, add=options.add))
     except StudioError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -44,7 +44,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_record_holds_what_is_finished_and_says_how_much_is_not(made: list[str], tmp_path: Path) -> None:
     assert bench_record.main(made) == 0
     record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
-    assert (record["command"], record["commits"], record["caveats"]) == ("run it", ["abc1234"], ["busy machine"])
+    (part,) = record["parts"]
+    assert (part["command"], part["commits"], part["caveats"]) == ("run it", ["abc1234"], ["busy machine"])
+    assert part["settings"] == [f"birds/test_resnet/100/{method}" for method in SPEC["methods"]]
     assert record["settings"] == {"finished": 4, "all": 8}
     assert {row["data"] for row in record["summary"]} == {"birds"}
     assert len(record["cells"]) == 8
@@ -53,6 +55,33 @@ def test_the_record_holds_what_is_finished_and_says_how_much_is_not(made: list[s
     record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
     assert record["settings"] == {"finished": 4, "all": 8}  # one of two seeds is not the whole setting
     assert {row["data"] for row in record["summary"]} == {"birds", "later"}
+
+
+def test_a_part_of_another_machine_is_added_and_replaces_what_it_has_anew(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_record.main(made)
+    before = json.loads((tmp_path / "results" / "bench_made.json").read_text())
+    other, settings = tmp_path / "other", settings_of(check_spec(SPEC))
+    for setting in (settings[0], settings[1], settings[4]):
+        for seed in (1, 2):
+            chance = np.random.default_rng(seed).random(400) < 0.02
+            share = 0.8 if setting.method == "l2-sp" else 0.6
+            write_final(other, setting, seed, (np.arange(400) < share * 400) ^ chance)
+    words = ["keep", made[1], str(other), "--commit", "def5678", "--ran", "run more", "--add"]
+    assert bench_record.main(words) == 0
+    record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
+    assert record["settings"] == {"finished": 5, "all": 8}
+    assert [len(part["settings"]) for part in record["parts"]] == [2, 3]
+    assert [part["commits"] for part in record["parts"]] == [["abc1234"], ["def5678"]]
+    assert len(record["cells"]) == 10
+    means = {(row["data"], row["method"]): row["accuracy"]["mean"] for row in record["summary"]}
+    assert means["birds", "l2-sp"] < 0.85
+    assert means["birds", "delta"] == before["summary"][2]["accuracy"]["mean"]
+    write_final(other, settings[0], 2, np.ones(400, bool))  # other runs than those that delta was compared with
+    assert bench_record.main(words) == 2
+    assert "birds/test_resnet/100/vanilla reached other accuracies" in capsys.readouterr().err
+    assert json.loads((tmp_path / "results" / "bench_made.json").read_text()) == record
 
 
 def test_a_table_begins_with_the_method_compared_with_and_marks_what_leaves_zero(
