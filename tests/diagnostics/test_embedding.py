@@ -36,6 +36,7 @@ def clusters(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(0, 1, (90, 12)) + 30 * np.eye(12)[labels], labels
 
 
+@pytest.mark.slow
 def test_clusters_stay_apart_and_a_seed_gives_one_picture() -> None:
     values, labels = clusters()
     state = np.random.get_state()[1].copy()

@@ -15,6 +15,7 @@ _OPEN = "import sys; from pathlib import Path; from concept_tuning.engine.sessio
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vanilla", "concept-tuning"])
 def test_their_pictures_are_those_they_were_trained_on(name: str, tmp_path: Path) -> None:
     """Other processors round other bits of drawn pictures: numpy without its widest instructions stands for one."""

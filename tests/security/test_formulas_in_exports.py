@@ -60,7 +60,8 @@ def test_the_tables_of_a_bench_hold_no_formula(
     monkeypatch.setattr(tables, "cell_rows", lambda spec, out: [row])
     monkeypatch.setattr(tables, "trial_rows", lambda spec, out: [row])
     monkeypatch.setattr(tables, "summary", lambda spec, out: [])
-    monkeypatch.setattr(tables, "markdown", lambda spec, rows: "")
+    monkeypatch.setattr(tables, "picture_rows", lambda spec, out: [])
+    monkeypatch.setattr(tables, "markdown", lambda spec, rows, pictures: "")
     tables.write_tables(None, tmp_path)  # type: ignore[arg-type]
     with (tmp_path / file).open(encoding="utf-8", newline="") as opened:
         (read,) = list(csv.DictReader(opened))
