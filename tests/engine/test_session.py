@@ -463,13 +463,20 @@ def test_two_processes_give_the_losses_of_one(tiny, tmp_path: Path) -> None:
     one = start_run(config, tmp_path / "one", Recorder())
     (path,) = (tmp_path / "runs").iterdir()
     two = RunFolder.open(path)
+    # Rounding may turn the concept contrast's choice between pairs of all but equal weight, at a step that depends on the
+    # processor. All else of that step is still the same; from then on the two are other networks by a little.
+    turned = False
     for single, shared in zip(metrics(one), metrics(two), strict=True):
         assert single["step"] == shared["step"]
         kind = single.pop("kind")
         assert shared.pop("kind") == kind
-        if kind == "step":
-            # rounding may turn the choice between pairs of all but equal weight, later in the run
-            rough = 1e-5 if single["step"] == 1 else 0.03
-            assert shared.pop("concept_contrast") == pytest.approx(single.pop("concept_contrast"), rel=rough)
-            assert shared.pop("loss") == pytest.approx(single.pop("loss"), rel=max(1e-5, rough / 10))
-            assert shared == pytest.approx(single, rel=1e-5 if single["step"] == 1 else 2e-4)
+        if kind != "step":
+            continue
+        tight = 0.15 if turned else 1e-5
+        chosen = [found.pop("concept_contrast") for found in (single, shared)]
+        losses = [found.pop("loss") for found in (single, shared)]
+        turned = turned or chosen[1] != pytest.approx(chosen[0], rel=1e-5)
+        assert not (turned and single["step"] == 1)
+        assert shared == pytest.approx(single, rel=tight)
+        assert chosen[1] == pytest.approx(chosen[0], rel=0.15)
+        assert losses[1] == pytest.approx(losses[0], rel=0.05 if turned else 1e-5)
