@@ -463,8 +463,8 @@ def test_two_processes_give_the_losses_of_one(tiny, tmp_path: Path) -> None:
     one = start_run(config, tmp_path / "one", Recorder())
     (path,) = (tmp_path / "runs").iterdir()
     two = RunFolder.open(path)
-    # Rounding may turn the concept contrast's choice between pairs of all but equal weight, at a step that depends on the
-    # processor. All else of that step is still the same; from then on the two are other networks by a little.
+    # Rounding may turn the concept contrast's choice between pairs of all but equal weight, at a step that depends on
+    # the processor. All else of that step is still the same; from then on the two are other networks by a little.
     turned = False
     for single, shared in zip(metrics(one), metrics(two), strict=True):
         assert single["step"] == shared["step"]
