@@ -13,6 +13,7 @@ and caveats. The commit is that of the code that ran it, which may be an older o
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_tuning.bench.markdown import percent, points
-from concept_tuning.bench.spec import BenchSpec, load_spec
+from concept_tuning.bench.spec import BenchSpec, Setting, load_spec
 from concept_tuning.bench.tables import cell_rows, summary, trial_rows
 from concept_tuning.errors import RunError, StudioError
 
@@ -79,29 +80,28 @@ def keep(
 
 def _place(row: Mapping[str, Any]) -> str:
     """Return which setting a row is of."""
-    return f"{row['data']}/{row['backbone']}/{row['sample_rate']:g}/{row['method']}"
+    return Setting(**{field.name: row[field.name] for field in dataclasses.fields(Setting)}).place
 
 
 def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record with what an earlier one has of other settings."""
-    new = {_place(row) for row in now["summary"]}
-    stay = [row for row in before["summary"] if _place(row) not in new]
+    was, reached = ({_place(row): row["accuracy"]["values"] for row in record["summary"]} for record in (before, now))
+    stay = [row for row in before["summary"] if _place(row) not in reached]
     base = now["methods"][0]
-    for place in dict.fromkeys(_place({**row, "method": base}) for row in stay):
-        reached = [
-            [row["accuracy"]["values"] for row in record["summary"] if _place(row) == place] for record in (before, now)
-        ]
-        if reached[1] and reached[0] != reached[1]:
+    for place in (_place({**row, "method": base}) for row in stay):
+        if place in reached and reached[place] != was.get(place):
             raise RunError(
-                f"{place} reached other accuracies ({reached[1][0]}) than in the record ({reached[0]}), with which its "
-                "other methods were compared. Keep the bench without --add, or run the others again too."
+                f"{place} reached other accuracies ({reached[place]}) than in the record ({was.get(place)}), with "
+                "which its other methods were compared. Keep the bench without --add, or run the others again too."
             )
-    parts = []
-    for part in before["parts"]:
-        left = [place for place in part["settings"] if place not in new]
-        parts += [{**part, "settings": left}] if left else []
-    joined = {name: [row for row in before[name] if _place(row) not in new] + now[name] for name in ("cells", "trials")}
-    return {**now, "parts": parts + now["parts"], "summary": stay + now["summary"], **joined}
+    parts = [{**part, "settings": [one for one in part["settings"] if one not in reached]} for part in before["parts"]]
+    parts = [part for part in parts if part["settings"]]
+    joined = {**now, "parts": parts + now["parts"], "summary": stay + now["summary"]}
+    for name in ("cells", "trials"):
+        left = [row for row in before[name] if _place(row) not in reached]
+        theirs = {_place(row) for row in left}  # begun anew, but not finished: the earlier runs are the setting's
+        joined[name] = left + [row for row in now[name] if _place(row) not in theirs]
+    return joined
 
 
 def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> str:

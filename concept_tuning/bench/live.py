@@ -17,14 +17,13 @@ from rich.text import Text
 
 from concept_tuning.bench.cells import Cell, final_path, state_of, trial_cells
 from concept_tuning.bench.spec import BenchSpec, Setting, settings_of, tuned_as
+from concept_tuning.engine.records import WORKING_STATES
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import StudioError
 
 _NONE = "–"
 #: Lines of the screen that are not rows of the table: its title, head and frame, the times below and the prompt.
 _FRAME = 8
-#: States of a run that is being learnt.
-_AT_WORK = ("preparing", "training", "evaluating")
 #: Runs shown at most of those that are being learnt.
 _RUNNING = 4
 
@@ -139,9 +138,9 @@ class Progress:
 
     def ended(self, cell: Cell) -> None:
         """Take note of a cell whose process has ended."""
-        self._left[cell.path] = self._clock()
+        now = self._left[cell.path] = self._clock()
         self._refresh()
-        now, end = self._clock(), self._ended.get(cell.path)
+        end = self._ended.get(cell.path)
         seconds = self._duration(cell.path, now) if end is not None and end.state == "finished" else None
         if seconds is not None:
             self._seconds.setdefault(cell.setting.method, []).append(seconds)
@@ -173,7 +172,7 @@ class Progress:
         found = []
         for setting, path, _ in self._cells():
             status = {} if path in self._ended else self._status(path)
-            if status.get("state") in _AT_WORK:
+            if status.get("state") in WORKING_STATES:
                 found.append(
                     Running(
                         setting=setting,
@@ -186,7 +185,10 @@ class Progress:
         return found
 
     def _status(self, path: Path) -> Mapping[str, Any]:
-        """Return a run's status; empty if it has none of a process that is at work, or one that cannot be read."""
+        """Return a run's status; empty if it has none of a process that is at work, or one that cannot be read.
+
+        That is told by times: the process may be another machine's, so its number says nothing here.
+        """
         try:
             if (path / "status.json").stat().st_mtime >= self._left.get(path, self._began):
                 return RunFolder.open(path).status()

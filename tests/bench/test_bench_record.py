@@ -11,6 +11,7 @@ import pytest
 import yaml
 from made_runs import write_final
 
+from concept_tuning.bench.cells import final_path, note_failure
 from concept_tuning.bench.spec import check_spec, settings_of
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -68,6 +69,7 @@ def test_a_part_of_another_machine_is_added_and_replaces_what_it_has_anew(
             chance = np.random.default_rng(seed).random(400) < 0.02
             share = 0.8 if setting.method == "l2-sp" else 0.6
             write_final(other, setting, seed, (np.arange(400) < share * 400) ^ chance)
+    note_failure(final_path(other, settings[2], 1), "It diverged.")  # begun anew, and its setting not finished
     words = ["keep", made[1], str(other), "--commit", "def5678", "--ran", "run more", "--add"]
     assert bench_record.main(words) == 0
     record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
