@@ -10,6 +10,7 @@ needs them), which cost as much as any. `reference` is the slow step of ``naive_
     python benchmarks/step_cost.py --backbone resnet50 --image-size 224 --batch-size 8 --rounds 3
     python benchmarks/step_cost.py --no-reference --rivals
     python benchmarks/step_cost.py --no-reference --profile
+    python benchmarks/step_cost.py --rounds 7 --record step_cost_lite0_128    # writes it to results/, too
 
 Memory is the peak of the bytes of all live tensors: parameters, buffers (the queues among them), optimiser
 state, gradients, activations and the tensors in between, of the mode at hand alone. On a CPU it is read from
@@ -22,11 +23,14 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +38,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from naive_reference import NaiveConceptTuning
+from real_input import RESULTS, commit
 from rich.console import Console
 from rich.table import Table
 from step_stages import stage_seconds
@@ -290,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     console = Console()
     rows: list[dict[str, Any]] = []
+    profiles: list[dict[str, Any]] = []
     modes = options.mode or list(RIVALS if options.rivals else MODES)
     for backbone in options.backbone or ["tf_efficientnet_lite0"]:
         for image_size in options.image_size or [128]:
@@ -302,7 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 device=options.device,
             )
             if options.profile:
-                console.print(_profile(case, modes, options.rounds))
+                stages = profile(case, modes, rounds=options.rounds)
+                profiles.append({**asdict(case), "seconds": stages})
+                if not options.json:
+                    console.print(profile_table(profiles[-1]))
+                gc.collect()
                 continue
             reference_rounds = min(options.rounds, options.reference_rounds) if options.reference else 0
             measured = measure(case, modes, rounds=options.rounds, reference_rounds=reference_rounds)
@@ -310,27 +320,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not options.json:
                 console.print(table(measured))
             gc.collect()
-    if options.json and not options.profile:
-        print(json.dumps(rows, indent=2))
+    results = profiles if options.profile else rows
+    if options.json:
+        print(json.dumps(results, indent=2))
+    if options.record:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        record = {
+            "command": shlex.join(["python", "benchmarks/step_cost.py", *given]),
+            "commit": commit(),
+            "machine": f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end",
+            "rows": results,
+        }
+        (RESULTS / f"{options.record}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _profile(case: Case, modes: Sequence[str], rounds: int) -> Table:
-    """Return a table of where the time of a step goes in each mode."""
-    shown = Table(title=f"{case.backbone}, {case.image_size} px, batch {case.batch_size}: seconds of a step")
-    columns = []
+def profile(case: Case, modes: Sequence[str], *, rounds: int) -> dict[str, dict[str, float]]:
+    """Return the seconds of a step by stage and mode; a mode without the stage has no entry there."""
+    columns = {}
     with tempfile.TemporaryDirectory() as folder:
         for mode in modes:
             step = Step(case, mode, Path(folder))
             for _ in range(WARM_UP):
                 step()
-            columns.append(stage_seconds(step.trainer, step, rounds=rounds))
+            columns[mode] = stage_seconds(step.trainer, step, rounds=rounds)
+    stages = dict.fromkeys(stage for column in columns.values() for stage in column)
+    seconds = {stage: {mode: column[stage] for mode, column in columns.items() if stage in column} for stage in stages}
+    return {**seconds, "sum": {mode: sum(column.values()) for mode, column in columns.items()}}
+
+
+def profile_table(row: Mapping[str, Any]) -> Table:
+    """Return where the time of a step goes in each mode, for the eye."""
+    title = f"{row['backbone']}, {row['image_size']} px, batch {row['batch_size']}: seconds of a step"
+    shown = Table(title=title)
+    modes = list(row["seconds"]["sum"])
     shown.add_column("stage")
     for mode in modes:
         shown.add_column(mode, justify="right")
-    for stage in dict.fromkeys(stage for column in columns for stage in column):
-        shown.add_row(stage, *(f"{column[stage]:.3f}" if stage in column else "" for column in columns))
-    shown.add_section()
-    shown.add_row("sum", *(f"{sum(column.values()):.3f}" for column in columns))
+    for stage, seconds in row["seconds"].items():
+        if stage == "sum":
+            shown.add_section()
+        shown.add_row(stage, *(f"{seconds[mode]:.3f}" if mode in seconds else "" for mode in modes))
     return shown
 
 
@@ -382,7 +411,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="computing threads")
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     parser.add_argument("--json", action="store_true", help="print a JSON list of rows")
-    parser.add_argument("--profile", action="store_true", help="print where the time goes, instead of the ratios")
+    parser.add_argument("--profile", action="store_true", help="measure where the time goes, instead of the ratios")
+    parser.add_argument("--record", metavar="NAME", help="write what was measured to results/NAME.json, too")
     return parser
 
 

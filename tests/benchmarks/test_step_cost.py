@@ -130,6 +130,33 @@ def test_a_ratio_is_the_median_over_rounds_measured_side_by_side(monkeypatch: py
     assert row["seconds"] == {"min": 3, "median": 7, "max": 20}
 
 
+def test_a_profile_gives_stages_by_mode_and_their_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*QUICK, "--no-reference", "--profile", "--mode", "vanilla", "--mode", "faithful"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["backbone"], row["image_size"], row["batch_size"]) == ("test_resnet", 64, 2)
+    seconds = row["seconds"]
+    assert set(seconds["q forward"]) == set(seconds["sum"]) == {"vanilla", "faithful"}
+    assert set(seconds["k forward"]) == set(seconds["transport"]) == {"faithful"}
+    for mode, total in seconds["sum"].items():
+        parts = [stage[mode] for name, stage in seconds.items() if name != "sum" and mode in stage]
+        assert total == pytest.approx(sum(parts))
+        assert all(part >= 0 for part in parts)
+
+
+@pytest.mark.usefixtures("ticking")
+def test_what_is_recorded_is_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_cost, "RESULTS", tmp_path)
+    monkeypatch.setattr(step_cost, "commit", lambda: "abcdef0")
+    options = ("--mode", "faithful", "--no-reference", "--record", "step_cost_small")
+    found = rows(capsys, *options)
+    record = json.loads((tmp_path / "step_cost_small.json").read_text())
+    assert record["rows"] == found
+    assert record["command"] == " ".join(["python benchmarks/step_cost.py", *QUICK, *options])
+    assert record["commit"] == "abcdef0"
+
+
 def test_peak_memory_counts_what_is_kept_and_what_is_made(tmp_path: Path) -> None:
     case = Case(backbone="test_resnet", image_size=64, batch_size=2, classes=3, queue_size=2)
     step = Step(case, "vanilla", tmp_path)
