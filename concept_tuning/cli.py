@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     _hear_interrupts()
     try:
-        return command(options)
+        code = command(options)
+        print(end="", flush=True)  # a reader that has gone away is noticed here, and not at the end of the process
+        return code
     except StudioError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is written at the end of the process
         return 1
     except Exception as error:
         log = Path("concept-tuning-error.log")

@@ -158,7 +158,27 @@ def test_an_unexpected_error_is_a_sentence_with_the_details_in_a_file(
     error = capsys.readouterr().err
     assert "surprise" in error
     assert "Traceback" not in error
-    assert "Traceback" in (tmp_path / "concept-tuning-error.log").read_text()
+    log = tmp_path / "concept-tuning-error.log"
+    assert "Traceback" in log.read_text()
+    log.unlink()
+    log.mkdir()  # as where the current folder cannot be written
+    assert train(tmp_path / "run") == 1
+    assert capsys.readouterr().err == "Unexpected error: ZeroDivisionError: surprise.\n"
+
+
+@pytest.mark.parametrize("listing", ["methods", "settings"], ids=["within a buffer", "longer"])
+def test_a_reader_that_goes_away_is_no_error(listing: str, tmp_path: Path) -> None:
+    """As in ``concept-tuning settings --json | head -1``."""
+    command = [sys.executable, "-m", "concept_tuning", listing, "--json"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -122,6 +122,17 @@ def test_front_door_without_any_attention_is_refused() -> None:
         build_config(method="concept-tuning", overrides=["position_attention=false", "channel_attention=false"])
 
 
+def test_predictions_of_a_front_door_that_is_off_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"prediction=front-door needs concept_tuning\.front_door=true"):
+        build_config(method="concept-tuning", overrides=["front_door=false", "prediction=front-door"])
+
+
+@pytest.mark.parametrize("point", ["0", "1", "1.5"])
+def test_steps_of_the_schedule_outside_the_training_are_refused(point: str) -> None:
+    with pytest.raises(ConfigError, match="step_points must lie between 0 and 1"):
+        build_config(overrides=["schedule=step", f"step_points=0.3,{point}"])
+
+
 def test_splits_that_leave_no_training_data_are_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to train on"):
         build_config(data="some/folder", overrides=["validation_fraction=0.6", "test_fraction=0.5"])
@@ -139,6 +150,12 @@ def test_every_setting_has_help_and_is_found_by_its_full_name() -> None:
         assert len(setting.help) > 10, setting.key
         assert setting.type, setting.key
         assert resolve_key(setting.key) == setting.key
+
+
+def test_a_name_that_several_methods_have_needs_a_method() -> None:
+    with pytest.raises(ConfigError, match=r"several sections: l2_sp\.head_decay, delta\.head_decay\. Give the full"):
+        resolve_key("head_decay")
+    assert resolve_key("head_decay", "delta") == "delta.head_decay"
 
 
 def test_configurations_cannot_be_changed() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import Timeout
+
 from concept_tuning.bench.cells import Cell, note_failure
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder
@@ -81,8 +83,8 @@ def _in_use(folder: RunFolder) -> bool:
     try:
         with folder.locked():
             return False
-    except RunError:
-        return True
+    except RunError as error:
+        return isinstance(error.__cause__, Timeout)  # else it cannot be locked at all, as resuming it will say
 
 
 if __name__ == "__main__":

@@ -23,19 +23,40 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         rows: Its rows, as :func:`~concept_tuning.bench.tables.summary` returns them.
         pictures: Rows on its pictures, as :func:`~concept_tuning.bench.tables.picture_rows` returns them.
     """
-    sources = list(dict.fromkeys(row["published"]["source"] for row in rows if row["published"]))
+    begun = [row for row in rows if _begun(spec, row)]
+    sources = list(dict.fromkeys(row["published"]["source"] for row in begun if row["published"]))
     parts = [
         f"# {spec.name}",
         f"Accuracy on validation and test and of the test's worst group in percent, mean (standard deviation over "
         f"seeds); the differences to `{spec.methods[0]}` in points, with their 95 % intervals, paired by picture and "
         f"seed. {_budget(spec, rows)} {_conditions(spec)}",
-        "\n".join(_table(spec, rows, sources)),
+        "\n".join(_table(spec, begun, sources)),
         "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
         "\n".join(_pictures(pictures)),
         _comparisons(rows),
-        "\n".join(_verdicts(rows)),
+        "\n".join(_verdicts(begun)),
+        _not_begun(rows, begun),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _begun(spec: BenchSpec, row: dict[str, Any]) -> bool:
+    """Return whether a setting has a run of its own that ended, or a reason to have none."""
+    searched = spec.trials > 1 and row["tuned_as"] is None and row["open_trials"] < row["trials"]
+    return bool(row["seeds"] or row["failed_seeds"] or searched or row["verdict"] not in ("", NOT_FINISHED))
+
+
+def _not_begun(rows: Sequence[dict[str, Any]], begun: Sequence[dict[str, Any]]) -> str:
+    """Name the settings that the table leaves out, data of which nothing was run by their names alone."""
+    left = [row for row in rows if row not in begun]
+    if not left:
+        return ""
+    known = {row["data"] for row in begun}
+    texts = []
+    for data, group in groupby(left, lambda row: row["data"]):
+        methods = dict.fromkeys(f"`{row['method']}`" for row in group)
+        texts.append(f"{data} ({', '.join(methods)})" if data in known else str(data))
+    return f"Not begun are {len(left)} of {len(rows)} settings: {'; '.join(texts)}."
 
 
 def _conditions(spec: BenchSpec) -> str:

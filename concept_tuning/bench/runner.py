@@ -52,12 +52,12 @@ def run_bench(
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except OSError as error:
-        raise RunError(f"The bench's folder {out} cannot be written ({error.strerror}); name another --out.") from error
-    except Timeout as error:
+    except Timeout as error:  # which is an OSError too
         raise RunError(
             f"Another process works on the bench in {out}; wait for its end, or name another folder."
         ) from error
+    except OSError as error:
+        raise RunError(f"The bench's folder {out} cannot be written ({error.strerror}); name another --out.") from error
     try:
         _keep_spec(spec, out)
         for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
@@ -143,11 +143,10 @@ def _run_all(cells: Sequence[Cell], workers: Workers, report: Callable[[Cell, Se
     _check_cells(cells)
     tries = dict.fromkeys((cell.path for cell in cells), 0)
     while left := [cell for cell in cells if cell.state == "open"]:
-        for cell in left:
+        for cell in workers(left):
             tries[cell.path] += 1
-            if tries[cell.path] > TRIES:
+            if tries[cell.path] == TRIES and cell.state == "open":
                 note_failure(cell.path, died(cell), for_good=False)
-        for cell in workers([cell for cell in left if tries[cell.path] <= TRIES]):
             report(cell, cells)
 
 

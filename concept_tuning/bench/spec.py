@@ -166,7 +166,7 @@ def load_spec(path: Path) -> BenchSpec:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The bench {path} cannot be read ({error}).") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date 2024-13-01, of thousands of brackets
         raise ConfigError(f"The bench {path} is no YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"The bench {path} holds no settings; see benchmarks/specs for examples.")

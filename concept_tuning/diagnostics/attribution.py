@@ -185,22 +185,22 @@ def class_activations(
 
     Returns:
         (B, h, w) by name, with negative values.
+
+    Raises:
+        KeyError: There is no such class activation map.
     """
     leaf = feature_map.detach().requires_grad_()
     gradient = torch.zeros_like(feature_map)
     if {"grad-cam", "eigen-grad-cam"} & set(names):
         score = class_scores(method, leaf).gather(1, targets[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, leaf)
-    found: dict[str, Tensor] = {}
+    maps = {
+        "grad-cam": lambda: (gradient.mean((2, 3), keepdim=True) * feature_map).sum(1),
+        "eigen-cam": lambda: principal_map(feature_map),
+        "eigen-grad-cam": lambda: principal_map(gradient * feature_map),
+    }
     with torch.no_grad():
-        for name in names:
-            if name == "grad-cam":
-                found[name] = (gradient.mean((2, 3), keepdim=True) * feature_map).sum(1)
-            elif name == "eigen-cam":
-                found[name] = principal_map(feature_map)
-            elif name == "eigen-grad-cam":
-                found[name] = principal_map(gradient * feature_map)
-    return found
+        return {name: maps[name]() for name in names}
 
 
 @torch.no_grad()

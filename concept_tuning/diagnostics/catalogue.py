@@ -23,7 +23,7 @@ from concept_tuning.diagnostics.pictures import Subject
 from concept_tuning.diagnostics.predictions import Predictions, collect_predictions
 from concept_tuning.diagnostics.properties import PropertyTable, original_sizes, property_table, whole_pictures
 from concept_tuning.diagnostics.rare_features import diagnose_rare_features
-from concept_tuning.diagnostics.rare_results import RareFeaturesReport
+from concept_tuning.diagnostics.rare_results import RareFeaturesReport, rare_by_information
 from concept_tuning.diagnostics.rare_selection import RareFeatureSettings
 from concept_tuning.diagnostics.results import RESULT, Unavailable
 from concept_tuning.diagnostics.run_groups import group_runs, repeated_seed
@@ -168,9 +168,9 @@ def _ledger(bench: Workbench) -> Ledger | Unavailable:
 
 def _ledger_gallery(result: Ledger) -> Iterable[str]:
     for method in result.methods:
-        for pair in method.pairs:
-            yield from pair.lost_keys[:_GALLERY]
-            yield from pair.rescued_keys[:_GALLERY]
+        for counts in (method.lost_counts, method.rescued_counts):
+            most = np.argsort(-counts, kind="stable")[: 2 * _GALLERY]
+            yield from (result.keys[place] for place in most if counts[place])
 
 
 def _properties(bench: Workbench) -> PropertyTable | Unavailable:
@@ -218,7 +218,7 @@ def _rare_gallery(result: RareFeaturesReport) -> Iterable[str]:
         if isinstance(analysis.rarity, Unavailable):
             continue
         gallery = analysis.gallery
-        for concept in np.flatnonzero(analysis.rarity.rare)[:_GALLERY]:
+        for concept in rare_by_information(analysis, analysis.rarity)[:_GALLERY]:
             yield from (gallery.keys[place] for place in gallery.pictures[concept][:_GALLERY])
 
 

@@ -29,7 +29,7 @@ _CLASSES = ("labels", "predicted")
 
 
 def check_pictures(result: Any, class_names: Sequence[str], name: str) -> None:
-    """Check that a result of single pictures has as many rows as pictures, and only classes and groups that exist.
+    """Check that a result of single pictures has a row for each, its diagnosis's classes, and only groups that exist.
 
     Args:
         result: Any result; others than those of single pictures pass.
@@ -44,6 +44,8 @@ def check_pictures(result: Any, class_names: Sequence[str], name: str) -> None:
     fields = {field: getattr(result, field) for field in _PER_PICTURE.get(type(result), ())}
     fits = all(len(values) == len(result.keys) for values in fields.values() if values is not None)
     fits = fits and all(_within(fields[field], len(class_names)) for field in _CLASSES if field in fields)
+    if fits and "predicted" in fields:
+        fits = result.class_names == tuple(class_names)
     if fits and fields.get("groups") is not None:
         fits = _within(fields["groups"], len(result.group_names))
     if fits and "probabilities" in fields:

@@ -8,6 +8,7 @@ settings and machine, up to rounding in the last digits of what goes through a n
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ Report = Callable[[str], None]
 #: Thumbnails kept, of all that there are; more where results show more.
 _KEPT = 1000
 _OVERVIEW, _RESULTS, _THUMBNAILS = "diagnosis.json", "results", "thumbnails"
+#: Files of results, also of a version that had other analyses.
+_RESULT_FILE = re.compile(rf"\d\d+_[a-z-]+\.json|{_THUMBNAILS}\.json")
 
 
 @result_dataclass(frozen=True, kw_only=True, config=RESULT)
@@ -264,15 +267,23 @@ def _prepare(out: Path) -> Path:
     """
     results = out / _RESULTS
     try:
-        if out.is_dir() and any(out.iterdir()) and not (out / _OVERVIEW).is_file() and not results.is_dir():
+        if out.is_dir() and any(out.iterdir()) and not ((out / _OVERVIEW).is_file() or _was_interrupted(results)):
             raise RunError(f"{out} is not empty and holds no diagnosis; name another --out.")
         results.mkdir(parents=True, exist_ok=True)
         (out / _OVERVIEW).unlink(missing_ok=True)
         for old in results.glob("*.json"):
-            old.unlink()
+            if _RESULT_FILE.fullmatch(old.name):
+                old.unlink()
     except OSError as error:
         raise RunError(f"The folder {out} cannot be written ({error.strerror}); name another --out.") from error
     return results
+
+
+def _was_interrupted(results: Path) -> bool:
+    """Return whether a folder holds what a diagnosis writes and nothing else, parts of files aside."""
+    return results.is_dir() and all(
+        path.name.startswith(".") or _RESULT_FILE.fullmatch(path.name) for path in results.iterdir()
+    )
 
 
 @contextmanager

@@ -148,3 +148,9 @@ class RareFeaturesReport:
     analyses: tuple[RareFeatures, ...]
     missing: tuple[Unavailable, ...]
     note: str
+
+
+def rare_by_information(result: RareFeatures, rarity: Rarity) -> np.ndarray:
+    """Return the places of the rare concepts, those furthest beyond their band first."""
+    rare = np.flatnonzero(rarity.rare)
+    return rare[np.argsort(-(result.presence.information - result.presence.band)[rare], kind="stable")]

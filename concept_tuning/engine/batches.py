@@ -162,6 +162,3 @@ class _Steps:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return self._plan.batches(self._start, self._stop)
-
-    def __len__(self) -> int:
-        return self._stop - self._start

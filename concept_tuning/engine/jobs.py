@@ -70,7 +70,7 @@ def start(config: RunConfig, root: Path = ROOT, name: str | None = None) -> RunR
     config = with_absolute_paths(config)
     root = Path(root).resolve()
     with controlled(root, make=True):
-        path = root / (name or default_run_dir(config, root=root).name.lstrip("."))
+        path = root / (name or default_run_dir(config, root=root).name)
         _refuse_taken(path)
         _begin(path, config)
     return read_run(path.name, root)
@@ -114,12 +114,14 @@ def resume(run: RunRecord) -> RunRecord:
             raise RunError(f"The run {now.name} cannot be resumed: it is {now.state}. {now.message}".rstrip())
         folder = RunFolder(now.path)
         before = folder.status()
-        fresh = {"state": "queued", "message": "Waiting its turn", "submitted": time.time(), "pid": os.getpid()}
+        # Nobody's yet: by this process's id, a disk that is full from here on would leave it queued for ever.
+        fresh = {"state": "queued", "message": "Waiting its turn", "submitted": time.time(), "pid": None}
         write_status(folder, **(before | fresh))
         try:
             _launch(folder, now.root)
         except BaseException as error:
-            write_status(folder, **(before | {"state": "failed", "message": str(error)}))
+            with contextlib.suppress(OSError):
+                write_status(folder, **(before | {"state": "failed", "message": str(error)}))
             raise
     return read_run(run.name, run.root)
 

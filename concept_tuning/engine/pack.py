@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from concept_tuning.data.table import SPLITS
@@ -53,6 +54,6 @@ def pack_run(run: Path, out: Path) -> RunFolder:
         data = loaded.data()
         splits = {name: evaluate_run(loaded, name, data=data).to_dict() for name in SPLITS}
         target.write_json("results.json", {"validation_note": data.validation_note, "splits": splits})
-    except OSError as error:
-        raise RunError(f"The folder {out} cannot be written ({error.strerror}).") from error
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"The folder {out} cannot be written ({error}).") from error
     return target

@@ -217,6 +217,7 @@ def default_run_dir(config: RunConfig, *, root: Path = Path("runs")) -> Path:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     parts = (source, config.method, config.backbone.architecture, f"seed{config.engine.seed}", stamp)
     name = "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts)
+    name = name.lstrip(".")  # a hidden folder is none of the runs that are listed
     candidate, count = root / name, 2
     while candidate.exists():
         candidate, count = root / f"{name}-{count}", count + 1

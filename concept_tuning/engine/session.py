@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
@@ -293,7 +294,22 @@ def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
                 f"The pictures of {source} are not those that the run {folder.path.name} began with (fingerprint "
                 f"{data.used_fingerprint[:12]}, then {before[:12]}). Put the old ones back or start a new run."
             )
+        data = _with_groups_of(data, _names(folder, "group_names"))
     return data
+
+
+def _with_groups_of(data: DataBundle, names: tuple[str, ...]) -> DataBundle:
+    """Number the groups as the run began, whatever groups the source has gained or lost among unused pictures."""
+    if names == data.group_names or not data.group_names:
+        return data
+    numbers = np.array([names.index(name) if name in names else -1 for name in data.group_names], dtype=np.int64)
+    splits = {
+        name: split if split.groups is None else dataclasses.replace(split, groups=numbers[split.groups])
+        for name, split in data.splits.items()
+    }
+    if any(split.groups is not None and split.groups.min() < 0 for split in splits.values()):
+        raise RunError("data.json lacks the names of groups that the run's pictures have; the run folder is damaged.")
+    return dataclasses.replace(data, group_names=names, splits=splits)
 
 
 def _save_data_files(folder: RunFolder, data: DataBundle) -> None:

@@ -69,8 +69,8 @@ def group_figure(tables: Mapping[str, GroupTable]) -> go.Figure:
 def cell_figure(tables: Mapping[str, GroupTable], *, runs: Sequence[str] | None = None, most: int = 24) -> go.Figure:
     """Draw the accuracy of each class within each group with its Wilson interval, the lowest first.
 
-    Cells are ordered by the lowest accuracy that any run has there. The worst cell of each run has a ring, and
-    a dotted line is the run's average. The customdata of a point are its class and group.
+    Cells are ordered by the lowest accuracy that any run has there. The worst cell of each run has a ring where it
+    is shown, and a dotted line is the run's average. The customdata of a point are its class and group.
 
     Args:
         tables: By the name of the run.
@@ -86,6 +86,7 @@ def cell_figure(tables: Mapping[str, GroupTable], *, runs: Sequence[str] | None 
     labels = run_labels([*(runs or ()), *tables])
     figure = go.Figure()
     offsets = spread(len(tables))
+    rings: list[tuple[float, float]] = []
     for place, (run, table) in enumerate(tables.items()):
         found = [(row, cells[where][run]) for row, where in enumerate(order) if run in cells[where]]
         add_points(
@@ -99,9 +100,9 @@ def cell_figure(tables: Mapping[str, GroupTable], *, runs: Sequence[str] | None 
             customdata=[(cell.class_name, cell.group) for _, cell in found],
         )
         figure.add_vline(x=table.average.value, line={"color": colours[run], "width": 1.5, "dash": "dot"})
-        worst = next(((row, cell) for row, cell in found if cell == table.worst), None)
-        if worst is not None:
-            _mark_worst(figure, worst[1].accuracy.value, worst[0] + offsets[place], legend=place == 0)
+        rings += [(cell.accuracy.value, row + offsets[place]) for row, cell in found if cell == table.worst]
+    for ring, (x, y) in enumerate(rings):
+        _mark_worst(figure, x, y, legend=ring == 0)
     finish(figure, size=120 + max(1, len(order)) * (26 + 9 * len(tables)))
     left_out = f"<br>the {len(order)} lowest of {len(cells)} cells" if len(cells) > len(order) else ""
     rate_axis(figure, f"accuracy (0–1); dotted: average of the run{left_out}")

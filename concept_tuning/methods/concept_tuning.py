@@ -125,8 +125,7 @@ class ConceptTuning(Method):
         """See :meth:`Method.forward`."""
         query = self._query_view(views[:, 0])
         terms: LossTerms = {"cross_entropy": self.cross_entropy(query.logits, labels)}
-        if self.front_door is not None:
-            terms.update(self._front_door_terms(query.feature_map, labels, context))
+        terms.update(self._front_door_terms(query.feature_map, labels, context))
         if self.starting_point is not None:
             terms.update(self.starting_point.terms(self, views[:, 0], query.feature_map))
         if not self.uses_keys:

@@ -59,11 +59,11 @@ def load_source_head(backbone: Backbone, config: BackboneConfig) -> nn.Linear:
 def source_classes(backbone: Backbone, config: BackboneConfig) -> int:
     """Return the number of source classes, without the weights being at hand.
 
-    It is read from a file where there still is one, and else taken as timm states it for the network's
-    weights: a run that goes on or is only looked at has its weights in its own folder.
+    It is read from a file where there still is one, and else guessed, as timm states it for the network's
+    weights or as 1: a run that goes on or is only looked at has its weights, and so the number, in its own folder.
 
     Raises:
-        ConfigError: for random weights, a file without classifier, or a classifier of another form.
+        ConfigError: for random weights, weights or a file without classifier, or a classifier of another form.
     """
     name = backbone.architecture
     if config.weights == "random":
@@ -77,7 +77,8 @@ def source_classes(backbone: Backbone, config: BackboneConfig) -> int:
             f"and that of {name} is not. {_INSTEAD}"
         )
     path = Path(config.weights).expanduser()
-    if path.name.endswith(WEIGHT_SUFFIXES) and path.is_file():
+    of_file = path.name.endswith(WEIGHT_SUFFIXES)
+    if of_file and path.is_file():
         try:
             state = read_state(path)
         except WeightsError:  # damaged after the run began, which has its own copy
@@ -86,11 +87,11 @@ def source_classes(backbone: Backbone, config: BackboneConfig) -> int:
             return _file_head(backbone, state, path).out_features
     pretrained = timm.get_pretrained_cfg(name)
     classes = 0 if pretrained is None else int(pretrained.num_classes)
-    if classes == 0:
+    if classes == 0 and not of_file:
         raise ConfigError(
             f"This method needs a pre-trained classifier, and the weights of {name} have none. {_INSTEAD}"
         )
-    return classes
+    return max(classes, 1)
 
 
 def adopt_shapes(module: nn.Module, state: Mapping[str, Tensor], names: Iterable[str]) -> None:

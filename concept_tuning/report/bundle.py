@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,13 @@ def check_bundle(path: Path) -> list[str]:
             for name in sorted(told.keys() & sizes.keys()):
                 if hashlib.sha256(archive.read(name)).hexdigest() != told[name]:
                     wrong.append(f"{name} was changed.")
-    except zipfile.BadZipFile as error:
-        raise RunError(f"{path} is no whole zip; it was cut short or changed.") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}).") from error
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is no bundle: its {MANIFEST} is missing or damaged.") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # A RuntimeError is a zip that is encrypted, or packed in a way that is not read here.
+        raise RunError(f"{path} is no whole zip; it was cut short or changed.") from error
     return wrong
 
 
@@ -116,5 +118,5 @@ def _told(content: Mapping[str, bytes], runs: Mapping[str, Path]) -> list[dict[s
             | {"data_fingerprint": json.loads(records.get(card["name"], b"{}")).get("fingerprint")}
             for card in json.loads(content[_OVERVIEW])["runs"]
         ]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RunError("The diagnosis or the data record of a run is damaged; run the diagnosis again.") from error

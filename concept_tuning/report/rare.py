@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesReport, Rarity
+from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesReport, Rarity, rare_by_information
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.figures.labels import listed, number
 from concept_tuning.figures.rare_features import classes_with, gallery_figure, rarity_figure, sweep_figure
@@ -102,12 +102,6 @@ def _rarity(source: Source, result: RareFeatures, rarity: Rarity) -> list[Block]
             "pictures and measured on the other; 95 % bootstrap intervals.",
         ),
     ]
-
-
-def rare_by_information(result: RareFeatures, rarity: Rarity) -> np.ndarray:
-    """Return the places of the rare concepts, those furthest beyond their band first."""
-    rare = np.flatnonzero(rarity.rare)
-    return rare[np.argsort(-(result.presence.information - result.presence.band)[rare], kind="stable")]
 
 
 def _table(result: RareFeatures, places: np.ndarray) -> Table:

@@ -78,6 +78,20 @@ def test_tables_of_no_bench_or_another_are_refused(
         main([*command, "--dry-run"])
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tables-only", "--only", "birds"], "--tables-only writes the tables of the whole bench; leave out --only."),
+        (["--ray-address", "auto", "--workers", "2"], "a Ray cluster has as many as it has processors. Leave it out."),
+    ],
+)
+def test_options_of_which_one_would_do_nothing_are_refused(
+    options: list[str], words: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", str(file), "--out", str(tmp_path / "out"), *options]) == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [["--dry-run"], []], ids=["dry run", "run"])
 def test_a_source_that_is_not_there_is_found_before_anything_runs(
     more: list[str], file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -94,6 +94,16 @@ def test_a_method_with_seeds_to_come_says_so(spec: BenchSpec) -> None:
     assert figure.layout.yaxis.ticktext == ("vanilla", "l2-sp", "delta (2 of 3)")
 
 
+def test_where_the_first_method_is_to_come_the_others_are_drawn_without_it(spec: BenchSpec) -> None:
+    table = table_of(spec, lambda setting, seed: None if setting.method == "vanilla" else value(setting, seed))
+    dots, curves = dot_figure(spec, table, "accuracy"), curve_figure(spec, table)
+    assert dots is not None
+    assert curves is not None
+    assert dots.layout.shapes == ()
+    assert dots.layout.yaxis.ticktext == ("vanilla (0 of 3)", "l2-sp", "delta")
+    assert [trace.name for trace in curves.data] == ["l2-sp", "delta"]
+
+
 @pytest.mark.parametrize(
     ("values", "ends"),
     [

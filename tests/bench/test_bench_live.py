@@ -138,6 +138,20 @@ def test_a_row_tells_what_is_done_and_reached(tmp_path: Path, clock: Clock) -> N
     assert (vanilla.open, other.open) == (False, True)
 
 
+@pytest.mark.parametrize("damaged", ["{", '{"best": {}, "splits": {}}'])
+def test_a_run_with_damaged_results_is_a_gap_in_its_row(damaged: str, tmp_path: Path, clock: Clock) -> None:
+    spec = check_spec(SPEC)
+    first, second, *_ = trials_of(spec, tmp_path)
+    for cell in (first, second):
+        finish(cell, clock, born=1, end=2)
+    made_runs.write_final(tmp_path, first.setting, 1, np.arange(10) < 7)
+    (second.path / "results.json").write_text(damaged)
+    (final_path(tmp_path, first.setting, 1) / "results.json").write_text(damaged)
+    row = Progress(spec, tmp_path, clock=clock).rows()[0]
+    assert (row.trials, row.validation) == ((2, 2), 0.5)
+    assert (row.finals, row.test) == ((1, 2), None)
+
+
 def test_what_was_searched_in_vain_has_no_final_runs_to_come(tmp_path: Path, clock: Clock) -> None:
     spec = check_spec(SPEC)
     progress = Progress(spec, tmp_path, clock=clock)

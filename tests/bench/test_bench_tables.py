@@ -10,7 +10,7 @@ import made_runs
 import numpy as np
 import pytest
 
-from concept_tuning.bench.cells import final_path
+from concept_tuning.bench.cells import final_path, note_failure, trial_cells
 from concept_tuning.bench.published import ARCHITECTURE
 from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
 from concept_tuning.bench.tables import FILES, summary, trial_rows, write_tables
@@ -124,6 +124,21 @@ def test_before_the_search_has_ended_nothing_is_chosen(tmp_path: Path) -> None:
     assert "| 2 of 3 | 0 |" in write_tables(spec, tmp_path)
 
 
+def test_a_method_whose_trials_all_failed_says_so_in_place_of_a_verdict(tmp_path: Path) -> None:
+    spec = check_spec(SPEC)
+    *searched, in_vain = settings_of(spec)
+    for setting in searched:
+        made_runs.write_trials(spec, tmp_path, setting, [0.5, 0.8, 0.7])
+        made_runs.write_final(tmp_path, setting, 1, right(0.6, 1))
+    for cell in trial_cells(spec, tmp_path):
+        if cell.setting == in_vain:
+            note_failure(cell.path, f"Trial {cell.number} diverged.")
+    row = summary(spec, tmp_path)[2]
+    assert row["verdict"] == "All 3 trials of l2-sp failed; the first: Trial 0 diverged."
+    assert (row["failed_trials"], row["chosen"], row["accuracy"]) == (3, None, None)
+    assert row["verdict"] in write_tables(spec, tmp_path)
+
+
 def test_the_files_hold_every_run_and_no_formula(tmp_path: Path) -> None:
     spec = made(tmp_path)
     failed = final_path(tmp_path, settings_of(spec)[2], 3)
@@ -145,7 +160,8 @@ def test_a_row_says_whose_choice_it_has_and_what_it_reached_on_validation(tmp_pa
     values = SPEC | {"data": [*SPEC["data"], later], "methods": ["vanilla", "half"], "variants": half}
     spec = check_spec(values | {"search": {"all": SPEC["search"]["all"]}})
     made_runs.write_trials(spec, tmp_path, settings_of(spec)[0], [0.5, 0.8, 0.7])
-    made_runs.write_final(tmp_path, settings_of(spec)[3], 1, right(0.7, 1))
+    for setting in settings_of(spec)[1:]:
+        made_runs.write_final(tmp_path, setting, 1, right(0.7, 1))
     rows = summary(spec, tmp_path)
     assert rows[0]["tuned_as"] is None
     assert rows[3]["validation"] == {"mean": 0.75, "deviation": None, "values": [0.75]}
@@ -153,6 +169,25 @@ def test_a_row_says_whose_choice_it_has_and_what_it_reached_on_validation(tmp_pa
     trials = [line.split("|")[5].strip() for line in text.splitlines() if line.startswith(("| birds", "| later"))]
     assert trials == ["3", "3 of `vanilla`", "3 of birds, 100 %", "3 of birds, 100 %, `vanilla`"]
     assert "All runs: preset none; seeds 1, 2, 3; version" in text
+
+
+def test_settings_of_which_nothing_was_run_are_named_below_the_table(tmp_path: Path) -> None:
+    later = {"name": "later", "source": "planted", "set": {"rho": 0.5}, "tuned_on": "birds"}
+    spec = check_spec(SPEC | {"data": [*SPEC["data"], later]})
+    vanilla, _, l2_sp = settings_of(spec)[:3]
+    assert "| birds |" not in write_tables(spec, tmp_path)
+    assert "Not begun are 6 of 6 settings: birds; later." in write_tables(spec, tmp_path)
+    made_runs.write_trials(spec, tmp_path, vanilla, [0.5, 0.8, 0.7])
+    made_runs.write_final(tmp_path, vanilla, 1, right(0.6, 1))
+    made_runs.write_trials(spec, tmp_path, l2_sp, [0.5])
+    text = write_tables(spec, tmp_path)
+    assert [line.split("|")[4].strip() for line in text.splitlines() if line.startswith("| birds")] == [
+        "`vanilla`",
+        "`l2-sp`",
+    ]
+    assert text.endswith(
+        "no seed is finished on both sides yet: `l2-sp`\n\nNot begun are 4 of 6 settings: birds (`lp-ft`); later.\n"
+    )
 
 
 def test_without_a_search_none_is_claimed(tmp_path: Path) -> None:
@@ -169,6 +204,8 @@ def test_published_figures_have_a_column_and_a_footnote_each(tmp_path: Path) -> 
         "backbones": [ARCHITECTURE],
         "preset": "paper",
     }
+    for setting in settings_of(check_spec(values)):
+        made_runs.write_trials(check_spec(values), tmp_path, setting, [0.5, 0.8, 0.7])
     text = write_tables(check_spec(values), tmp_path)
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert [line.split("|")[-2].strip() for line in table] == ["published", "---", "81.8 [^1]", "–", "85.1 [^2]"]

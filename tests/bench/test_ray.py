@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from tiny_bench import TINY_BENCH, wait_until_working
 
+from concept_tuning.bench import ray_jobs
 from concept_tuning.bench.cells import Cell, final_cells
+from concept_tuning.bench.job import Job
 from concept_tuning.bench.ray_jobs import ray_workers
-from concept_tuning.bench.runner import run_bench
+from concept_tuning.bench.runner import TRIES, run_bench
 from concept_tuning.bench.spec import check_spec
 from concept_tuning.bench.tables import write_tables
 from concept_tuning.bench.workers import in_processes
@@ -206,6 +209,45 @@ def test_where_no_cluster_is_a_sentence_says_so(
 def no_cluster(address: str, **_: object) -> None:
     """Do as ``ray.init`` does where no cluster runs."""
     raise ConnectionError("Could not find any running Ray instance.")
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (ray.exceptions.WorkerCrashedError(), 1),  # Ray itself has begun it again
+        (ray.exceptions.OutOfMemoryError("too little"), 1),
+        (ray.exceptions.NodeDiedError("gone"), TRIES),
+    ],
+)
+def test_a_task_that_ends_without_its_result_is_noted_or_begun_again(
+    error: Exception, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[str] = []
+
+    class Task:
+        def options(self, **_: object) -> Task:
+            return self
+
+        def remote(self, job: Job, *_: object) -> str:
+            handed.append(job.path)
+            return job.path
+
+    def fail(_: object) -> None:
+        raise error
+
+    cluster = SimpleNamespace(
+        exceptions=ray.exceptions,
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 1}}],
+        remote=lambda **_: lambda function: Task(),
+        wait=lambda waiting: (waiting[:1], waiting[1:]),
+        get=fail,
+    )
+    monkeypatch.setattr(ray_jobs, "_connected", lambda address: cluster)
+    spec = check_spec(LONG | {"methods": ["vanilla"]})
+    run_bench(spec, tmp_path, workers=ray_workers("auto", tmp_path))
+    (cell,) = final_cells(spec, tmp_path)
+    assert len(handed) == times
+    assert cell.failure == "Its process died 3 times."
 
 
 def test_without_ray_the_way_to_install_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

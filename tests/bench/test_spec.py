@@ -93,7 +93,11 @@ def test_a_shared_search_is_one_for_each_method_and_data() -> None:
     trials = trial_cells(spec, Path("out"))
     assert len(trials) == 2 * 4
     assert {(cell.setting.backbone, cell.setting.sample_rate) for cell in trials} == {("test_resnet", 100)}
-    assert len(trial_cells(check_spec(several | {"share_search": False}), Path("out"))) == 8 * 4
+    apart = check_spec(several | {"share_search": False})
+    assert len(trial_cells(apart, Path("out"))) == 8 * 4
+    said = "with the first backbone and sample rate of each data, for the others too"
+    assert said in markdown(spec, [], [])
+    assert said not in markdown(apart, [], [])
 
 
 def with_more_birds(**more: object) -> dict[str, object]:
@@ -203,7 +207,7 @@ def test_what_cannot_be_run_is_refused_by_name(change: dict, words: str) -> None
         check_spec(SMALL | change)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "name: \x00"])
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "name: \x00", "name: 2024-13-01", "[" * 9999])
 def test_a_file_that_is_no_bench_is_a_sentence(text: str, tmp_path: Path) -> None:
     file = tmp_path / "bench.yaml"
     file.write_text(text)

@@ -186,6 +186,7 @@ def test_only_numbers_have_ranges(key: str) -> None:
             "The bench's data 'birds' has a name that is no text",
         ),
         ({"name": "a" * 61}, "has at most 60 characters"),
+        ({"name": b"\xff"}, "The bench's name cannot be used: input should be a valid string, unable to parse"),
         ({"variants": {"b" * 41: HALF}}, "has at most 40 characters"),
         ({"methods": {str(number): number for number in range(99)}}, "'9': 9,...)."),
         ({"name": "a b"}, "The bench cannot be named 'a b': the name may hold letters, digits, '_', '.' and '-'"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -225,6 +226,13 @@ def empty_index(folder: Path) -> None:
     (folder / "index.npy").write_bytes(b"")
 
 
+def lose_a_row(folder: Path) -> None:
+    index, meta = np.load(folder / "index.npy")[:-1], json.loads((folder / "meta.json").read_text())
+    np.save(folder / "index.npy", index)
+    digest = hashlib.sha256(index.tobytes()).hexdigest()
+    (folder / "meta.json").write_text(json.dumps(meta | {"index_sha256": digest}))
+
+
 def lose_index(folder: Path) -> None:
     (folder / "index.npy").unlink()
 
@@ -239,6 +247,7 @@ def lose_index(folder: Path) -> None:
         damage_meta_type,
         age_format,
         empty_index,
+        lose_a_row,
         lose_index,
     ],
 )
@@ -254,6 +263,18 @@ def test_a_damaged_cache_is_found_out_and_made_again(config, damage):
     assert sorted(source.reads) == list(range(12))
     assert any("damaged" in line for line in lines)
     assert all(torch.equal(again.image(row), images[row]) for row in range(12))
+
+
+@pytest.mark.parametrize("at_a_place", [True, False], ids=["read at a place", "sought and read"])
+def test_a_cache_that_is_cut_off_while_it_is_open_is_told(config, monkeypatch, at_a_place):
+    if not at_a_place:
+        monkeypatch.delattr(os, "preadv", raising=False)
+    cache = open_cache(Source().table(), config)
+    damage_pixels(cache.path)
+    for row in (0, 10):
+        assert np.array_equal(cache.image(row).permute(1, 2, 0).numpy(), shrink(draw(row), 20))
+    with pytest.raises(DataError, match="ends too early; delete its folder"):
+        cache.image(11)
 
 
 def test_an_interrupted_build_leaves_nothing_that_is_taken_for_a_cache(config):

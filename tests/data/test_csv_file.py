@@ -127,11 +127,12 @@ def test_masks_are_read_where_they_are_given(table, folder):
 
 
 def test_missing_files_are_problems_with_their_lines(table):
-    opened = table("path,label\na.png,owl\ngone.png,owl\nb.png,wren\nsub,wren\n")
+    opened = table("path,label\na.png,owl\ngone.png,owl\nb.png,wren\nsub,wren\na.png/x.png,owl\n")
     assert opened.keys == ("a.png", "b.png")
     assert [(problem.key, problem.reason) for problem in opened.problems] == [
         ("gone.png", "there is no such file (line 3)"),
         ("sub", "not a regular file (line 5)"),
+        ("a.png/x.png", "cannot be read: Not a directory (line 6)"),
     ]
 
 

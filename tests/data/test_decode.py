@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from concept_tuning.data.decode import FORMATS, UnreadableImage, decode_image, decode_mask
 
@@ -187,6 +187,12 @@ def test_damaged_exif_leaves_the_picture_as_stored(block):
     assert np.abs(pixels.astype(int) - 77).max() <= 2
 
 
+def test_exif_that_cannot_be_parsed_leaves_the_picture_as_stored():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n8\nno hexadecimal digits")
+    assert np.array_equal(decode_image(encode(NOISE, "PNG", pnginfo=text), max_pixels=PIXELS), NOISE)
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 77])
 def test_unknown_orientations_are_none(orientation):
     exif = Image.Exif()
@@ -286,6 +292,14 @@ def test_headers_that_claim_a_huge_picture_are_refused_in_silence(kind):
         with pytest.raises(UnreadableImage, match="too large: 60000 x 60000"):
             decode_image(data, max_pixels=100_000_000)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_what_the_limit_allows_and_the_reader_cannot_hold_is_refused():
+    with pytest.raises(UnreadableImage, match=r"^it does not fit into memory$"):
+        decode_image(png(2**31 - 1, 2**31 - 1, 8, 2, b""), max_pixels=2**62)
+    frame = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b",\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;"
+    with pytest.raises(UnreadableImage, match=r"^too many pixels for its format"):
+        decode_image(frame, max_pixels=2**62)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP"])

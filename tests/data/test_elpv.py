@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_tuning.config import ElpvConfig
+from concept_tuning.config import ElpvConfig, validate
 from concept_tuning.data import elpv
 from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.elpv import elpv_table
+from concept_tuning.data.registry import open_table
 from concept_tuning.errors import DataError
 
 PIXELS = 1_000_000
@@ -51,6 +52,14 @@ def test_defective_is_a_probability_over_one_half(package):
     assert table.splits is None
     assert "no module id" in table.validation_note
     assert table.labels.dtype == table.groups.dtype == np.int64
+
+
+def test_the_source_elpv_has_the_task_and_the_limit_of_the_settings(package):
+    settings = {"data": {"source": "elpv", "max_pixels": 899}, "elpv": {"task": "four-class"}}
+    table = open_table(validate(settings))
+    assert table.class_names == ("0 %", "33 %", "67 %", "100 %")
+    with pytest.raises(UnreadableImage, match="at most 899 are allowed"):
+        table.read(0)
 
 
 def test_four_classes_are_named_by_probability(package):

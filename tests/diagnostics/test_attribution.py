@@ -115,6 +115,12 @@ def test_maps_explain_the_heads_that_the_prediction_reads(subjects) -> None:
     assert not torch.allclose(gradient, classifier_alone)
 
 
+def test_a_map_of_no_such_name_is_refused(subjects) -> None:
+    method = subjects[0].method
+    with untouched(method), pytest.raises(KeyError, match="occlusion"):
+        class_activations(method, random_map(method), torch.tensor([0, 3, 1]), names=["grad-cam", "occlusion"])
+
+
 @pytest.mark.parametrize("run", [0, 1])
 def test_grad_cam_is_that_of_captum(subjects, pictures, run: int) -> None:
     method, images, targets = subjects[run].method, pictures.images(range(4), 64), torch.tensor([0, 3, 1, 2])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -96,6 +98,66 @@ def test_it_can_be_stopped_and_may_write_down_what_it_has(command, tmp_path: Pat
         stop_diagnosis(job)
 
 
+def test_one_that_does_not_heed_the_interrupt_is_killed(command, tmp_path: Path, monkeypatch) -> None:
+    command(
+        "import sys, time, pathlib, signal\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1]); out.mkdir()\n"
+        "(out / 'begun').touch(); time.sleep(60)\n"
+    )
+    monkeypatch.setattr(background, "_KILL_SECONDS", 0.2)
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    wait_for(lambda: (job.path / "begun").exists())
+    stop_diagnosis(job)
+    wait_for(lambda: list_diagnoses(tmp_path)[0].state == "stopped")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (psutil.AccessDenied(), "cannot be stopped: its process is another user's"),
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot be stopped: the disk is full"),
+    ],
+)
+def test_what_keeps_it_from_being_stopped_is_told(command, tmp_path: Path, monkeypatch, error, message: str) -> None:
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil.Process, "send_signal", fail)
+        with pytest.raises(RunError, match=message):
+            stop_diagnosis(job)
+    stop_diagnosis(job)
+
+
+def test_one_that_ends_while_it_is_being_stopped_is_no_error(command, tmp_path: Path, monkeypatch) -> None:
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+
+    def end_first(process: psutil.Process, sent: int) -> None:
+        process.kill()
+        raise psutil.NoSuchProcess(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "send_signal", end_first)
+    stop_diagnosis(job)
+    wait_for(lambda: list_diagnoses(tmp_path)[0].state == "stopped")
+
+
+def test_one_whose_files_stay_can_be_removed_again(command, tmp_path: Path, monkeypatch) -> None:
+    start_diagnosis([record(tmp_path)], tmp_path, "first")
+    (tmp_path / FOLDER / "go").touch()
+    wait_for(lambda: list_diagnoses(tmp_path)[0].state == "finished")
+    (job,) = list_diagnoses(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(RunError, match=r"what is left is in .*first"):
+            delete_diagnosis(job)
+    assert list_diagnoses(tmp_path) == [job]
+    delete_diagnosis(job)
+    assert list_diagnoses(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -123,6 +185,9 @@ def test_what_cannot_be_started_leaves_nothing_behind(command, tmp_path: Path, m
     (tmp_path / FOLDER / "taken").mkdir(parents=True)
     with pytest.raises(RunError, match="already"):
         start_diagnosis([record(tmp_path)], tmp_path, "taken")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"Cannot work in .*: Not a directory"):
+        start_diagnosis([record(tmp_path)], tmp_path / "file", "first")
     monkeypatch.setattr(background, "COMMAND", (str(tmp_path / "no-python"),))
     with pytest.raises(RunError, match="cannot start"):
         start_diagnosis([record(tmp_path)], tmp_path, "first")

@@ -10,11 +10,13 @@ from tiny_runs import tiny_config
 from toys import SIZE, ToyMethod, toy_pictures, toy_subject
 
 from concept_tuning.diagnostics.catalogue import BY_NAME, Verdicts
-from concept_tuning.diagnostics.ledger import Ledger
+from concept_tuning.diagnostics.ledger import Ledger, negative_transfer
 from concept_tuning.diagnostics.pictures import Subject
+from concept_tuning.diagnostics.rare_results import Gallery, RareFeaturesReport
 from concept_tuning.diagnostics.results import Interval, Unavailable
 from concept_tuning.diagnostics.verdict import Verdict
 from concept_tuning.diagnostics.workbench import Workbench
+from tests.figures.examples import MISSING, presence, rare_features
 
 PICTURES = 60
 
@@ -116,3 +118,29 @@ def test_without_a_run_from_scratch_there_is_no_ledger() -> None:
     found = ledger(run("a", "vanilla", 0), run("b", "concept-tuning", 0))
     assert isinstance(found, Unavailable)
     assert "from scratch" in found.reason
+
+
+def test_the_ledgers_pictures_are_those_lost_and_rescued_most_often() -> None:
+    places = np.arange(40)
+    found = negative_transfer(
+        keys=[str(place) for place in places],
+        scratch={"s0": places < 30, "s1": (places >= 20) & (places < 30)},
+        tuned={"vanilla": {"v0": places >= 30}},
+    )
+    shown = list(BY_NAME["ledger"].gallery(found))
+    assert shown == [str(place) for place in (*range(20, 30), *range(6), *range(30, 40))]
+
+
+def test_the_pictures_of_rare_features_are_those_of_the_most_informative() -> None:
+    one_each = Gallery(
+        keys=tuple("abcdefghij"),
+        pictures=np.arange(10)[:, None],
+        boxes=np.zeros((10, 1, 4)),
+        activations=np.ones((10, 1)),
+    )
+    example = rare_features(
+        presence=dataclasses.replace(presence(), information=np.arange(10.0), band=np.zeros(10)), gallery=one_each
+    )
+    known = dataclasses.replace(example, rarity=dataclasses.replace(example.rarity, rare=np.ones(10, bool)))
+    report = RareFeaturesReport(analyses=(dataclasses.replace(known, rarity=MISSING), known), missing=(), note="")
+    assert list(BY_NAME["rare-features"].gallery(report)) == list("jihgfedc")

@@ -94,6 +94,16 @@ def test_planted_clusters_are_found_and_their_patches_are_nearest() -> None:
     assert len(cluster_patches(np.ones((2, 3, 2, 2)), count=5).names) == 1
 
 
+def test_more_patches_than_are_fitted_are_drawn_from_all_and_the_error_is_that_of_all() -> None:
+    maps = np.zeros((5000, 2, 1, 1))
+    maps[:4500, 0], maps[4500:, 1] = 1, 1
+    for found in (cluster_patches(maps, count=2), factorise_patches(maps, count=2)):
+        assert found.reconstruction_error < 0.01
+    alone = cluster_patches(maps, count=1)
+    assert alone.model.labels_.shape == (4000,)
+    assert alone.reconstruction_error == pytest.approx(np.sqrt(2 * 0.9 * 0.1), rel=0.01)
+
+
 def test_views_are_the_same_for_the_same_seed_and_leave_the_global_random_state() -> None:
     maps = np.random.default_rng(4).gamma(1, size=(30, 10, 4, 4)).astype(np.float32)
     state = np.random.get_state()[1].copy()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -96,6 +97,22 @@ def test_a_run_of_another_method_is_embedded_by_its_classifier(subjects, picture
         patch = crop_patches(network_input(method, pictures.images([5], 64)), box, size)
         logits = method.classifier(pool(method.backbone(patch)))[0]
         torch.testing.assert_close(found[0, concept], logits / logits.norm(), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_run_that_read_patches_from_the_feature_map_is_embedded_from_it(subjects, pictures, features) -> None:
+    """Where the map is the same in every cell, so is every patch."""
+    subject, known = subjects[1], features["concept-tuning"]
+    run, config = subject.run, subject.run.config
+    parts = dataclasses.replace(config.concept_tuning, patches="feature-map")
+    tuned = dataclasses.replace(run, config=dataclasses.replace(config, concept_tuning=parts))
+    means = known.maps.mean((2, 3), keepdims=True)
+    even = dataclasses.replace(known, maps=np.broadcast_to(means, known.maps.shape).copy())
+    concepts = find_concept_maps(subject, pictures, known)
+    found = concept_sets(dataclasses.replace(subject, run=tuned), pictures, even, concepts, places=[3, 11])
+    logits = subject.method.classifier(torch.from_numpy(means[[3, 11], :, 0, 0]))
+    expected = (logits / logits.norm(dim=1, keepdim=True))[:, None].expand_as(found)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_concepts_of_other_pictures_are_refused(subjects, pictures, features) -> None:

@@ -178,6 +178,19 @@ def test_without_masks_only_the_network_can_be_asked(subjects, pictures) -> None
         assert ((values.values >= low) & (values.values <= 1))[np.isfinite(values.values)].all()
 
 
+def test_masks_of_other_data_have_no_telling_part(subjects, pictures) -> None:
+    run, config = subjects[0].run, subjects[0].run.config
+    data = dataclasses.replace(config.data, source="birds.csv")
+    elsewhere = dataclasses.replace(run, config=dataclasses.replace(config, data=data))
+    result = compare([dataclasses.replace(subjects[0], run=elsewhere)], pictures)
+    (missing,) = result.unavailable
+    assert (missing.analysis, missing.reason) == (
+        POINTING_PART,
+        "Which part tells a class is known for planted birds alone.",
+    )
+    assert {values.measure for values in result.values} == {OUTSIDE, CONCENTRATION, POINTING}
+
+
 @pytest.fixture(scope="module")
 def results(subjects, pictures) -> tuple[ControlledMaps, ...]:
     measures = (*MASK_MEASURES, ROAD)

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
+import torch
 
+from concept_tuning.diagnostics import diagnose as module
 from concept_tuning.diagnostics.catalogue import ANALYSES
 from concept_tuning.diagnostics.diagnose import choose_analyses, diagnose, load_diagnosis, load_subjects
 from concept_tuning.diagnostics.workbench import SHOWN, Workbench
@@ -88,6 +92,77 @@ def test_a_folder_of_other_things_is_left_alone(bench, tmp_path) -> None:
     with pytest.raises(RunError, match="not empty"):
         diagnose(bench, tmp_path, only=["groups"])
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_results_of_something_else_are_left_alone(bench, tmp_path) -> None:
+    other = tmp_path / "results" / "accuracy.json"
+    other.parent.mkdir()
+    other.write_text("{}")
+    with pytest.raises(RunError, match="holds no diagnosis"):
+        diagnose(bench, tmp_path, only=["groups"])
+    assert other.read_text() == "{}"
+    (tmp_path / "diagnosis.json").write_text("{}")
+    diagnose(bench, tmp_path, only=["groups"])
+    assert other.read_text() == "{}"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_earlier_diagnosis_is_replaced(bench, tmp_path, interrupted: bool) -> None:
+    diagnose(bench, tmp_path, only=["predictions", "groups"])
+    if interrupted:
+        (tmp_path / "diagnosis.json").unlink()
+        (tmp_path / "results" / ".thumbnails.json.1.tmp").touch()
+    diagnose(bench, tmp_path, only=["verdict"])
+    assert {path.name for path in tmp_path.glob("results/*.json")} == {"00_verdict.json", "thumbnails.json"}
+    assert set(load_diagnosis(tmp_path).results) == {("verdict", None)}
+
+
+def test_a_place_where_nothing_can_be_written_is_named(bench, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file cannot be written \(Not a directory\); name another --out"):
+        diagnose(bench, tmp_path / "file", only=["groups"])
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space and diagnose again"),
+        (errno.EIO, "Input/output error; name another folder and diagnose again"),
+    ],
+)
+def test_results_that_cannot_be_written_are_told(bench, tmp_path, monkeypatch, code: int, words: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(module, "save_result", fail)
+    with pytest.raises(RunError, match=words):
+        diagnose(bench, tmp_path, only=["groups"])
+
+
+@torch.no_grad()
+def test_a_run_gone_wrong_is_entered_with_its_reason_and_the_other_is_looked_at(bench, subjects, tmp_path) -> None:
+    weight = subjects[0].method.classifier.weight
+    kept = weight.clone()
+    try:
+        weight.fill_(float("nan"))
+        made = diagnose(dataclasses.replace(bench, _features={}), tmp_path, only=["predictions"])
+    finally:
+        weight.copy_(kept)
+    reasons = {entry.run: entry.reason for entry in made.overview.entries}
+    assert reasons == {
+        "vanilla": "The network of vanilla gives values that are not finite; train it again.",
+        "concept-tuning": None,
+    }
+    assert set(made.results) == {("predictions", "concept-tuning")}
+
+
+def test_an_analysis_of_another_version_is_named(bench, tmp_path) -> None:
+    diagnose(bench, tmp_path, only=["groups"])
+    overview = json.loads((tmp_path / "diagnosis.json").read_text())
+    overview["entries"][0]["analysis"] = "auras"
+    (tmp_path / "diagnosis.json").write_text(json.dumps(overview))
+    with pytest.raises(RunError, match="unknown analysis 'auras'; make it again"):
+        load_diagnosis(tmp_path)
 
 
 def test_a_run_given_twice_is_refused(subjects) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from concept_tuning.data.decode import UnreadableImage
+from concept_tuning.diagnostics import example_pictures
 from concept_tuning.diagnostics.example_pictures import held_out_examples, planted_examples, telling_first
 from concept_tuning.diagnostics.given_picture import (
     UNKNOWN,
@@ -118,3 +122,25 @@ def test_examples_come_from_the_test_split_and_those_that_tell_come_first(subjec
     assert apart.tolist() == sorted(apart, reverse=True)
     assert len(planted_examples(2)) == 2
     assert telling_first([], *subjects) == []
+
+
+def test_examples_whose_data_is_gone_are_left_out(subjects, monkeypatch, tmp_path) -> None:
+    whole = held_out_examples(subjects[0], count=3)
+    run, config = subjects[0].run, subjects[0].run.config
+    keys = run.folder.read_json("split.json", "test")["test"]
+    table = run.data().table
+
+    def read(row: int) -> np.ndarray:
+        if table.keys[row] == keys[0]:
+            raise UnreadableImage("cut short")
+        return table.read(row)
+
+    other_keys = tuple("elsewhere" if key == keys[-1] else key for key in table.keys)
+    less = dataclasses.replace(table, keys=other_keys, read=read)
+    with monkeypatch.context() as patch:
+        patch.setattr(example_pictures, "open_table", lambda config: less)
+        (left,) = held_out_examples(subjects[0], count=3)
+    assert np.array_equal(left.pixels, whole[1].pixels)
+    gone = dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(tmp_path / "gone")))
+    subject = dataclasses.replace(subjects[0], run=dataclasses.replace(run, config=gone))
+    assert held_out_examples(subject, count=3) == []

@@ -91,6 +91,10 @@ def test_the_table_agrees_with_the_evaluation_of_the_run(subjects, pictures) -> 
     assert f"{found.worst.class_name} | {found.worst.group}" == expected.worst_group
 
 
+def test_of_one_cell_alone_no_bias_is_told() -> None:
+    assert counted({(0, 1): (3, 5)}).caveat == "There is only one cell, of 5 pictures, so it is also the average."
+
+
 def test_without_groups_it_says_what_is_missing() -> None:
     labels = np.zeros(3, int)
     common = {"labels": labels, "predictions": labels, "class_names": CLASSES}
@@ -98,6 +102,10 @@ def test_without_groups_it_says_what_is_missing() -> None:
         found = group_table(**common, groups=groups, group_names=names)
         assert isinstance(found, Unavailable)
         assert "no groups" in found.reason
+    none = labels[:0]
+    found = group_table(labels=none, predictions=none, groups=none, class_names=CLASSES, group_names=GROUPS)
+    assert isinstance(found, Unavailable)
+    assert found.reason == "There are no pictures."
     with pytest.raises(ValueError, match=r"groups must be in 0\.\.1"):
         group_table(**common, groups=labels + 2, group_names=GROUPS)
     with pytest.raises(ValueError, match=r"must be \(n,\)"):

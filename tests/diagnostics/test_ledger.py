@@ -106,7 +106,12 @@ def test_a_run_against_itself_loses_and_rescues_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"scratch": {}}, "from scratch"), ({"tuned": {}}, "fine-tuned"), ({"tuned": {"v": {}}}, "fine-tuned")],
+    [
+        ({"scratch": {}}, "from scratch"),
+        ({"tuned": {}}, "fine-tuned"),
+        ({"tuned": {"v": {}}}, "fine-tuned"),
+        ({"keys": "a", "scratch": {"s": right("1")}, "tuned": {"v": {"v0": right("0")}}}, "at least two pictures"),
+    ],
 )
 def test_what_is_missing_is_said(changes, words) -> None:
     values = {"keys": KEYS, "scratch": {"s": right("11110000")}, "tuned": {"v": {"v0": right("11110000")}}}

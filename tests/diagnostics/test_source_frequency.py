@@ -168,6 +168,18 @@ def test_where_the_network_kept_nothing_this_is_said(architecture: str, trained:
     assert found.maps.ndim == 4
 
 
+def test_a_batch_norm_without_running_statistics_says_nothing_of_the_source() -> None:
+    backbone = affine(nn.Identity())
+    backbone.network.norm = nn.BatchNorm2d(3, track_running_stats=False)
+    assert "keeps no running statistics" in read(backbone, 4).missing.reason
+
+
+def test_a_batch_norm_of_other_cells_than_the_maps_says_nothing_of_their_source() -> None:
+    found = read(affine(nn.AvgPool2d(2)), 4)
+    assert found.standardised is None
+    assert "channels and cells ((3, 64, 64) and (3, 32, 32))" in found.missing.reason
+
+
 def test_residual_networks_are_told_from_those_whose_batch_norm_gives_the_map() -> None:
     assert read(network("test_resnet")).link == "other"
 

@@ -89,16 +89,18 @@ def test_the_shares_of_hand_made_probabilities() -> None:
     assert sum(one.flips.n for one in found.groups) == 6
 
 
-def test_a_head_with_one_attention_has_one_switch(subjects, pictures) -> None:
+@pytest.mark.parametrize(("lacking", "switch"), [("position", "channel off"), ("channel", "position off")])
+def test_a_head_with_one_attention_has_one_switch(subjects, pictures, lacking: str, switch: str) -> None:
     head = subjects[1].method.front_door
     features = compute_features(subjects[1], pictures)
-    position, head.position = head.position, None
+    attention = getattr(head, lacking)
+    setattr(head, lacking, None)
     try:
         found = front_door_switches(subjects[1], pictures, features)
     finally:
-        head.position = position
-    assert {one.name for one in found.outcomes} == {"everything on", "channel off"}
-    assert found.position_gamma is None
+        setattr(head, lacking, attention)
+    assert {one.name for one in found.outcomes} == {"everything on", switch}
+    assert (found.position_gamma is None, found.channel_gamma is None) == (lacking == "position", lacking == "channel")
 
 
 def test_without_a_front_door_it_is_said(subjects, pictures) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +62,27 @@ def test_unknown_format_and_missing_folder_are_said(run: LoadedRun, tmp_path: Pa
         export_run(run, "pickle", tmp_path / "x")
     with pytest.raises(RunError, match="does not exist"):
         export_run(run, "onnx", tmp_path / "no" / "x.onnx")
+    with pytest.raises(RunError, match="is a folder; name a file for --out"):
+        export_run(run, "safetensors", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_without_its_packages_says_which_to_install(run: LoadedRun, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(RunError, match="pip install onnx onnxscript"):
+        export_run(run, "onnx", tmp_path / "model.onnx")
+
+
+def test_an_onnx_file_that_cannot_be_written_leaves_the_old_one(run: LoadedRun, tmp_path: Path, monkeypatch) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    (tmp_path / "model.onnx").write_bytes(b"old")
+
+    def full(proto: object, path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(RunError, match=r"model\.onnx could not be written \(No space left on device\)"):
+        export_run(run, "onnx", tmp_path / "model.onnx")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]

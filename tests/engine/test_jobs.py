@@ -19,7 +19,7 @@ from concept_tuning.config import RunConfig
 from concept_tuning.engine import jobs
 from concept_tuning.engine.checkpoint import list_checkpoints
 from concept_tuning.engine.jobs import LOG, delete, rename, request_stop, resume, start, start_together, stop
-from concept_tuning.engine.records import RunRecord, list_runs, read_metrics, read_run
+from concept_tuning.engine.records import STOP_REQUEST, RunRecord, list_runs, read_metrics, read_run
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import start_run
 from concept_tuning.engine.turns import controlled, write_status
@@ -183,6 +183,80 @@ def test_one_interrupt_is_sent_however_often_a_stop_is_asked_for(at_rest, root: 
     assert counter.communicate(timeout=20)[0] == "1\n"
 
 
+@pytest.fixture
+def worker() -> Iterator[subprocess.Popen]:
+    """Return a process that looks like one of ours."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", OURS])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [("send_signal", "its process is another user's"), ("cmdline", "none of Concept-Tuning Studio")],
+)
+def test_a_process_that_may_not_be_asked_is_left_alone(
+    refused: str, words: str, at_rest, worker: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = at_rest(state="training", pid=worker.pid)
+
+    def deny(self: psutil.Process, *arguments: object) -> None:
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, refused, deny)
+    with pytest.raises(RunError, match=words):
+        request_stop(run)
+    assert not read_run(run.name, run.root).stopping
+    assert worker.poll() is None
+
+
+def test_a_process_that_ends_while_it_is_asked_is_stopped(
+    at_rest, worker: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = at_rest(state="training", pid=worker.pid)
+
+    def too_late(self: psutil.Process, number: int) -> None:
+        worker.kill()
+        worker.wait()
+        raise psutil.NoSuchProcess(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "send_signal", too_late)
+    stopped = stop(run)
+    assert (stopped.state, stopped.stopping) == ("stopped", False)
+
+
+def test_a_stop_leaves_alone_what_has_begun_since(
+    at_rest, worker: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits for the process, the run is resumed by another, which is asked to stop in its turn."""
+    run = at_rest(state="training", pid=worker.pid)
+
+    def resumed(self: psutil.Process, number: int) -> None:
+        worker.kill()
+        worker.wait()
+        write_status(RunFolder(run.path), state="queued", pid=os.getpid())
+        (run.path / STOP_REQUEST).write_text(str(os.getpid()))
+
+    monkeypatch.setattr(psutil.Process, "send_signal", resumed)
+    found = stop(run)
+    assert (found.state, found.stopping, pid_of(found)) == ("queued", True, os.getpid())
+
+
+def test_a_process_that_cannot_be_killed_is_said_and_still_counts_as_working(
+    at_rest, worker: subprocess.Popen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for a disk that does not answer."""
+    run = at_rest(state="training", pid=worker.pid)
+    with monkeypatch.context() as patch:
+        for name in ("kill", "send_signal"):
+            patch.setattr(psutil.Process, name, lambda self, *arguments: None)
+        patch.setattr(jobs, "_KILL_SECONDS", 0.1)
+        with pytest.raises(RunError, match=f"process {worker.pid} of the run one does not end, not even by force"):
+            stop(run, grace=0.1)
+    assert read_run("one", run.root).state == "training"
+
+
 def test_controls_refuse_while_a_process_works(at_rest, root: Path) -> None:
     run = at_rest("busy", state="training", pid=os.getpid())
     assert run.working
@@ -206,6 +280,11 @@ def test_stop_and_resume_refuse_what_they_cannot_do(at_rest, root: Path) -> None
     (run.path / "config.json").write_text("{")
     with pytest.raises(RunError, match="it is broken"):
         resume(run)
+    (run.path / "status.json").write_text("{")
+    with pytest.raises(RunError, match="no process works on it, it is broken"):
+        stop(run)
+    delete(run)
+    assert list_runs(root) == []
 
 
 def test_delete_removes_the_run_and_nothing_else(at_rest, root: Path, tmp_path: Path) -> None:
@@ -227,6 +306,21 @@ def test_delete_removes_the_run_and_nothing_else(at_rest, root: Path, tmp_path: 
         delete(other)
     assert (tmp_path / "elsewhere" / "config.json").is_file()
     assert (model / "config.json").is_file()
+
+
+def test_a_run_that_cannot_be_removed_whole_is_said_and_removed_later(at_rest, root: Path, monkeypatch) -> None:
+    run = at_rest("one")
+
+    def in_use(*arguments: object, **named: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", in_use)
+        with pytest.raises(RunError, match=r"Not all files of the run one could be removed; .*\.deleting-one-"):
+            delete(run)
+    assert list_runs(root) == []
+    with controlled(root):
+        assert [path for path in root.iterdir() if path.is_dir()] == []
 
 
 def test_rename_keeps_the_run_and_its_folder(at_rest, root: Path) -> None:
@@ -295,6 +389,49 @@ def test_a_start_that_fails_leaves_nothing_behind(root: Path, monkeypatch: pytes
     (root / "file").touch()
     with pytest.raises(RunError, match="Cannot work in"):
         start(RunConfig(), root / "file", "one")
+
+
+def test_a_run_without_a_name_gets_a_telling_one_of_its_own(root: Path, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "_launch", lambda folder, root: None)
+    first, second = start(RunConfig(), root), start(RunConfig(), root)
+    assert first.name.startswith("planted_vanilla_tf-efficientnet-lite0_seed0_")
+    assert sorted([first.name, second.name]) == [run.name for run in list_runs(root)]
+
+
+@pytest.fixture
+def full_once_launched(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen]:
+    """Have a disk that is full as soon as a process has been started; returns the processes."""
+    launched: list[subprocess.Popen] = []
+    begin, sync = subprocess.Popen, os.fsync
+
+    def launch(*arguments: object, **named: object) -> subprocess.Popen:
+        launched.append(begin(*arguments, **named))
+        return launched[-1]
+
+    def full(descriptor: int) -> None:
+        if launched:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(subprocess, "Popen", launch)
+    monkeypatch.setattr(os, "fsync", full)
+    return launched
+
+
+def test_a_process_whose_start_cannot_be_noted_is_ended(root: Path, full_once_launched) -> None:
+    with pytest.raises(RunError, match="disk is full"):
+        start(RunConfig(), root, "one")
+    assert full_once_launched[0].wait(5) == -signal.SIGKILL
+    assert [path for path in root.iterdir() if path.is_dir()] == []
+
+
+def test_a_resume_that_cannot_be_noted_does_not_hold_the_queue_up(at_rest, root: Path, full_once_launched) -> None:
+    run = at_rest("one", step=2, total_steps=8)
+    with pytest.raises(RunError, match="disk is full"):
+        resume(run)
+    assert full_once_launched[0].wait(5) == -signal.SIGKILL
+    left = read_run("one", root)
+    assert (left.state, left.step, left.submitted) == ("interrupted", 2, None)
 
 
 def test_runs_that_are_started_together_are_started_all_or_none(root: Path, monkeypatch) -> None:

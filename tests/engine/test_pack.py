@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from concept_tuning.engine import pack
 from concept_tuning.engine.evaluation import predict_split
 from concept_tuning.engine.pack import pack_run
 from concept_tuning.engine.session import load_run
@@ -45,3 +47,14 @@ def test_what_cannot_be_packed_is_said(subjects, tmp_path) -> None:
     with pytest.raises(RunError, match="not finished"):
         pack_run(copy, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(RunError, match=r"cannot be written \(.*Not a directory"):
+        pack_run(path, copy / "config.json" / "out")
+
+
+def test_a_disk_that_is_full_of_the_packed_weights_is_said(subjects, tmp_path, monkeypatch) -> None:
+    def full(*arguments: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(pack, "save_file", full)
+    with pytest.raises(RunError, match=r"packed cannot be written \(.*No space left"):
+        pack.pack_run(subjects[0].run.folder.path, tmp_path / "packed")

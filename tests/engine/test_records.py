@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from concept_tuning.config import RunConfig
-from concept_tuning.engine.records import list_runs, read_metrics, read_run, working_process
+from concept_tuning.engine import records
+from concept_tuning.engine.records import is_alive, list_runs, read_metrics, read_run, working_process
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import RunError
 from concept_tuning.settings import build_config
@@ -73,6 +77,14 @@ def test_a_dead_child_that_nobody_asked_after_is_dead() -> None:
     child.communicate()
 
 
+def test_a_process_that_ends_between_two_questions_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = psutil.Process(child.pid)
+    child.communicate()
+    monkeypatch.setattr(psutil.Process, "is_running", lambda self: True)
+    assert not is_alive(process)
+
+
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
 def test_a_run_at_rest_needs_no_process(state: str, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RunConfig())
@@ -98,6 +110,38 @@ def test_what_is_no_run_is_passed_over(tmp_path: Path) -> None:
     for name in (".hidden", "demo/deeper/c", "demo/../b", "./b", f"../{tmp_path.name}/b", str(tmp_path / "b"), "demo"):
         with pytest.raises(RunError, match="There is no run"):
             read_run(name, tmp_path)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunFolder.create(tmp_path / "mine", RunConfig())
+    (tmp_path / "theirs").mkdir()
+    for name in ("is_file", "iterdir"):
+        real = getattr(Path, name)
+
+        def refused(self: Path, real=real):
+            if "theirs" in self.relative_to(tmp_path).parts:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(self)
+
+        monkeypatch.setattr(Path, name, refused)
+    assert [run.name for run in list_runs(tmp_path)] == ["mine"]
+
+
+def test_a_run_that_vanishes_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = records._read_whole
+
+    def too_late(name: str, root: Path, path: Path) -> records.RunRecord:
+        if name == "gone":
+            shutil.rmtree(path)
+        return read(name, root, path)
+
+    monkeypatch.setattr(records, "_read_whole", too_late)
+    for name in ("gone", "kept"):
+        RunFolder.create(tmp_path / name, RunConfig())
+    assert [run.name for run in list_runs(tmp_path)] == ["kept"]
+    RunFolder.create(tmp_path / "gone", RunConfig())
+    with pytest.raises(RunError, match="There is no run 'gone'"):
+        read_run("gone", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +224,8 @@ def test_curves_come_by_term_and_a_half_written_line_is_left_out(tmp_path: Path)
         }
     folder.metrics_file.write_text("nonsense\n" + whole)
     with pytest.raises(RunError, match="Line 1"):
+        read_metrics(run)
+    folder.metrics_file.unlink()
+    folder.metrics_file.mkdir()
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read: Is a directory"):
         read_metrics(run)

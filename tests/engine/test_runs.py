@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -88,3 +89,5 @@ def test_run_names_are_plain_and_fresh(tmp_path: Path) -> None:
     second = default_run_dir(config, root=tmp_path)
     assert first != second
     assert first.name.startswith("planted_vanilla_tf-efficientnet-lite0_seed0_")
+    hidden = dataclasses.replace(config, data=dataclasses.replace(config.data, source="/home/me/.pictures"))
+    assert default_run_dir(hidden, root=tmp_path).name.startswith("pictures_vanilla_")  # a hidden run is not listed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -22,10 +23,11 @@ from safetensors.torch import load_file
 from tiny_runs import CONCEPT_KEYS, TINY
 
 from concept_tuning.config import METHOD_NAMES, RunConfig
+from concept_tuning.engine import session
 from concept_tuning.engine.evaluation import Predictions, evaluate
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import evaluate_run, load_run, resume_run, start_run
-from concept_tuning.engine.trainer import Trainer
+from concept_tuning.engine.trainer import Stopped, Trainer
 from concept_tuning.errors import DataError, RunError, TrainingError, WeightsError
 from concept_tuning.settings import build_config
 
@@ -271,6 +273,11 @@ def test_evaluate_repeats_the_recorded_result(tiny, tmp_path: Path) -> None:
         again = evaluate_run(run, split).to_dict()
         assert again["accuracy"] == recorded["accuracy"]
         assert again["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
+    with pytest.raises(RunError, match="Unknown split 'holdout'; there are train, val, test"):
+        evaluate_run(run, "holdout")
+    data = run.data()
+    with pytest.raises(DataError, match=r"The classes are now swan, gull, .*Put the old ones back"):
+        evaluate_run(run, "test", data=dataclasses.replace(data, class_names=("swan", "gull", *data.class_names[2:])))
 
 
 def write_listing(root: Path, groups: tuple[str, ...]) -> Path:
@@ -288,21 +295,59 @@ def write_listing(root: Path, groups: tuple[str, ...]) -> Path:
 CSV_IDLE = ("images", "validation_images", "test_images", "draw_size")
 
 
-def csv_config(tiny, path: Path, **overrides: object) -> RunConfig:
+def csv_config(tiny, path: Path, method: str = "vanilla", **overrides: object) -> RunConfig:
     values = {key: value for key, value in TINY.items() if key not in (*CONCEPT_KEYS, *CSV_IDLE)}
-    return build_config(data=str(path), backbone="test_resnet", overrides=values | overrides)
+    return build_config(data=str(path), method=method, backbone="test_resnet", overrides=values | overrides)
+
+
+def gain_a_group(listing: Path) -> None:
+    """Add a picture for training, of a group that comes before the others."""
+    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(listing.parent / "extra.png")
+    with listing.open("a") as file:
+        file.write("extra.png,cat,train,a new group\n")
 
 
 def test_groups_keep_their_names_when_the_listing_gains_one(tiny, tmp_path: Path) -> None:
     listing = write_listing(tmp_path, ("x", "y"))
     folder = start_run(csv_config(tiny, listing, epochs=1), tmp_path / "run", Recorder())
     before = evaluate_run(load_run(folder.path), "test")
-    extra = np.zeros((64, 64, 3), dtype=np.uint8)
-    Image.fromarray(extra).save(tmp_path / "extra.png")
-    with listing.open("a") as file:
-        file.write("extra.png,cat,train,a new group\n")
+    gain_a_group(listing)
     assert evaluate_run(load_run(folder.path), "test") == before
     assert {cell.name for cell in before.groups} == {"cat | x", "cat | y", "dog | x", "dog | y"}
+    data = folder.read_json("data.json")
+    folder.write_json("data.json", data | {"group_names": ["x"]})
+    with pytest.raises(RunError, match="lacks the names of groups"):
+        load_run(folder.path).data()
+
+
+def test_group_dro_goes_on_with_its_groups_when_the_listing_gains_one(tiny, tmp_path: Path) -> None:
+    listing = write_listing(tmp_path, ("x", "y"))
+    config = csv_config(tiny, listing, "group-dro", epochs=3)
+    undisturbed = start_run(config, tmp_path / "undisturbed", Recorder())
+
+    class StopAtTwo(Recorder):
+        def step(self, done: int, total: int, values: Mapping[str, float]) -> None:
+            if done == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        start_run(config, tmp_path / "run", StopAtTwo())
+    gain_a_group(listing)
+    same_run(resume_run(tmp_path / "run", Recorder()), undisturbed)
+
+
+def test_pictures_left_out_are_named_up_to_twenty(tiny, tmp_path: Path) -> None:
+    listing = write_listing(tmp_path, ("x",))
+    with listing.open("a") as file:
+        for number in range(22):
+            (tmp_path / f"broken{number:02}.png").write_bytes(b"no picture")
+            file.write(f"broken{number:02}.png,cat,train,x\n")
+    watcher = Recorder()
+    folder = start_run(csv_config(tiny, listing, max_steps=1), tmp_path / "run", watcher)
+    left_out = [text for text in watcher.messages if text.startswith("Left out broken")]
+    assert len(left_out) == 20
+    assert "... and 2 more; all are listed in the run's data.json" in watcher.messages
+    assert len(folder.read_json("data.json")["problems"]) == 22
 
 
 def test_a_run_can_be_read_from_any_folder(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +421,29 @@ def test_a_damaged_run_folder_is_said(name: str, text: str, tiny, tmp_path: Path
     folder = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
     (folder.path / name).write_text(text)
     with pytest.raises(RunError, match="the run folder is damaged"):
+        load_run(folder.path)
+
+
+def test_best_weights_that_are_damaged_before_the_end_are_said(tiny, tmp_path: Path) -> None:
+    folder = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
+    folder.write_json("status.json", {"state": "evaluating"})
+    folder.best_weights.write_bytes(folder.best_weights.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"best/model\.safetensors cannot be read .* the run folder is damaged"):
+        resume_run(folder.path, Recorder())
+    assert folder.status()["state"] == "failed"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
+def test_settings_of_a_network_that_no_memory_holds_are_said(
+    error: Exception, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = start_run(tiny(max_steps=1), tmp_path / "one", Recorder())
+
+    def too_large(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(session, "build_method", too_large)
+    with pytest.raises(RunError, match=r"cannot be built .* its config\.json is damaged"):
         load_run(folder.path)
 
 

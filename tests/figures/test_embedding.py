@@ -67,6 +67,15 @@ def test_each_network_has_a_panel_and_each_class_a_colour() -> None:
     assert figure.layout.yaxis2.scaleanchor == "x2"
 
 
+def test_where_the_last_row_is_not_full_no_empty_panel_is_drawn() -> None:
+    figure = embedding_figure(embedding(BEFORE, ONE, TWO, layout("three", "three", np.array([0, 1, 0]))))
+    drawn = {trace.xaxis for trace in figure.data}
+    axes = {axis.anchor.replace("y", "x"): axis.visible for axis in figure.select_xaxes()}
+    assert len(axes) > len(drawn) == 4
+    assert {axis for axis, visible in axes.items() if visible is not False} == drawn
+    assert {axis.anchor for axis in figure.select_yaxes() if axis.visible is not False} == drawn
+
+
 def test_by_group() -> None:
     figure = embedding_figure(embedding(ONE), colour="group")
     assert {trace.name: list(trace.customdata) for trace in figure.data} == {

@@ -100,6 +100,11 @@ def test_every_panel_has_its_own_and_a_picture_that_was_not_kept_is_passed_over(
     assert (second.xref, beside(second, -POINTS)) == ("x2", (-2, -3))
 
 
+def test_where_no_picture_was_kept_the_map_stays_as_it_is() -> None:
+    nothing = pack_thumbnails((), np.zeros((0, 4, 4, 3), np.uint8), np.zeros(0, np.int64))
+    assert add_pictures(embedding_figure(embedding(ONE)), embedding(ONE), nothing).layout.images == ()
+
+
 def test_of_patches_the_patch_is_shown() -> None:
     result = patches()
     figure = add_pictures(embedding_figure(result), result, thumbnails())

@@ -89,6 +89,12 @@ def test_only_the_lowest_are_shown_and_the_others_counted() -> None:
     assert "the 2 lowest of 3 cells" in figure.layout.xaxis.title.text
 
 
+def test_a_worst_cell_that_is_left_out_has_no_ring_and_the_others_are_named() -> None:
+    figure = cell_figure({"run a": table(FIRST), "run b": table(SECOND)}, most=1)
+    (ring,) = [trace for trace in figure.data if trace.name == "worst cell of the run"]
+    assert (ring.x[0], ring.showlegend) == (0.2, True)
+
+
 def test_runs_have_the_colour_that_they_have_elsewhere() -> None:
     figure = cell_figure({"run b": table(FIRST)}, runs=["run a", "run b"])
     assert figure.data[0].marker.color == COLOURS[1]

@@ -92,3 +92,5 @@ def test_each_number_of_a_property_has_a_panel() -> None:
     assert figure.layout.xaxis3.title.text == "mean part 2 of the border (0–1)"
     with pytest.raises(KeyError):
         property_figure(found, "hue")
+    hue = property_figure(table(score("hue", 0.9, flagged=True, informative=True, components=2)), "hue")
+    assert hue.layout.xaxis2.title.text == "hue, part 1 (−1 to 1)"

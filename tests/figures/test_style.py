@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
+import pytest
 
-from concept_tuning.figures.style import COLOURS, finish, overlay, run_colours
+from concept_tuning.figures.style import COLOURS, finish, laid_over, overlay, run_colours
 
 
 def test_runs_keep_their_colours() -> None:
@@ -26,6 +27,13 @@ def test_an_overlay_is_brightest_where_the_map_is_highest() -> None:
 def test_a_flat_map_has_one_colour() -> None:
     shown = overlay(np.zeros((8, 8, 3), np.uint8), np.ones((2, 2)))
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("values", [None, np.ones((2, 2)), np.array([[0, np.nan], [1, 0]])])
+def test_a_blank_map_leaves_the_picture_as_it_is(values: np.ndarray | None) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    assert np.array_equal(laid_over(image, values, side=8), image)
+    assert not np.array_equal(laid_over(image, np.eye(2), side=8), image)
 
 
 def test_the_common_look() -> None:

@@ -310,7 +310,9 @@ def test_forward_leaves_queues_and_parameters_for_after_the_step() -> None:
     assert all("running" in name or "num_batches" in name for name in changed)
 
 
-@pytest.mark.parametrize("settings", [{}, {"front_door": False}, {"image_weight": 0, "concept_weight": 0}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"front_door": False}, {"image_weight": 0}, {"image_weight": 0, "concept_weight": 0}]
+)
 def test_the_state_dict_carries_everything(settings: dict[str, object]) -> None:
     """Loaded into a fresh method, the next losses are the same to the bit."""
     method = build(**settings)

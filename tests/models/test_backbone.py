@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
 
 from concept_tuning.config import BackboneConfig
 from concept_tuning.errors import ConfigError
@@ -122,6 +124,19 @@ def test_accepts_runs_the_network_once_for_each_size() -> None:
     assert len(runs) == 1
 
 
+def test_out_of_memory_is_no_refusal_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = build("test_resnet")
+
+    def full(size: int) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backbone, "_dry_run", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            backbone.accepts(96)
+    assert backbone.accepts(96)
+
+
 def test_no_position_bias_of_a_dry_run_is_kept() -> None:
     backbone = build("levit_128s", image_size=224).eval()
     backbone.accepts(64)
@@ -215,6 +230,33 @@ def test_aliases_and_tags() -> None:
 def test_networks_without_a_map_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"coat_tiny gives no spatial feature map.*a list of 3.*Some that work: tf_"):
         build("coat_tiny", image_size=224)
+    with pytest.raises(ConfigError, match="pit_ti_224 gives 0 tokens for 64x64 px, which make no grid"):
+        build("pit_ti_224")
+
+
+class Fixed(nn.Module):
+    """A network whose features have a shape of their own, and whose patches are merged in it."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+        self.patch_embed = PatchEmbed(img_size=64, patch_size=8, strict_img_size=False)
+        self.features = nn.Parameter(torch.arange(float(math.prod(shape))).view(shape))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.features
+
+
+def test_features_of_odd_shapes_are_refused() -> None:
+    for shape, words in (((1, 8), r"but a tensor of shape \(1, 8\)"), ((1, 7, 8), "7 tokens for 64x64 px")):
+        with pytest.raises(ConfigError, match=words):
+            Backbone(Fixed(*shape), architecture="odd", image_size=64)
+
+
+def test_tokens_that_were_merged_after_their_embedding_still_make_a_grid() -> None:
+    backbone = Backbone(Fixed(1, 16, 3), architecture="merging", image_size=64)
+    assert (backbone.stride, backbone.num_features) == (16, 3)
+    assert torch.equal(backbone(torch.zeros(1, 3, 64, 64))[0, :, 2, 1], backbone.network.features[0, 2 * 4 + 1])
 
 
 def test_sizes_a_network_does_not_take_are_refused() -> None:
@@ -224,3 +266,5 @@ def test_sizes_a_network_does_not_take_are_refused() -> None:
         ConfigError, match=r"levit_128s does not take images of 100x100 px.*224, as in its pre-training"
     ):
         build("levit_128s", image_size=100)
+    with pytest.raises(ConfigError, match=r"xcit_nano_12_p16_224 does not take images of 100x100 px.*224, as in its"):
+        build("xcit_nano_12_p16_224", image_size=100)

@@ -13,7 +13,7 @@ from rivals import SIZE, source_file
 from torch import nn
 
 from concept_tuning.config import BackboneConfig
-from concept_tuning.errors import ConfigError
+from concept_tuning.errors import ConfigError, WeightsError
 from concept_tuning.models import source_head
 from concept_tuning.models.backbone import Backbone, build_backbone, create_network
 from concept_tuning.models.source_head import adopt_shapes, load_source_head, source_classes
@@ -69,6 +69,15 @@ def test_timm_head_is_fetched_with_its_network(monkeypatch: pytest.MonkeyPatch, 
     assert torch.equal(head.bias, read_state(saved)["fc.bias"])
 
 
+def test_a_timm_head_that_cannot_be_loaded_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cut off.safetensors").write_bytes(b"half")
+    source = WeightsSource(kind="timm", architecture="test_resnet", path=tmp_path / "cut off.safetensors")
+    monkeypatch.setattr(source_head, "find_weights", lambda name, choice: source)
+    backbone, config = pair("random")
+    with pytest.raises(WeightsError, match=r"timm's classifier of test_resnet cannot be loaded \("):
+        load_source_head(backbone, dataclasses.replace(config, weights="timm"))
+
+
 def test_a_classifier_without_bias_gets_none_to_add(tmp_path: Path) -> None:
     state = read_state(Path(source_file(tmp_path)))
     del state["fc.bias"]
@@ -83,9 +92,9 @@ def test_random_weights_have_no_classifier() -> None:
             function(backbone, config)
 
 
-@pytest.mark.parametrize("architecture", ["test_vit", "test_vit2", "test_convnext", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("architecture", ["test_vit", "test_vit2", "test_convnext", "mobilenetv3_small_050", "dla46_c"])
 def test_a_classifier_on_anything_else_than_the_pooled_map_is_refused(architecture: str) -> None:
-    """On a class token, on features normalised after the pooling, or on further layers."""
+    """On a class token, on features normalised after the pooling, on further layers, or no linear layer."""
     config = BackboneConfig(architecture=architecture, weights="timm")
     size = 160 if "vit" in architecture else SIZE
     backbone = Backbone(create_network(architecture, image_size=size), architecture=architecture, image_size=size)
@@ -98,6 +107,14 @@ def test_the_number_is_timms_where_the_weights_are_not_at_hand(architecture: str
     backbone, config = pair("random", architecture)
     for weights in ("auto", "timm", str(tmp_path / "gone.pth")):
         assert source_classes(backbone, dataclasses.replace(config, weights=weights)) == 1000
+
+
+def test_where_timms_weights_have_no_classifier_a_file_may_have_one(tmp_path: Path) -> None:
+    """Where that file is gone since, the number is for the state dict of the run to tell."""
+    backbone, config = pair("random", "resnet50.bamboo")
+    assert source_classes(backbone, dataclasses.replace(config, weights=str(tmp_path / "gone.pth"))) == 1
+    with pytest.raises(ConfigError, match=r"the weights of resnet50\.bamboo have none"):
+        source_classes(backbone, dataclasses.replace(config, weights="timm"))
 
 
 def test_a_file_without_classifier_or_with_another_is_refused(tmp_path: Path) -> None:

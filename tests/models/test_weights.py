@@ -353,10 +353,13 @@ def test_a_file_that_fits_in_part_is_refused_whole(
     assert same_weights(fresh, before)
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("architecture", "missing"), [("test_resnet", "conv1"), ("test_convnext", "stem")])
+def test_weights_of_another_network_are_refused(architecture: str, missing: str, tmp_path: Path) -> None:
+    """Of a network without a conversion of timm's, and of one whose conversion fails over them."""
     torch.save(network(architecture="test_vit").state_dict(), tmp_path / "vit.pth")
-    with pytest.raises(WeightsError, match=r"vit\.pth does not fit.*missing: conv1.*unexpected: .*Set backbone\.arch"):
-        build(str(tmp_path / "vit.pth"))
+    words = rf"vit\.pth does not fit.*missing: {missing}.*unexpected: cls_token.*Set backbone\.architecture"
+    with pytest.raises(WeightsError, match=words):
+        build(str(tmp_path / "vit.pth"), architecture)
 
 
 @pytest.mark.parametrize(
@@ -432,6 +435,18 @@ def test_the_hubs_offline_switch_is_obeyed(no_network: list[str], monkeypatch: p
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(WeightsError, match="cannot be fetched: HF_HUB_OFFLINE is set"):
         build("timm")
+    assert no_network == []
+
+
+def test_weights_that_are_not_here_are_timms_to_fetch_from_a_hub_that_answers(
+    no_network: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "unreachable", lambda url: None)
+    assert find_weights("resnet18", "timm") == WeightsSource(kind="timm", architecture="resnet18")
+
+
+def test_weights_that_are_on_no_hub_are_fetched_without_asking_it(no_network: list[str]) -> None:
+    assert find_weights("legacy_seresnet18", "timm") == WeightsSource(kind="timm", architecture="legacy_seresnet18")
     assert no_network == []
 
 

@@ -13,6 +13,7 @@ import pytest
 from concept_tuning.diagnostics.diagnose import diagnose
 from concept_tuning.diagnostics.workbench import Workbench
 from concept_tuning.errors import RunError
+from concept_tuning.report import bundle as module
 from concept_tuning.report.bundle import MANIFEST, SUMS, check_bundle, make_bundle
 
 
@@ -112,8 +113,75 @@ def test_what_is_no_bundle_or_no_diagnosis_is_a_sentence(tmp_path, bundle) -> No
         check_bundle(tmp_path / "text.zip")
     with pytest.raises(RunError, match="cannot be read"):
         check_bundle(tmp_path / "none.zip")
-    with pytest.raises(RunError, match="missing or damaged"):
-        check_bundle(rewritten(bundle, lambda files: {}))
+    for manifest in ({}, {MANIFEST: b"{}"}, {MANIFEST: b"[" * 100_000}):
+        with pytest.raises(RunError, match="missing or damaged"):
+            check_bundle(rewritten(bundle, lambda files, manifest=manifest: manifest))
+
+
+def test_damage_within_any_file_is_found(bundle) -> None:
+    whole = bundle.read_bytes()
+    with zipfile.ZipFile(bundle) as archive:
+        entries = [entry for entry in archive.infolist() if entry.filename != SUMS]  # for other tools, not read here
+    for entry in entries:
+        start = entry.header_offset + 30 + len(entry.filename)
+        last = start + entry.compress_size - 1  # is filled up with bits that say nothing
+        for place in range(start, last, max(1, entry.compress_size // 20)):
+            bundle.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+            assert said_of(bundle), f"byte {place}, in {entry.filename}"
+
+
+def said_of(bundle: Path) -> list[str]:
+    """Return what is wrong with a bundle, also if it is none any more."""
+    try:
+        return check_bundle(bundle)
+    except RunError as error:
+        return [str(error)]
+
+
+def test_an_encrypted_zip_is_a_sentence(bundle) -> None:
+    local, central = b"PK\x03\x04\x14\x00", b"PK\x01\x02\x14\x03\x14\x00"
+    whole = bundle.read_bytes()
+    for header in (local, central):
+        assert header + b"\x00" in whole
+        whole = whole.replace(header + b"\x00", header + b"\x01")
+    bundle.write_bytes(whole)
+    with pytest.raises(RunError, match="no whole zip"):
+        check_bundle(bundle)
+
+
+def test_a_zip_that_would_unpack_to_too_much_is_not_unpacked(bundle, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 1 << 20)
+    large = rewritten(bundle, lambda files: files | {"results/new.json": bytes(1 << 20)})
+    with pytest.raises(RunError, match="would unpack to more than 1 MB"):
+        check_bundle(large)
+
+
+def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch) -> None:
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "thumbnails.json":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(RunError, match=r"thumbnails\.json cannot be read \(Permission denied\)"):
+        make_bundle(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"runs": [{}]}', "[" * 100_000])
+def test_a_damaged_diagnosis_is_not_packed(content: str, folder, tmp_path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "diagnosis.json").write_text(content)
+    with pytest.raises(RunError, match="is damaged; run the diagnosis again"):
+        make_bundle(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_run_whose_data_record_is_damaged_is_not_packed(content: str, folder, tmp_path) -> None:
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(RunError, match="the data record of a run is damaged"):
+        make_bundle(folder, {"vanilla": tmp_path})
 
 
 def test_names_of_runs_make_no_paths(folder, runs, tmp_path) -> None:

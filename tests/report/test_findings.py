@@ -17,9 +17,11 @@ from concept_tuning.diagnostics.rare_use import PRETRAINED, InformationChange
 from concept_tuning.diagnostics.results import Interval, Unavailable
 from concept_tuning.report.blocks import Finding, Source
 from concept_tuning.report.findings import findings
+from tests.figures import test_properties, test_slices, test_verdict
 from tests.figures.examples import rare_features
 from tests.figures.test_concept_effects import concept, effects
 from tests.figures.test_controls import badge, controlled
+from tests.figures.test_ledger import SCRATCH, TUNED, ledger
 
 RUN = "tuned"
 
@@ -90,6 +92,53 @@ def test_a_concept_that_leans_to_the_object_is_no_warning() -> None:
     assert (found.tone, "no less than the 60 % of one evenly spread" in found.text) == ("bad", True)
     (found,) = summary(each_concept_effects=effects(inside))
     assert (found.tone, "less than the 70 % of one evenly spread: it leans" in found.text) == ("neutral", True)
+
+
+def test_without_masks_a_concept_that_pulls_is_to_be_looked_at() -> None:
+    missing = Unavailable(analysis="masks", reason="There are none.")
+    (found,) = summary(each_concept_effects=effects(concept(1, 0, interval(0.85, 0.75, 0.95)), masks=missing))
+    assert found.tone == "bad"
+    assert found.text.endswith("Whether it is a part of the object only its pictures can tell: look at them.")
+
+
+def test_each_comparison_that_was_made_has_its_sentence() -> None:
+    missing = Unavailable(analysis="verdict", reason="A seed is given twice.")
+    accuracy = test_verdict.comparison(0.1, 0.05, 0.2, "better")
+    worst = test_verdict.comparison(-0.2, -0.3, -0.1, "worse", "worst-group accuracy")
+    verdicts = (missing, test_verdict.verdict(accuracy), test_verdict.verdict(accuracy, worst))
+    texts = [found.text for found in summary(verdict=SimpleNamespace(verdicts=verdicts))]
+    assert [text.split(" in ")[1].split(":")[0] for text in texts] == ["accuracy", "accuracy", "worst-group accuracy"]
+    assert summary(verdict=SimpleNamespace(verdicts=(missing,))) == []
+
+
+def test_what_a_method_loses_and_rescues_is_told_with_the_churn_where_it_is_known() -> None:
+    vanilla, ours = summary(ledger=ledger())
+    assert vanilla.text.startswith("vanilla loses 15.0 % of 10 pictures [")
+    assert "and rescues 20.0 % that it has wrong; beyond churn +10.0 points [" in vanilla.text
+    assert "ours loses 0.0 % of 10 pictures" in ours.text
+    assert "churn" not in summary(ledger=ledger({"s0": SCRATCH["s0"]}, TUNED))[0].text
+
+
+def test_a_property_is_told_of_if_it_is_shown_to_tell_classes() -> None:
+    shown, not_shown = (
+        summary(properties=test_properties.table(test_properties.score("hue", 0.9, flagged=True, informative=known)))
+        for known in (True, False)
+    )
+    assert ["Hue alone tells the class of 90.0 %" in found.text for found in shown] == [True]
+    assert not_shown == []
+
+
+def test_whether_errors_gather_is_told_where_it_was_asked() -> None:
+    table = test_slices.table(test_slices.LOW)
+    assert summary(each_slices=table) == []
+    (found,) = summary(each_slices=dataclasses.replace(table, p_value=0.01))
+    assert (found.tone, found.text) == (
+        "bad",
+        "Errors of tuned gather in pictures that look alike: in the worst set of 2, only 30 % are right (p = 0.01).",
+    )
+    (found,) = summary(each_slices=dataclasses.replace(table, p_value=0.3))
+    assert (found.tone, "are not shown to gather" in found.text) == ("neutral", True)
+    assert summary(each_slices=dataclasses.replace(table, slices=(), p_value=0.01)) == []
 
 
 def test_few_pictures_are_told_of_first_and_bring_neither_good_nor_bad_news() -> None:

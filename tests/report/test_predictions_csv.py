@@ -34,6 +34,15 @@ def test_every_picture_has_a_row_with_what_each_run_says(made) -> None:
                 assert told == pytest.approx(float(found.probabilities[place, which]), abs=1e-6)
 
 
+def test_without_groups_there_is_no_column_of_them(made) -> None:
+    results = {place: dataclasses.replace(found, groups=None, group_names=()) for place, found in made.results.items()}
+    whole, less = (
+        list(csv.DictReader(io.StringIO(predictions_csv(Source(dataclasses.replace(made, results=found))))))
+        for found in (made.results, results)
+    )
+    assert less == [{name: cell for name, cell in row.items() if name != "group"} for row in whole]
+
+
 def test_no_cell_begins_a_formula(made) -> None:
     evil = ("=1+1", "@SUM(A1)", "-2", " \t=cmd", "\uff1dA1", 'a,"b"\n=c')
     results = {

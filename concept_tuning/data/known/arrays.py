@@ -27,7 +27,7 @@ _FASHION_FOLDER = "FashionMNIST/raw"
 
 
 class ArrayPictures:
-    """Pictures of several arrays, which are loaded when the first is read; a pickle leaves them out.
+    """Pictures of several arrays, which are loaded once, when the first is read; a pickle leaves them out.
 
     May be read from several threads and processes.
     """
@@ -51,6 +51,7 @@ class ArrayPictures:
         self._load, self._keys, self._counts, self._stamps = load, tuple(keys), tuple(counts), tuple(stamps)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._arrays: Sequence[np.ndarray] | None = None
+        self._fault = ""
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[ArrayPictures], tuple[Any, ...]]:
@@ -72,14 +73,18 @@ class ArrayPictures:
 
     def _all(self) -> Sequence[np.ndarray]:
         with self._lock:
-            if self._arrays is None:
+            if self._arrays is None and not self._fault:
                 try:
                     arrays = self._load()
                 except DataError as error:
-                    raise UnreadableImage(str(error)) from error
-                if tuple(map(len, arrays)) != self._counts:
-                    raise UnreadableImage("the file holds another number of pictures than when it was opened")
-                self._arrays = arrays
+                    self._fault = str(error)
+                else:
+                    if tuple(map(len, arrays)) == self._counts:
+                        self._arrays = arrays
+                    else:
+                        self._fault = "the file holds another number of pictures than when it was opened"
+            if self._arrays is None:
+                raise UnreadableImage(self._fault)
             return self._arrays
 
 

@@ -13,7 +13,7 @@ import pytest
 from miniatures import MINIATURES, fashion, opened
 from torchvision import datasets
 
-from concept_tuning.config import KNOWN_DATA, validate
+from concept_tuning.config import KNOWN_DATA, DataConfig, validate
 from concept_tuning.data.known import files
 from concept_tuning.data.known.catalogue import BY_NAME, KNOWN
 from concept_tuning.data.known.opening import is_there
@@ -168,6 +168,18 @@ def test_a_download_comes_whole_or_not_at_all(name: str, tmp_path: Path, monkeyp
     assert opened(name, root, download=True).keys == first.keys
     assert len(asked) == 1
     assert [path.name for path in root.iterdir() if path.is_dir()] == [known.folder]
+
+
+def test_what_another_process_has_fetched_meanwhile_is_not_fetched_again(tmp_path: Path) -> None:
+    def lacking(root: Path) -> str | None:
+        if (root / "dtd").is_dir():
+            return None
+        (root / "dtd").mkdir()  # by the other process, after this one found it missing
+        return "dtd"
+
+    config = DataConfig(source="dtd", root=str(tmp_path), download=True)
+    found = files.ready_root(BY_NAME["dtd"], config, lambda part: pytest.fail("fetched"), lacking=lacking)
+    assert found == tmp_path
 
 
 def test_a_download_does_not_touch_what_is_there(laid_out) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from miniatures import opened, picture
 from PIL import Image
 
 from concept_tuning.config import DataConfig
+from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.known import hub
 from concept_tuning.data.known.opening import known_table
+from concept_tuning.data.survey import survey
 from concept_tuning.errors import DataError
+from concept_tuning.settings import build_config
 
 
 @pytest.mark.parametrize("source", ["hf:", "hf:mnist", "hf:a/b/c", "hf:a/b:", "hf:../b/c", "hf:https://x/y"])
@@ -56,9 +60,9 @@ def test_a_copy_in_class_folders_is_read(datasets, tmp_path: Path) -> None:
     assert opened("hf:owner/birds", tmp_path).stamp(0) == table.stamp(0)
 
 
-def jpeg() -> dict[str, object]:
+def jpeg(colour: tuple[int, int, int] = (200, 10, 10)) -> dict[str, object]:
     file = io.BytesIO()
-    Image.new("RGB", (6, 4), (200, 10, 10)).save(file, format="PNG")
+    Image.new("RGB", (6, 4), colour).save(file, format="PNG")
     return {"bytes": file.getvalue(), "path": None}
 
 
@@ -88,6 +92,48 @@ def test_one_split_is_left_to_be_split(datasets, tmp_path: Path) -> None:
     table = opened("hf:owner/set", tmp_path)
     assert table.splits is None
     assert table.class_names == ("9", "10")
+
+
+def test_a_row_without_a_picture_is_unreadable(datasets, tmp_path: Path) -> None:
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    stored(datasets, tmp_path, features, train={"image": [jpeg(), None], "label": [0, 1]})
+    table = opened("hf:owner/set", tmp_path)
+    assert table.read(0).shape == (4, 6, 3)
+    with pytest.raises(UnreadableImage, match="the row holds no picture"):
+        table.read(1)
+
+
+def test_splits_of_which_none_is_for_training_are_refused(datasets, tmp_path: Path) -> None:
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    part = {"image": [jpeg()] * 2, "label": [0, 1]}
+    stored(datasets, tmp_path, features, validation=part, test=part)
+    with pytest.raises(DataError, match="hf:owner/set: none of its splits validation, test is called train"):
+        opened("hf:owner/set", tmp_path)
+
+
+def test_of_several_columns_of_pictures_the_one_of_a_known_name_is_taken(datasets, tmp_path: Path) -> None:
+    features = {"depth": datasets.Image(), "img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    columns = {"depth": [jpeg((0, 0, 0))] * 2, "img": [jpeg()] * 2, "label": [0, 1]}
+    stored(datasets, tmp_path, features, train=columns)
+    assert (opened("hf:owner/set", tmp_path).read(0)[0, 0] == [200, 10, 10]).all()
+
+
+def test_pictures_that_are_held_in_memory_have_the_stamp_of_their_files(datasets, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(datasets.config, "IN_MEMORY_MAX_SIZE", 10**6)
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    stored(datasets, tmp_path, features, train={"image": [jpeg()] * 2, "label": [0, 1]})
+    stamp = opened("hf:owner/set", tmp_path).stamp(0)
+    assert opened("hf:owner/set", tmp_path).stamp(0) == stamp
+    os.utime(next((tmp_path / "owner" / "set").iterdir()), (1, 1))
+    assert opened("hf:owner/set", tmp_path).stamp(0) != stamp
+
+
+def test_one_class_is_refused_in_a_survey_too(datasets, tmp_path: Path) -> None:
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    stored(datasets, tmp_path, features, train={"image": [jpeg()] * 6, "label": [0] * 6})
+    config = build_config(data="hf:owner/set", overrides={"root": str(tmp_path)})
+    with pytest.raises(DataError, match="hf:owner/set has fewer than two classes"):
+        survey(config)
 
 
 def test_columns_that_cannot_be_told_are_refused(datasets, tmp_path: Path) -> None:

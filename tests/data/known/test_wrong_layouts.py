@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torchvision.datasets import CIFAR10
 
 from concept_tuning.config import DataConfig
 from concept_tuning.data.decode import UnreadableImage
+from concept_tuning.data.known.arrays import ArrayPictures
 from concept_tuning.data.known.cub import PART_RADIUS
 from concept_tuning.data.known.groups_csv import draw_by_unit
 from concept_tuning.data.known.opening import known_table
@@ -96,6 +98,14 @@ def test_a_class_that_training_lacks_is_refused(laid_out) -> None:
         opened("imagenet-folder", root)
 
 
+def test_a_data_set_of_one_class_is_refused(laid_out) -> None:
+    root = laid_out("eurosat")
+    shutil.rmtree(root / "eurosat" / "2750" / "River")
+    with pytest.raises(DataError, match="there is one class; at least two are needed") as caught:
+        opened("eurosat", root)
+    assert "Expected below data.root" in str(caught.value)
+
+
 def test_imagenets_names_are_taken_from_torchvisions_file(laid_out) -> None:
     import torch
 
@@ -130,8 +140,9 @@ def test_cars_with_a_label_too_many_are_refused(laid_out) -> None:
     from scipy.io import savemat
 
     root = laid_out("stanford-cars")
-    savemat(root / "stanford_cars/devkit/cars_meta.mat", {"class_names": np.array(["Audi TT"], dtype=object)})
-    with pytest.raises(DataError, match="damaged or laid out"):
+    rows = np.array([(1, "00001.jpg"), (3, "00002.jpg")], dtype=[("class", object), ("fname", object)])
+    savemat(root / "stanford_cars/devkit/cars_train_annos.mat", {"annotations": rows})
+    with pytest.raises(DataError, match=r"damaged or laid out .*label 2 is outside 0\.\.1"):
         opened("stanford-cars", root)
 
 
@@ -311,6 +322,28 @@ class TestArrays:
         file.write_bytes(file.read_bytes()[:-5])
         with pytest.raises(UnreadableImage, match="should hold 15680 bytes of values and holds 15675"):
             table.read(0)
+
+    def test_a_file_with_other_pictures_than_when_it_was_opened_is_unreadable(self, tmp_path: Path) -> None:
+        fashion(tmp_path)
+        table = opened("fashion-mnist", tmp_path)
+        file = tmp_path / "FashionMNIST/raw/train-images-idx3-ubyte"
+        old = file.read_bytes()
+        file.write_bytes(old[:4] + bytes([0, 0, 0, 19]) + old[8:-784])
+        with pytest.raises(UnreadableImage, match="another number of pictures than when it was opened"):
+            table.read(20)
+
+    def test_files_that_cannot_be_read_are_not_loaded_again_for_each_picture(self) -> None:
+        loaded: list[str] = []
+
+        def load() -> list[np.ndarray]:
+            loaded.append("damaged")
+            raise DataError("cut off or damaged")
+
+        pictures = ArrayPictures(load, ["a", "b"], [2], ["stamp"])
+        for row in range(2):
+            with pytest.raises(UnreadableImage, match="cut off or damaged"):
+                pictures.read(row)
+        assert len(loaded) == 1
 
     def test_a_missing_class_is_refused(self, tmp_path: Path, unchecked) -> None:
         cifar10(tmp_path)

@@ -1,0 +1,57 @@
+"""A cell whose run folder is there already: it is waited for while another process works on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import made_runs
+import pytest
+import torch
+from filelock import FileLock
+from tiny_runs import tiny_config
+
+from concept_tuning.bench import job
+from concept_tuning.bench.cells import Cell, state_of
+from concept_tuning.bench.job import Job, do_job
+from concept_tuning.bench.spec import Setting
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    setting = Setting(data="birds", backbone="test_resnet", sample_rate=100, method="vanilla")
+    config = tiny_config(device="cpu")
+    return Cell(setting=setting, kind="final", number=1, config=config, path=tmp_path / "seed-1")
+
+
+def do(cell: Cell) -> None:
+    do_job(Job.of(cell, threads=torch.get_num_threads()))
+
+
+def test_a_run_that_another_process_holds_is_waited_for(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_runs.write_run(cell.path)
+    (cell.path / "checkpoints").mkdir()
+    lock, waited = FileLock(cell.path / ".lock"), []
+
+    def sleep(seconds: float) -> None:
+        waited.append((cell.path / "checkpoints").is_dir())
+        lock.release()
+
+    monkeypatch.setattr(job, "time", SimpleNamespace(sleep=sleep))
+    lock.acquire()
+    do(cell)
+    assert waited == [True]
+    assert state_of(cell.path) == "finished"
+    assert not (cell.path / "checkpoints").exists()
+
+
+@pytest.mark.timeout(60)
+def test_a_run_folder_that_cannot_be_locked_is_told_and_not_waited_for(cell: Cell) -> None:
+    made_runs.write_run(cell.path)
+    (cell.path / "config.json").write_text(json.dumps(cell.config.to_dict()))
+    (cell.path / "status.json").write_text(json.dumps({"state": "training"}))
+    (cell.path / ".lock").mkdir()  # root may write into a read-only folder, but not into this
+    do(cell)
+    assert cell.state == "failed"
+    assert "cannot be worked on" in cell.failure

@@ -1,0 +1,122 @@
+"""The training loop: what it refuses, which epoch it keeps, how it hears interrupts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from concept_tuning.engine.evaluation import Evaluation
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.session import resume_run, start_run
+from concept_tuning.engine.trainer import Trainer, _interrupts
+from concept_tuning.errors import DivergedError, TrainingError
+from concept_tuning.methods.base import Method
+from concept_tuning.models.backbone import Backbone
+from concept_tuning.progress import ConsoleWatcher
+
+QUIET = ConsoleWatcher(quiet=True)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_all_pictures_come_in_the_memory_format_that_was_set(
+    channels_last: bool, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of training, of evaluation, and of a method that looks at them after the training, as dfr does."""
+    seen: dict[bool, set[bool]] = {True: set(), False: set()}
+    forward = Backbone.forward
+
+    def watched(self: Backbone, images: Tensor) -> Tensor:
+        if len(images) > 1:  # a dry run has one
+            seen[torch.is_grad_enabled()].add(images.is_contiguous(memory_format=torch.channels_last))
+        weight = next(value for value in self.parameters() if value.ndim == 4 and value.shape[1] > 1)
+        assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last or len(images) == 1
+        return forward(self, images)
+
+    monkeypatch.setattr(Backbone, "forward", watched)
+    start_run(tiny("dfr", channels_last=channels_last, max_steps=1), tmp_path / "run", QUIET)
+    assert seen == {True: {channels_last}, False: {channels_last}}
+
+
+def test_a_non_finite_loss_is_refused_before_it_reaches_the_weights(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    calls: list[int] = []
+    real = Method.cross_entropy
+
+    def infinite_at_the_third(self: Method, logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append(1)
+        return real(self, logits, labels) * (float("inf") if len(calls) == 3 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Method, "cross_entropy", infinite_at_the_third)
+        with pytest.raises(DivergedError, match=r"The loss became non-finite at step 3 \(cross_entropy, loss\)"):
+            start_run(config, tmp_path / "run", QUIET)
+    resumed, undisturbed = resume_run(tmp_path / "run", QUIET), start_run(config, tmp_path / "undisturbed", QUIET)
+    assert resumed.metrics_file.read_bytes() == undisturbed.metrics_file.read_bytes()
+    assert resumed.best_weights.read_bytes() == undisturbed.best_weights.read_bytes()
+
+
+@pytest.mark.parametrize(("measure", "best"), [("accuracy", 1), ("loss", 2)])
+def test_the_best_epoch_is_chosen_by_the_measure_that_was_set(
+    measure: str, best: int, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([(0.5, 3.0), (0.75, 2.5), (0.5, 1.0), (0.5, 2.0)])
+    weights: list[dict[str, Tensor]] = []
+    real = Trainer._validate
+
+    def forced(self: Trainer) -> Evaluation:
+        weights.append({name: value.clone() for name, value in self.method.inference_state().items()})
+        accuracy, loss = next(measured)
+        return dataclasses.replace(real(self), accuracy=accuracy, loss=loss)
+
+    monkeypatch.setattr(Trainer, "_validate", forced)
+    folder = start_run(tiny(epochs=4, select_by=measure), tmp_path / "run", QUIET)
+    kept = load_file(folder.best_weights)
+    same = [all(torch.equal(kept[name], value) for name, value in each.items()) for each in weights]
+    assert same == [epoch == best for epoch in range(4)]
+
+
+def test_metrics_that_cannot_be_written_are_said(tiny, tmp_path: Path) -> None:
+    class Replacer(ConsoleWatcher):
+        """Puts a folder in the place of the metrics."""
+
+        def step(self, done: int, total: int, values: object) -> None:
+            if done == 2:
+                (tmp_path / "run" / "metrics.jsonl").unlink()
+                (tmp_path / "run" / "metrics.jsonl").mkdir()
+
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl could not be written: .*checkpoint is intact"):
+        start_run(tiny(checkpoint_seconds=1000), tmp_path / "run", Replacer(quiet=True))
+    assert "could not be written" in RunFolder(tmp_path / "run").status()["message"]
+
+
+def test_the_first_interrupt_is_remembered_and_the_second_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    ended = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.append((pid, number, signal.getsignal(number))))
+    with _interrupts() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        assert ended == []
+        signal.raise_signal(signal.SIGTERM)
+        assert ended == [(os.getpid(), signal.SIGTERM, signal.SIG_DFL)]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_in_a_thread_leaves_the_signals_to_others(tiny, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=start_run, args=(tiny(max_steps=1), tmp_path / "run", QUIET))
+    thread.start()
+    thread.join()
+    assert RunFolder(tmp_path / "run").status()["state"] == "finished"
+    assert signal.getsignal(signal.SIGINT) is before
