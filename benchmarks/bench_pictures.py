@@ -1,6 +1,6 @@
 """Take the README's pictures of a bench: headless Chromium opens its figures offline and cuts out each.
 
-python benchmarks/bench_pictures.py benchmarks/specs/offline.yaml runs/bench/offline
+python benchmarks/bench_pictures.py benchmarks/specs/offline.yaml runs/bench/offline --out assets/bench
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from concept_tuning.bench.spec import load_spec
 from concept_tuning.bench.tables import cell_rows
 from concept_tuning.errors import RunError, StudioError
 
-FOLDER = Path(__file__).resolve().parents[1] / "assets" / "bench"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pictures; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", type=Path, help="the bench, a YAML file")
     parser.add_argument("bench", type=Path, help="its folder")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where the pictures go; default: assets/bench")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where the pictures go; those of the README: assets/bench"
+    )
     options = parser.parse_args(arguments)
     try:
         spec = load_spec(options.spec)

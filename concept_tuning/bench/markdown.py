@@ -9,6 +9,7 @@ from typing import Any
 from concept_tuning import __version__
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.verdicts import NOT_FINISHED
+from concept_tuning.diagnostics.statistics import false_alarms
 from concept_tuning.diagnostics.verdict import ROUGH
 from concept_tuning.diagnostics.words import signed
 
@@ -33,7 +34,7 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         "\n".join(_table(spec, begun, sources)),
         "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
         "\n".join(_pictures(pictures)),
-        _comparisons(rows),
+        _comparisons(spec, rows),
         "\n".join(_verdicts(begun)),
         _not_begun(rows, begun),
     ]
@@ -114,16 +115,23 @@ def _pictures(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
         yield f"{text}."
 
 
-def _comparisons(rows: Sequence[dict[str, Any]]) -> str:
-    """Say how many comparisons were made, of which some are chance."""
-    count = sum(row[name] is not None for row in rows for name in ("difference", "worst_group_difference"))
-    if not count:
+def _comparisons(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
+    """Say how many comparisons were made, and of how many of them chance may make a difference."""
+    seeds = [row["seeds"] for row in rows for name in ("difference", "worst_group_difference") if row[name] is not None]
+    if not seeds:
         return ""
+    fewest = min(seeds)
     return (
-        f"{count} comparisons are made here, accuracy and worst group counted apart, and no interval is corrected for "
-        f"their number: if no method differed from the first, {0.05 * count:.1f} of them would leave zero by chance, "
-        "and more with few seeds. A single one is a hint; what holds on several data is more."
+        f"{len(seeds)} comparisons are made here, accuracy and worst group counted apart, all with the same runs of "
+        f"`{spec.methods[0]}`, and no interval is corrected for their number. Few seeds make them too narrow: where "
+        f"nothing differs, up to {100 * false_alarms(fewest):.0f} % of them leave zero out with {_seed_words(fewest)}, "
+        f"and 5 % with very many (`benchmarks/interval_coverage.py`). So up to {sum(map(false_alarms, seeds)):.1f} of "
+        "these may leave zero by chance. A single one is a hint; what holds on several data is more."
     )
+
+
+def _seed_words(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:

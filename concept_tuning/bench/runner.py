@@ -46,8 +46,9 @@ def run_bench(
         report: Given each cell that has ended, and all cells of this part.
 
     Raises:
-        RunError: if the folder holds another bench, or another process works on it.
+        RunError: if the folder holds another bench or other files than a bench's, or another process works on it.
     """
+    _refuse_others_folder(out)
     lock = FileLock(out / _LOCK)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +124,16 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
         elif value != other:
             return f"{place}{name} was {value!r} and is {other!r}"
     return ""
+
+
+def _refuse_others_folder(out: Path) -> None:
+    """Refuse a folder that holds something, and no bench: somebody's pictures, say."""
+    try:
+        held = out.is_dir() and not (out / _SPEC).is_file() and any(path.name[0] != "." for path in out.iterdir())
+    except OSError as error:
+        raise RunError(f"The bench's folder {out} cannot be read ({error.strerror}); name another --out.") from error
+    if held:
+        raise RunError(f"{out} is not empty and holds no bench; name another --out.")
 
 
 def _keep_spec(spec: BenchSpec, out: Path) -> None:

@@ -162,8 +162,10 @@ def load_spec(path: Path) -> BenchSpec:
     """
     import yaml
 
+    from concept_tuning.bench.spec_yaml import plain_values
+
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = plain_values(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The bench {path} cannot be read ({error}).") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date 2024-13-01, of thousands of brackets

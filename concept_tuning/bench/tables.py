@@ -107,7 +107,8 @@ def picture_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
 def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return for each setting what was chosen, mean and deviation over seeds, and the verdict on the first method.
 
-    ``tuned_as`` is the setting whose choice was taken, None where it is its own; ``trials`` are that one's.
+    ``tuned_as`` is the setting whose choice was taken, None where it is its own; ``trials`` are that one's. ``chosen``
+    has what was searched as the setting's final runs have it.
     ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and seed, each with
     its interval; ``published`` is what others measured in that very setting. All are None where there is none.
     """
@@ -156,7 +157,7 @@ def _summary_row(
         "trials": max(1, len(trials)),
         "failed_trials": states.count("failed"),
         "open_trials": states.count("open"),
-        "chosen": _best(spec, out, setting, trials),
+        "chosen": _chosen_values(spec, setting, _best(spec, out, setting, trials)),
         "validation": _spread([_results(cell).get("val", {}).get("accuracy") for cell in own]),
         "accuracy": _spread([test["accuracy"] for test in tests]),
         "worst_group": _spread([test.get("worst_group_accuracy") for test in tests]),
@@ -190,6 +191,15 @@ def _best(spec: BenchSpec, out: Path, setting: Setting, trials: Iterable[Cell]) 
     if any(cell.state == "open" for cell in trials if cell.setting == searched):
         return None
     return chosen(spec, out, setting)
+
+
+def _chosen_values(spec: BenchSpec, setting: Setting, drawn: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what was searched as a setting's runs have it: a default that won, or a variant's own value, too."""
+    if drawn is None:
+        return None
+    config = _config(spec, setting, drawn)
+    searched = spec.space(tuned_as(spec, setting).method)
+    return {key: operator.attrgetter(resolve_key(key, config.method))(config) for key in searched}
 
 
 def _config(spec: BenchSpec, setting: Setting, drawn: Mapping[str, Any]) -> RunConfig:

@@ -49,6 +49,11 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
     seeds = sorted({cell.number for cell in own} & {cell.number for cell in other})
     if not seeds:
         return Against(sentence=NOT_FINISHED)
+    if len({found for cell in (*own, *other) if (found := _learnt_from(cell)) is not None}) > 1:
+        return Against(
+            sentence=f"{names[0]} and {names[1]} did not learn from the same pictures: the data have changed between "
+            "their runs. Put the old data back, or remove the runs of before"
+        )
     sides = [[_predictions(cell) for seed in seeds for cell in part if cell.number == seed] for part in (own, other)]
     first, *others = (found for side in sides for found in side)
     if any(not np.array_equal(found.labels, first.labels) for found in others):
@@ -65,6 +70,14 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
         worst_group_difference=worst.difference if worst else None,
         caveat=verdict.caveat,
     )
+
+
+def _learnt_from(cell: Cell) -> str | None:
+    """Return the fingerprint of a run's pictures; None if it tells none."""
+    if not (cell.path / "data.json").is_file():
+        return None
+    found: str | None = RunFolder.open(cell.path).read_json("data.json").get("used_fingerprint")
+    return found
 
 
 def _predictions(cell: Cell) -> Predictions:

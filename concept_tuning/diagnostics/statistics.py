@@ -13,6 +13,8 @@ from concept_tuning.diagnostics.results import Interval
 RESAMPLES = 2000
 #: Numbers that a bootstrap holds at once.
 _HELD = 4_000_000
+#: By the number of seeds; see :func:`false_alarms`.
+_FALSE_ALARMS = {2: 0.22, 3: 0.15, 5: 0.12, 10: 0.10}
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -122,6 +124,15 @@ def paired_bootstrap(
         ]
     )
     return percentile_interval(float(differences.mean()), drawn, n=images, level=level)
+
+
+def false_alarms(seeds: int) -> float:
+    """Return the largest share of intervals that left zero out where methods do not differ, with so many seeds.
+
+    Of :func:`paired_bootstrap` at 95 %, drawn by ``benchmarks/interval_coverage.py``; between the numbers of seeds
+    drawn there, that of the lower one. With one seed, whose spread is not in the interval, it is that of two at least.
+    """
+    return _FALSE_ALARMS[max((count for count in _FALSE_ALARMS if count <= seeds), default=min(_FALSE_ALARMS))]
 
 
 def percentile_interval(value: float, drawn: np.ndarray, *, n: int, level: float = 0.95) -> Interval:

@@ -56,7 +56,7 @@ def test_every_figure_is_a_picture(spec_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_bench_that_is_not_there_gets_a_sentence(spec_file: Path, tmp_path: Path, capsys) -> None:
-    assert main([str(spec_file), str(tmp_path / "missing")]) == 2
+    assert main([str(spec_file), str(tmp_path / "missing"), "--out", str(tmp_path / "out")]) == 2
     assert "is no folder of a bench" in capsys.readouterr().err
-    assert main([str(tmp_path / "missing.yaml"), str(tmp_path)]) == 2
+    assert main([str(tmp_path / "missing.yaml"), str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "cannot be read" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from concept_tuning.bench.cells import final_path, note_failure, trial_cells
 from concept_tuning.bench.published import ARCHITECTURE
 from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
 from concept_tuning.bench.tables import FILES, summary, trial_rows, write_tables
+from concept_tuning.diagnostics.statistics import false_alarms
 from concept_tuning.diagnostics.verdict import ROUGH
 
 SPEC = {
@@ -57,7 +58,6 @@ def test_the_difference_to_the_first_method_is_paired_and_has_its_interval(tmp_p
     assert f"| +{100 * better['value']:.1f} ({low} to {high}) |" in text
     assert "lp-ft is better than vanilla in accuracy" in text
     assert "2 comparisons are made here" in text
-    assert "0.1 of them" in text
     assert "worst-group" not in text
     assert "So few seeds" not in text
     assert text.count("these intervals are rough, since seeds are few") == 1
@@ -137,6 +137,41 @@ def test_a_method_whose_trials_all_failed_says_so_in_place_of_a_verdict(tmp_path
     assert row["verdict"] == "All 3 trials of l2-sp failed; the first: Trial 0 diverged."
     assert (row["failed_trials"], row["chosen"], row["accuracy"]) == (3, None, None)
     assert row["verdict"] in write_tables(spec, tmp_path)
+
+
+def test_methods_that_learnt_from_other_pictures_are_not_compared(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    vanilla, lp_ft, l2_sp = settings_of(spec)
+    for setting, found in ((vanilla, "before"), (lp_ft, "before"), (l2_sp, "changed")):
+        for seed in spec.seeds:
+            known = {"used_fingerprint": found, "counts": dict.fromkeys(("train", "val", "test"), 1)}
+            path = final_path(tmp_path, setting, seed)
+            (path / "data.json").write_text(json.dumps(known | {"problems": [], "copies": []}))
+    rows = summary(spec, tmp_path)
+    assert rows[1]["difference"] is not None
+    assert (rows[2]["difference"], rows[2]["worst_group_difference"]) == (None, None)
+    assert rows[2]["verdict"].startswith("l2-sp and vanilla did not learn from the same pictures")
+
+
+def test_what_was_chosen_is_what_ran_defaults_and_a_variants_own_values_too(tmp_path: Path) -> None:
+    gentle = {"gentle": {"method": "l2-sp", "set": {"l2_sp.backbone_decay": 0.3}, "tuned_as": "l2-sp"}}
+    spec = check_spec(SPEC | {"methods": ["vanilla", "l2-sp", "gentle"], "variants": gentle})
+    vanilla, l2_sp, _ = settings_of(spec)
+    made_runs.write_trials(spec, tmp_path, vanilla, [0.9, 0.8, 0.7])
+    made_runs.write_trials(spec, tmp_path, l2_sp, [0.5, 0.8, 0.7])
+    rows = summary(spec, tmp_path)
+    assert rows[0]["chosen"] == {"lr": 0.01}
+    assert rows[2]["chosen"] == {"lr": rows[1]["chosen"]["lr"], "l2_sp.backbone_decay": 0.3}
+    assert rows[1]["chosen"]["l2_sp.backbone_decay"] in {0.5, 0.7}
+
+
+def test_the_summary_says_how_many_comparisons_chance_may_make(tmp_path: Path) -> None:
+    text = write_tables(made(tmp_path), tmp_path)
+    share = false_alarms(3)
+    assert 0.05 < share < false_alarms(2)
+    assert "2 comparisons are made here" in text
+    assert f"up to {100 * share:.0f} % of them leave zero out with 3 seeds" in text
+    assert f"So up to {2 * share:.1f} of these may leave zero by chance." in text
 
 
 def test_the_files_hold_every_run_and_no_formula(tmp_path: Path) -> None:

@@ -44,3 +44,16 @@ def test_a_cell_whose_process_dies_each_time_is_given_up_until_the_bench_is_begu
 def test_a_bench_that_another_process_works_on_is_refused(tmp_path: Path) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(RunError, match="Another process works on the bench in"):
         run_bench(SPEC, tmp_path)
+
+
+def test_a_folder_of_other_files_is_not_taken_for_a_benchs(tmp_path: Path) -> None:
+    (tmp_path / "owl").mkdir()
+    with pytest.raises(RunError, match="is not empty and holds no bench; name another --out"):
+        run_bench(SPEC, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["owl"]
+
+
+def test_a_folder_that_was_only_locked_is_begun(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    run_bench(SPEC, tmp_path, workers=lambda cells: iter(()), only=[])
+    assert (tmp_path / "bench.json").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from concept_tuning.bench.cells import trial_cells
 from concept_tuning.bench.markdown import markdown
@@ -215,6 +216,24 @@ def test_a_file_that_is_no_bench_is_a_sentence(text: str, tmp_path: Path) -> Non
         load_spec(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         load_spec(tmp_path / "none.yaml")
+
+
+def test_a_name_given_twice_is_refused_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "bench.yaml"
+    file.write_text(yaml.safe_dump(SMALL) + "methods: [lp-ft]\n")
+    with pytest.raises(ConfigError, match=r"(?s)'methods' is given twice.*line \d+"):
+        load_spec(file)
+    file.write_text(yaml.safe_dump(SMALL) + "set: {lr: 0.1, lr: 0.2}\n")
+    with pytest.raises(ConfigError, match="'lr' is given twice"):
+        load_spec(file)
+
+
+def test_a_merged_value_may_be_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "bench.yaml"
+    both = "variants:\n  a: {method: vanilla, set: &a {lr: 0.1}}\n  b: {method: vanilla, set: &b {<<: *a, lr: 0.2}}\n"
+    text = yaml.safe_dump({name: value for name, value in SMALL.items() if name not in ("methods", "search", "trials")})
+    file.write_text(f"{text}{both}  c: {{method: vanilla, set: {{<<: *b, lr: 0.3}}}}\nmethods: [vanilla, a, b, c]\n")
+    assert [one.set["lr"] for one in load_spec(file).variants.values()] == [0.1, 0.2, 0.3]
 
 
 def test_every_method_has_the_same_number_of_trials_and_the_first_changes_nothing() -> None:
