@@ -51,7 +51,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     if options.ray_address and options.workers > 1:
         raise ConfigError("--workers is of this machine; a Ray cluster has as many as it has processors. Leave it out.")
     from concept_tuning.bench.preflight import check_sources
-    from concept_tuning.bench.runner import check_folder
+    from concept_tuning.bench.runner import check_folder, check_out
     from concept_tuning.bench.spec import load_spec
     from concept_tuning.cli import INTERRUPTED
 
@@ -65,6 +65,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     if not options.tables_only:
         check_sources(spec, only=options.only)
     if options.dry_run:
+        check_out(spec, out)
         print("\n".join(_planned(spec, out, asked)))
     print(_counted(spec, out, asked))
     if options.dry_run:
@@ -82,12 +83,17 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _counted(spec: BenchSpec, out: Path, asked: Sequence[str]) -> str:
-    from concept_tuning.bench.cells import trials_for
+    from concept_tuning.bench.cells import final_cells, trials_for
     from concept_tuning.bench.spec import settings_of
 
     settings = sum(setting.data in asked for setting in settings_of(spec))
-    trials, finals = len(trials_for(spec, out, asked)), settings * len(spec.seeds)
-    return f"{spec.name}: {settings} settings, {trials} trials, {finals} final runs, in {out}"
+    trials, finals = (
+        trials_for(spec, out, asked),
+        [cell for cell in final_cells(spec, out) if cell.setting.data in asked],
+    )
+    text = f"{spec.name}: {settings} settings, {len(trials)} trials, {settings * len(spec.seeds)} final runs, in {out}"
+    ended = [sum(cell.state == "finished" for cell in cells) for cells in (trials, finals)]
+    return f"{text}; {ended[0]} of the trials and {ended[1]} of the final runs are finished" if any(ended) else text
 
 
 def _planned(spec: BenchSpec, out: Path, asked: Sequence[str]) -> Iterator[str]:

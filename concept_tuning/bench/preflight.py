@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from concept_tuning.bench.spec import BenchSpec, DataSpec, configs_of, settings_of, tuned_as
-from concept_tuning.config import HUB_PREFIX, KNOWN_DATA
+from concept_tuning.bench.spec import BenchSpec, DataSpec, config_of, configs_of, settings_of, tuned_as
+from concept_tuning.config import ARCHIVE_SUFFIXES, HUB_PREFIX, KNOWN_DATA
 from concept_tuning.errors import ConfigError, StudioError
 
 #: Sources that are no path.
@@ -18,8 +18,9 @@ _NO_FILES = ("auto", "packaged", "timm", "random")
 def check_sources(spec: BenchSpec, only: Collection[str] | None = None) -> None:
     """Check that the sources and weights files that a bench names are there, and that timm has its backbones.
 
-    Whether a known data set is downloaded, or timm's weights can be had, is not looked at. Relative paths are as seen
-    from the current folder.
+    A folder's or CSV file's pictures are listed, and methods that need groups are refused where it has none. Whether a
+    known data set is downloaded, what an archive holds, or whether timm's weights can be had, is not looked at.
+    Relative paths are as seen from the current folder.
 
     Args:
         spec: The bench.
@@ -33,18 +34,41 @@ def check_sources(spec: BenchSpec, only: Collection[str] | None = None) -> None:
     names = {one.data for one in wanted}
     for data in spec.data:
         if data.name in names:
-            _check_source(data)
+            _check_source(spec, data)
     _check_weights(spec, names)
     _check_backbones({one.backbone for one in wanted})
 
 
-def _check_source(data: DataSpec) -> None:
-    known = data.source in _NAMED or data.source.startswith(HUB_PREFIX)
-    if known or Path(data.source).expanduser().exists():
+def _check_source(spec: BenchSpec, data: DataSpec) -> None:
+    if data.source in _NAMED or data.source.startswith(HUB_PREFIX):
         return
-    from concept_tuning.data.registry import unknown_source  # loads torch
+    from concept_tuning.data.registry import open_table, unknown_source  # loads torch
 
-    raise ConfigError(f"The bench's data {data.name!r} cannot be learnt. {unknown_source(data.source)}")
+    cannot = f"The bench's data {data.name!r} cannot be learnt."
+    path = Path(data.source).expanduser()
+    if not path.exists():
+        raise ConfigError(f"{cannot} {unknown_source(data.source)}")
+    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        return  # to open one is to unpack it
+    settings = [one for one in settings_of(spec) if one.data == data.name]
+    configs = [config_of(spec, one, seed=spec.search_seed, drawn={}) for one in settings]
+    try:
+        table = open_table(configs[0])
+    except StudioError as error:
+        raise ConfigError(f"{cannot} {error}") from error
+    if not table.group_names:
+        _refuse_methods_with_groups(data, {config.method for config in configs})
+
+
+def _refuse_methods_with_groups(data: DataSpec, methods: Collection[str]) -> None:
+    from concept_tuning.methods.registry import METHODS
+
+    needing = sorted(name for name in methods if METHODS[name].needs_groups)
+    if needing:
+        raise ConfigError(
+            f"The bench's data {data.name!r} has no groups, without which {' and '.join(needing)} cannot learn. Give "
+            "it methods of its own without them, or list its pictures in a CSV file with a group column."
+        )
 
 
 def _check_weights(spec: BenchSpec, names: Collection[str]) -> None:

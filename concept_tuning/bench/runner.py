@@ -48,7 +48,7 @@ def run_bench(
     Raises:
         RunError: if the folder holds another bench or other files than a bench's, or another process works on it.
     """
-    _refuse_others_folder(out)
+    _refuse_other_files(out)
     lock = FileLock(out / _LOCK)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,19 @@ def run_bench(
                 _run_all(cells_of(spec, out, [data.name]), workers or (lambda left: in_processes(left, 1)), report)
     finally:
         lock.release()
+
+
+def check_out(spec: BenchSpec, out: Path) -> None:
+    """Refuse a folder in which a bench can neither begin nor go on.
+
+    Raises:
+        RunError: if the path is no folder, holds other files than a bench's, or :func:`check_folder` refuses it.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is no folder; name another --out.")
+    _refuse_other_files(out)
+    if (out / _SPEC).is_file():
+        check_folder(spec, out)
 
 
 def check_folder(spec: BenchSpec, out: Path) -> None:
@@ -126,7 +139,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
     return ""
 
 
-def _refuse_others_folder(out: Path) -> None:
+def _refuse_other_files(out: Path) -> None:
     """Refuse a folder that holds something, and no bench: somebody's pictures, say."""
     try:
         held = out.is_dir() and not (out / _SPEC).is_file() and any(path.name[0] != "." for path in out.iterdir())

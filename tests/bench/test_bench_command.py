@@ -92,6 +92,30 @@ def test_options_of_which_one_would_do_nothing_are_refused(
     assert words in capsys.readouterr().err
 
 
+def test_a_dry_run_says_what_is_finished_and_refuses_folders_that_a_run_refuses(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, spec = tmp_path / "out", load_spec(file)
+    command = ["benchmark", str(file), "--out", str(out), "--dry-run"]
+    assert main(command) == 0
+    assert "finished" not in capsys.readouterr().out
+    run_bench(spec, out, workers=nothing)
+    setting = settings_of(spec)[0]
+    for trial in (0, 1):
+        (out / "search" / setting.place / f"trial-{trial}.failure.txt").unlink()
+    made_runs.write_trials(spec, out, setting, [0.5, 0.6])
+    made_runs.write_final(out, setting, 1, np.arange(40) % 3 > 0)
+    made_runs.write_settings(spec, out)
+    assert main(command) == 0
+    assert "; 2 of the trials and 1 of the final runs are finished" in capsys.readouterr().out
+    file.write_text(yaml.safe_dump(TINY_BENCH | {"name": "other"}))
+    assert main(command) == 2
+    assert "holds another bench" in capsys.readouterr().err
+    for other, words in ((tmp_path, "is not empty and holds no bench"), (file, "is no folder")):
+        assert main(["benchmark", str(file), "--out", str(other), "--dry-run"]) == 2
+        assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [["--dry-run"], []], ids=["dry run", "run"])
 def test_a_source_that_is_not_there_is_found_before_anything_runs(
     more: list[str], file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from concept_tuning.bench.preflight import check_sources
 from concept_tuning.bench.spec import BenchSpec, check_spec
@@ -240,10 +241,18 @@ def bench_of(**values: object) -> BenchSpec:
     return check_spec(PLAIN | {"data": [{"name": "birds", "source": "planted"}]} | values)
 
 
+def write_pictures(folder: Path) -> None:
+    for name in ("auk", "owl"):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / name / f"{number}.png")
+
+
 def test_known_sources_and_paths_that_are_there_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own").mkdir()
-    names = ["planted", "elpv", "waterbirds", "cub200", "imagenet-folder", "hf:someone/birds", "own", str(tmp_path)]
+    write_pictures(tmp_path / "own")
+    names = ["planted", "elpv", "waterbirds", "cub200", "imagenet-folder", "hf:someone/birds"]
+    names += ["own", str(tmp_path / "own")]
     data = [{"name": f"d{number}", "source": source} for number, source in enumerate(names)]
     check_sources(bench_of(data=data))
 
@@ -258,6 +267,20 @@ def test_a_source_that_is_nowhere_is_found_before_a_bench_runs(source: str, word
         check_sources(spec)
     assert "The bench's data 'more' cannot be learnt" in str(caught.value)
     check_sources(spec, only=["birds"])
+
+
+def test_a_folder_without_pictures_is_found_before_a_bench_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"The bench's data 'own' cannot be learnt\. .*no pictures here"):
+        check_sources(bench_of(data=[{"name": "own", "source": str(tmp_path)}]))
+
+
+def test_methods_that_need_groups_are_refused_on_a_folder_before_a_bench_runs(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    birds, own = {"name": "birds", "source": "planted"}, {"name": "own", "source": str(tmp_path)}
+    methods = ["vanilla", "dfr", "group-dro"]
+    with pytest.raises(ConfigError, match="data 'own' has no groups, without which dfr and group-dro cannot learn"):
+        check_sources(bench_of(data=[birds, own], methods=methods))
+    check_sources(bench_of(data=[birds, own | {"methods": ["vanilla"]}], methods=methods))
 
 
 def test_data_learnt_by_another_choice_needs_that_data_too() -> None:
