@@ -107,9 +107,11 @@ def test_one_that_does_not_heed_the_interrupt_is_killed(command, tmp_path: Path,
     )
     monkeypatch.setattr(background, "_KILL_SECONDS", 0.2)
     job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    process = psutil.Process(json.loads((tmp_path / FOLDER / "first.job.json").read_text())["pid"])
     wait_for(lambda: (job.path / "begun").exists())
     stop_diagnosis(job)
-    wait_for(lambda: list_diagnoses(tmp_path)[0].state == "stopped")
+    process.wait(10)
+    assert list_diagnoses(tmp_path)[0].state == "stopped"
 
 
 @pytest.mark.parametrize(
