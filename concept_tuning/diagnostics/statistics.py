@@ -14,7 +14,7 @@ RESAMPLES = 2000
 #: Numbers that a bootstrap holds at once.
 _HELD = 4_000_000
 #: By the number of seeds; see :func:`false_alarms`.
-_FALSE_ALARMS = {2: 0.22, 3: 0.15, 5: 0.12, 10: 0.10}
+_FALSE_ALARMS = {2: 0.31, 3: 0.16, 5: 0.11, 10: 0.08}
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:

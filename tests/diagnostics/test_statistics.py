@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 from math import comb, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from concept_tuning.diagnostics.statistics import (
     auc,
     auc_columns,
     bootstrap_interval,
+    false_alarms,
     image_weights,
     mcnemar_exact,
     paired_bootstrap,
@@ -255,3 +258,14 @@ def test_auc_is_not_average_precision() -> None:
 def test_auc_refuses_what_has_no_curve(scores, positive, words) -> None:
     with pytest.raises(ValueError, match=words):
         auc(scores, positive)
+
+
+def test_false_alarms_are_the_largest_that_were_recorded() -> None:
+    record = Path(__file__).parents[2] / "benchmarks" / "results" / "interval_coverage.json"
+    rows = json.loads(record.read_text())["rows"]
+    for seeds in {row["seeds"] for row in rows}:
+        largest = max(row["false_alarms"] for row in rows if row["seeds"] == seeds)
+        assert false_alarms(seeds) == pytest.approx(largest, abs=0.005)
+    assert false_alarms(1) == false_alarms(2)
+    assert false_alarms(4) == false_alarms(3)
+    assert false_alarms(50) == false_alarms(10)
