@@ -19,6 +19,8 @@ from concept_tuning.errors import RunError, StudioError
 #: How often a cell is begun whose process died, before it counts as failed.
 TRIES = 3
 _SPEC, _LOCK = "bench.json", ".lock"
+#: Folders of runs in a bench's folder.
+_RUNS = ("search", "final")
 
 #: Runs cells and yields each that has ended, whether it finished or its process died.
 Workers = Callable[[Sequence[Cell]], Iterator[Cell]]
@@ -142,7 +144,8 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
 def _refuse_other_files(out: Path) -> None:
     """Refuse a folder that holds something, and no bench: somebody's pictures, say."""
     try:
-        held = out.is_dir() and not (out / _SPEC).is_file() and any(path.name[0] != "." for path in out.iterdir())
+        others = [path.name for path in out.iterdir() if path.name not in _RUNS] if out.is_dir() else []
+        held = not (out / _SPEC).is_file() and any(not name.startswith(".") for name in others)
     except OSError as error:
         raise RunError(f"The bench's folder {out} cannot be read ({error.strerror}); name another --out.") from error
     if held:
