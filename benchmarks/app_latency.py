@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "journeys"))
 from journey_browser import DESKTOP, launch_chromium
 from journey_server import Server
 from journey_steps import NAMES, choose, keyed, nav_link, press, settle, visit
-from real_input import RESULTS, commit
+from records import RESULTS, command_line, commit
 
 from concept_tuning.diagnostics.diagnose import load_diagnosis
 
@@ -222,7 +222,7 @@ def main() -> None:
         browser.close()
     load.append(os.getloadavg()[0])
     record = {
-        "command": " ".join(["python benchmarks/app_latency.py", *sys.argv[1:]]),
+        "command": command_line("app_latency.py"),
         "commit": commit(("app", "concept_tuning", "benchmarks/*.py", "tests/journeys")),
         "machine": f"{os.cpu_count()} cores, shared with other work; no accelerator used",
         "threads_of_torch": os.environ.get("OMP_NUM_THREADS", "default"),

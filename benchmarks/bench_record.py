@@ -20,12 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from records import RESULTS
+
 from concept_tuning.bench.markdown import percent, points
 from concept_tuning.bench.spec import BenchSpec, Setting, load_spec
 from concept_tuning.bench.tables import cell_rows, summary, trial_rows
 from concept_tuning.errors import RunError, StudioError
 
-RESULTS = Path(__file__).parent / "results"
 _COLUMNS = ("method", "seeds", "accuracy", "worst group", "accuracy against", "worst group against")
 
 

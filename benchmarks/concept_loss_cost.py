@@ -21,19 +21,15 @@ costs differ much which of a plan's pairs are the heaviest is a matter of roundi
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from naive_reference import ImageConcepts, NaiveConceptTuning
-from real_input import commit
+from records import RESULTS, keep, machine
 from rich.console import Console
 from rich.table import Table
 from step_cost import _ratios, _spread, _timed, traced_peak
@@ -46,7 +42,7 @@ from concept_tuning.methods.concept_tuning import ConceptTuning
 from concept_tuning.models.backbone import build_backbone
 from concept_tuning.settings import build_config
 
-RECORD = Path(__file__).parent / "results" / "concept_loss_200.json"
+RECORD = RESULTS / "concept_loss_200.json"
 #: Ranks of the embeddings measured by default; none: all dimensions, nearly orthogonal.
 RANKS: Sequence[int | None] = (None, 32, 16, 8)
 
@@ -203,10 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [measure(LossCase(**sizes, rank=rank), rounds=options.rounds) for rank in options.rank or RANKS]
     Console().print(table(rows))
     if options.record:
-        command = "python benchmarks/concept_loss_cost.py " + " ".join(sys.argv[1:] if arguments is None else arguments)
-        machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end"
-        record = {"command": command, "commit": commit(), "machine": machine, "rows": rows}
-        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        keep(RECORD, "concept_loss_cost.py", arguments, machine=machine(), rows=rows)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ from crash_checks import (
     half_written,
     tiny,
 )
-from real_input import RESULTS, commit
+from records import RESULTS, command_line, commit
 
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder
@@ -67,7 +67,7 @@ def main() -> int:
         else:
             found = (bench if name == "bench" else queue)(root, options.kills, chance)
     record = {
-        "command": "python benchmarks/crash_campaign.py " + " ".join(sys.argv[1:]),
+        "command": command_line("crash_campaign.py"),
         "commit": commit(),
         "seed": options.seed,
         "kills": sum(found.kills.values()),

@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from real_input import commit
+from records import RESULTS, commit
 
 from concept_tuning.data.registry import load_data
 from concept_tuning.engine.batches import BatchPlan, training_loader
@@ -36,7 +36,6 @@ from concept_tuning.models.backbone import build_backbone
 from concept_tuning.progress import ConsoleWatcher
 from concept_tuning.settings import build_config
 
-RESULTS = Path(__file__).parent / "results"
 COUNTS = (1_000, 100_000)
 _BATCHES, _ROUNDS = 300, 5
 

@@ -32,7 +32,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from demo_server import DemoServer
-from real_input import RESULTS, commit
+from records import RESULTS, command_line, commit
 
 from app.demo.worker import BUSY
 
@@ -73,7 +73,7 @@ def main() -> None:
         finally:
             server.end()
     found = {
-        "command": "python benchmarks/demo_load.py " + " ".join(sys.argv[1:]),
+        "command": command_line("demo_load.py"),
         "commit": commit(),
         "gradio": version("gradio"),
         "cores": psutil.cpu_count(),

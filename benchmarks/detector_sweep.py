@@ -45,7 +45,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_input import commit
+from records import commit
 from sweep_measures import DETECTOR_SEED, measure_run, score_properties
 from sweep_tables import REFERENCE, detection, places, tables
 

@@ -24,13 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from real_input import commit
+from records import RESULTS, command_line, commit
 
 from concept_tuning.diagnostics.features import BATCH, network_input
 from concept_tuning.diagnostics.pictures import choose_pictures
 from concept_tuning.engine.session import load_run
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def network_speed(run: Path, *, rounds: int = 5) -> float:
@@ -93,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     options.runs = [run.resolve() for run in options.runs]
     record = {
-        "command": "python benchmarks/diagnose_cost.py " + " ".join(sys.argv[1:]),
+        "command": command_line("diagnose_cost.py"),
         "commit": commit(),
         "runs": len(options.runs),
         "images": options.images,

@@ -34,7 +34,7 @@ from types import FrameType
 from typing import Any
 
 from fuzz_samples import damaged, hostile_archive, samples
-from real_input import RESULTS, commit
+from records import RESULTS, command_line, commit
 
 from concept_tuning.config import DataConfig, RunConfig
 from concept_tuning.data.archives import archive_table
@@ -77,7 +77,7 @@ def main() -> int:
         counts.update(found["counts"])
         findings += found["findings"]
     record = {
-        "command": "python benchmarks/fuzz_inputs.py " + " ".join(sys.argv[1:]),
+        "command": command_line("fuzz_inputs.py"),
         "commit": commit(),
         "seed": options.seed,
         "minutes": round((time.monotonic() - begun) / 60, 1),

@@ -5,19 +5,17 @@ from seed to seed, and a picture is as hard for one method as for the other. The
 takes it, paired by seed and picture (:func:`~concept_tuning.diagnostics.statistics.paired_bootstrap`). An interval of
 95 % would leave zero out in 5 % of the cases.
 
-    python benchmarks/interval_coverage.py              # two minutes on one core
+    python benchmarks/interval_coverage.py              # three minutes on one core
     python benchmarks/interval_coverage.py --record     # writes it to results/, too
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from real_input import RESULTS, commit
+from records import RESULTS, keep
 from rich.console import Console
 from rich.table import Table
 from scipy.special import ndtri
@@ -52,7 +50,7 @@ def false_alarms(rng: np.random.Generator, *, seeds: int, spread: float, repeats
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the shares, and record them where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=1000, help="pairs of methods of each number of seeds and spread")
+    parser.add_argument("--repeats", type=int, default=400, help="pairs of methods of each number of seeds and spread")
     parser.add_argument("--record", action="store_true", help="write the shares to results/interval_coverage.json")
     options = parser.parse_args(arguments)
     rng = np.random.default_rng(0)
@@ -74,15 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shown.add_row(str(seeds), *shares)
     Console().print(shown)
     if options.record:
-        given = sys.argv[1:] if arguments is None else arguments
-        record = {
-            "command": " ".join(["python benchmarks/interval_coverage.py", *given]),
-            "commit": commit(),
-            "repeats": options.repeats,
-            "pictures": PICTURES,
-            "rows": rows,
-        }
-        (RESULTS / "interval_coverage.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        found = {"repeats": options.repeats, "pictures": PICTURES, "rows": rows}
+        keep(RESULTS / "interval_coverage.json", "interval_coverage.py", arguments, **found)
 
 
 if __name__ == "__main__":

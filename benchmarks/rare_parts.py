@@ -34,7 +34,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -44,6 +43,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from records import commit
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest, rankdata
 from torch import Tensor
@@ -427,16 +427,6 @@ def over_pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
 def percent(interval: Sequence[float]) -> str:
     """Return an estimate with its interval in percent."""
     return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * value for value in interval))
-
-
-def commit() -> str:
-    """Return the commit the figures were made at, marked where the code in the tree was not that of the commit."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "concept_tuning", "benchmarks/*.py")
-    return git("rev-parse", "--short", "HEAD") + (" with uncommitted changes" if changed else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

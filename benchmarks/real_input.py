@@ -22,12 +22,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from records import RESULTS, command_line, commit
+
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.settings import build_config
 
 #: What every cell shares: the packaged backbone and a budget for two processor cores.
 COMMON: Mapping[str, Any] = {"max_steps": 144, "epochs": 8, "batch_size": 32, "image_size": 128}
-RESULTS = Path(__file__).parent / "results"
 FINAL_SEEDS = (1, 2, 3)
 SEARCH_SEED = 0
 
@@ -190,20 +191,10 @@ def spread(values: Sequence[float]) -> str:
     return f"{100 * statistics.mean(values):.1f} ({100 * deviation:.1f})"
 
 
-def commit(folders: Sequence[str] = ("concept_tuning", "benchmarks/*.py")) -> str:
-    """Return the commit the figures were made at, marked where the code in some folders was not that of the commit."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", *folders)
-    return git("rev-parse", "--short", "HEAD") + (" with uncommitted changes" if changed else "")
-
-
 def write_record(name: str, record: Mapping[str, Any]) -> None:
     """Write a record with the command that made it."""
     RESULTS.mkdir(exist_ok=True)
-    command = "python benchmarks/real_input.py " + " ".join(sys.argv[1:])
+    command = command_line("real_input.py")
     fixed = COMMON if record["method"] == "vanilla" else {**COMMON, **CONCEPT_FIXED}
     (RESULTS / f"{name}.json").write_text(json.dumps({"command": command, "common": fixed, **record}, indent=1) + "\n")
 

@@ -23,10 +23,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +35,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from naive_reference import NaiveConceptTuning
-from real_input import RESULTS, commit
+from records import RESULTS, keep, machine
 from rich.console import Console
 from rich.table import Table
 from step_stages import stage_seconds
@@ -295,7 +292,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     console = Console()
     rows: list[dict[str, Any]] = []
-    profiles: list[dict[str, Any]] = []
     modes = options.mode or list(RIVALS if options.rivals else MODES)
     for backbone in options.backbone or ["tf_efficientnet_lite0"]:
         for image_size in options.image_size or [128]:
@@ -308,30 +304,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 device=options.device,
             )
             if options.profile:
-                stages = profile(case, modes, rounds=options.rounds)
-                profiles.append({**asdict(case), "seconds": stages})
-                if not options.json:
-                    console.print(profile_table(profiles[-1]))
-                gc.collect()
-                continue
-            reference_rounds = min(options.rounds, options.reference_rounds) if options.reference else 0
-            measured = measure(case, modes, rounds=options.rounds, reference_rounds=reference_rounds)
+                measured = [{**asdict(case), "seconds": profile(case, modes, rounds=options.rounds)}]
+            else:
+                reference_rounds = min(options.rounds, options.reference_rounds) if options.reference else 0
+                measured = measure(case, modes, rounds=options.rounds, reference_rounds=reference_rounds)
             rows.extend(measured)
             if not options.json:
-                console.print(table(measured))
+                console.print(profile_table(measured[0]) if options.profile else table(measured))
             gc.collect()
-    results = profiles if options.profile else rows
     if options.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps(rows, indent=2))
     if options.record:
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        record = {
-            "command": shlex.join(["python", "benchmarks/step_cost.py", *given]),
-            "commit": commit(),
-            "machine": f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end",
-            "rows": results,
-        }
-        (RESULTS / f"{options.record}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        keep(RESULTS / f"{options.record}.json", "step_cost.py", arguments, machine=machine(), rows=rows)
 
 
 def profile(case: Case, modes: Sequence[str], *, rounds: int) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import concept_loss_cost
+import records
 from concept_loss_cost import ConceptLoss, LossCase, main, measure
 
 SMALL = {"batch_size": 3, "classes": 6, "queue_size": 4}
@@ -74,7 +75,7 @@ def test_a_record_is_written_when_asked_for(
 ) -> None:
     record = tmp_path / "record.json"
     monkeypatch.setattr(concept_loss_cost, "RECORD", record)
-    monkeypatch.setattr(concept_loss_cost, "commit", lambda: "abc1234")
+    monkeypatch.setattr(records, "commit", lambda: "abc1234")
     main(OPTIONS)
     assert not record.exists()
     main([*OPTIONS, "--record"])

@@ -12,6 +12,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+import records
 import step_cost
 from step_cost import MODES, Case, Step, main, measure, peak_bytes
 
@@ -148,7 +149,7 @@ def test_what_is_recorded_is_what_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step_cost, "RESULTS", tmp_path)
-    monkeypatch.setattr(step_cost, "commit", lambda: "abcdef0")
+    monkeypatch.setattr(records, "commit", lambda: "abcdef0")
     options = ("--mode", "faithful", "--no-reference", "--record", "step_cost_small")
     found = rows(capsys, *options)
     record = json.loads((tmp_path / "step_cost_small.json").read_text())
