@@ -83,14 +83,11 @@ def _benchmark(options: argparse.Namespace) -> int:
 
 
 def _counted(spec: BenchSpec, out: Path, asked: Sequence[str]) -> str:
-    from concept_tuning.bench.cells import final_cells, trials_for
+    from concept_tuning.bench.cells import finals_for, trials_for
     from concept_tuning.bench.spec import settings_of
 
     settings = sum(setting.data in asked for setting in settings_of(spec))
-    trials, finals = (
-        trials_for(spec, out, asked),
-        [cell for cell in final_cells(spec, out) if cell.setting.data in asked],
-    )
+    trials, finals = trials_for(spec, out, asked), finals_for(spec, out, asked)
     text = f"{spec.name}: {settings} settings, {len(trials)} trials, {settings * len(spec.seeds)} final runs, in {out}"
     ended = [sum(cell.state == "finished" for cell in cells) for cells in (trials, finals)]
     return f"{text}; {ended[0]} of the trials and {ended[1]} of the final runs are finished" if any(ended) else text
@@ -117,9 +114,9 @@ def _planned(spec: BenchSpec, out: Path, asked: Sequence[str]) -> Iterator[str]:
 
 def _said_failures(spec: BenchSpec, out: Path, asked: Sequence[str]) -> int:
     """Say on standard error how many runs failed, if any; returns the exit code."""
-    from concept_tuning.bench.cells import final_cells, trials_for
+    from concept_tuning.bench.cells import finals_for, trials_for
 
-    cells = [*trials_for(spec, out, asked), *(cell for cell in final_cells(spec, out) if cell.setting.data in asked)]
+    cells = [*trials_for(spec, out, asked), *finals_for(spec, out, asked)]
     failed = [cell for cell in cells if cell.state == "failed"]
     if not failed:
         return 0

@@ -13,6 +13,9 @@ from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.errors import StudioError
 
+#: Folders of the trials and of the final runs in a bench's folder.
+SEARCH, FINAL = "search", "final"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -118,6 +121,11 @@ def final_cells(spec: BenchSpec, out: Path) -> list[Cell]:
     return cells
 
 
+def finals_for(spec: BenchSpec, out: Path, data: Collection[str]) -> list[Cell]:
+    """Return the final runs of some data."""
+    return [cell for cell in final_cells(spec, out) if cell.setting.data in data]
+
+
 def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | None:
     """Return what the search chose for a setting; None while no trial is finished.
 
@@ -140,11 +148,11 @@ def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | Non
 
 def final_path(out: Path, setting: Setting, seed: int) -> Path:
     """Return the run folder of a final run, which is known before the search has chosen."""
-    return out / "final" / setting.place / f"seed-{seed}"
+    return out / FINAL / setting.place / f"seed-{seed}"
 
 
 def _trial_path(out: Path, setting: Setting, number: int) -> Path:
-    return out / "search" / setting.place / f"trial-{number}"
+    return out / SEARCH / setting.place / f"trial-{number}"
 
 
 def _notes(path: Path) -> tuple[Path, Path]:

@@ -24,7 +24,7 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         rows: Its rows, as :func:`~concept_tuning.bench.tables.summary` returns them.
         pictures: Rows on its pictures, as :func:`~concept_tuning.bench.tables.picture_rows` returns them.
     """
-    begun = [row for row in rows if _begun(spec, row)]
+    begun, left = ([row for row in rows if _begun(spec, row) is wanted] for wanted in (True, False))
     sources = list(dict.fromkeys(row["published"]["source"] for row in begun if row["published"]))
     parts = [
         f"# {spec.name}",
@@ -36,7 +36,7 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         "\n".join(_pictures(pictures)),
         _comparisons(spec, rows),
         "\n".join(_verdicts(begun)),
-        _not_begun(rows, begun),
+        _not_begun(left, begun),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -47,9 +47,8 @@ def _begun(spec: BenchSpec, row: dict[str, Any]) -> bool:
     return bool(row["seeds"] or row["failed_seeds"] or searched or row["verdict"] not in ("", NOT_FINISHED))
 
 
-def _not_begun(rows: Sequence[dict[str, Any]], begun: Sequence[dict[str, Any]]) -> str:
+def _not_begun(left: Sequence[dict[str, Any]], begun: Sequence[dict[str, Any]]) -> str:
     """Name the settings that the table leaves out, data of which nothing was run by their names alone."""
-    left = [row for row in rows if row not in begun]
     if not left:
         return ""
     known = {row["data"] for row in begun}
@@ -57,7 +56,7 @@ def _not_begun(rows: Sequence[dict[str, Any]], begun: Sequence[dict[str, Any]]) 
     for data, group in groupby(left, lambda row: row["data"]):
         methods = dict.fromkeys(f"`{row['method']}`" for row in group)
         texts.append(f"{data} ({', '.join(methods)})" if data in known else str(data))
-    return f"Not begun are {len(left)} of {len(rows)} settings: {'; '.join(texts)}."
+    return f"Not begun are {len(left)} of {len(left) + len(begun)} settings: {'; '.join(texts)}."
 
 
 def _conditions(spec: BenchSpec) -> str:
@@ -121,17 +120,14 @@ def _comparisons(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     if not seeds:
         return ""
     fewest = min(seeds)
+    share, few = f"{100 * false_alarms(fewest):.0f} %", "1 seed" if fewest == 1 else f"{fewest} seeds"
     return (
-        f"{len(seeds)} comparisons are made here, accuracy and worst group counted apart, all with the same runs of "
-        f"`{spec.methods[0]}`, and no interval is corrected for their number. Few seeds make them too narrow: where "
-        f"nothing differs, up to {100 * false_alarms(fewest):.0f} % of them leave zero out with {_seed_words(fewest)}, "
-        f"and 5 % with very many (`benchmarks/interval_coverage.py`). So up to {sum(map(false_alarms, seeds)):.1f} of "
-        "these may leave zero by chance. A single one is a hint; what holds on several data is more."
+        f"{len(seeds)} comparisons are made here, accuracy and worst group counted apart, those of one data with the "
+        f"same runs of `{spec.methods[0]}`, and no interval is corrected for their number. Few seeds make them too "
+        f"narrow: where nothing differs, up to {share} of them leave zero out with {few}, and 5 % with very many "
+        f"(`benchmarks/interval_coverage.py`). So up to {sum(map(false_alarms, seeds)):.1f} of these may leave zero by "
+        "chance. A single one is a hint; what holds on several data is more."
     )
-
-
-def _seed_words(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:

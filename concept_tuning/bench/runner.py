@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from concept_tuning.bench.cells import Cell, final_cells, forget_trouble, note_failure, trial_cells, trials_for
+from concept_tuning.bench.cells import (
+    FINAL,
+    SEARCH,
+    Cell,
+    final_cells,
+    finals_for,
+    forget_trouble,
+    note_failure,
+    trial_cells,
+    trials_for,
+)
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.engine.runs import RunFolder, write_atomically
@@ -19,8 +29,6 @@ from concept_tuning.errors import RunError, StudioError
 #: How often a cell is begun whose process died, before it counts as failed.
 TRIES = 3
 _SPEC, _LOCK = "bench.json", ".lock"
-#: Folders of runs in a bench's folder.
-_RUNS = ("search", "final")
 
 #: Runs cells and yields each that has ended, whether it finished or its process died.
 Workers = Callable[[Sequence[Cell]], Iterator[Cell]]
@@ -66,7 +74,7 @@ def run_bench(
         for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
             forget_trouble(cell.path)
         for data in spec.data if only is None else [spec.data_named(name) for name in only]:
-            for cells_of in (trials_for, _final_runs):
+            for cells_of in (trials_for, finals_for):
                 _run_all(cells_of(spec, out, [data.name]), workers or (lambda left: in_processes(left, 1)), report)
     finally:
         lock.release()
@@ -102,7 +110,7 @@ def check_folder(spec: BenchSpec, out: Path) -> None:
         raise RunError(f"{out} holds another bench than {spec.name!r}; name another folder.")
     tuned_on = {data["name"]: data.get("tuned_on") for data in before.get("data", ())}
     for data in spec.data:
-        if data.tuned_on != tuned_on.get(data.name, data.tuned_on) and (out / "final" / data.name).is_dir():
+        if data.tuned_on != tuned_on.get(data.name, data.tuned_on) and (out / FINAL / data.name).is_dir():
             was, now = tuned_on[data.name] or "itself", data.tuned_on or "itself"
             raise RunError(
                 f"The final runs of {data.name} in {out} were tuned on {was}, and the bench now says {now}. Name "
@@ -144,11 +152,11 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
 def _refuse_other_files(out: Path) -> None:
     """Refuse a folder that holds something, and no bench: somebody's pictures, say."""
     try:
-        others = [path.name for path in out.iterdir() if path.name not in _RUNS] if out.is_dir() else []
-        held = not (out / _SPEC).is_file() and any(not name.startswith(".") for name in others)
+        names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     except OSError as error:
         raise RunError(f"The bench's folder {out} cannot be read ({error.strerror}); name another --out.") from error
-    if held:
+    others = [name for name in names - {SEARCH, FINAL} if not name.startswith(".")]
+    if others and _SPEC not in names:
         raise RunError(f"{out} is not empty and holds no bench; name another --out.")
 
 
@@ -156,10 +164,6 @@ def _keep_spec(spec: BenchSpec, out: Path) -> None:
     if (out / _SPEC).is_file():
         check_folder(spec, out)
     write_atomically(out / _SPEC, _text(spec))
-
-
-def _final_runs(spec: BenchSpec, out: Path, data: Collection[str]) -> list[Cell]:
-    return [cell for cell in final_cells(spec, out) if cell.setting.data in data]
 
 
 def _text(spec: BenchSpec) -> str:

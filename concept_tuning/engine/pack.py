@@ -55,5 +55,5 @@ def pack_run(run: Path, out: Path) -> RunFolder:
         splits = {name: evaluate_run(loaded, name, data=data).to_dict() for name in SPLITS}
         target.write_json("results.json", {"validation_note": data.validation_note, "splits": splits})
     except (OSError, SafetensorError) as error:
-        raise RunError(f"The folder {out} cannot be written ({error}).") from error
+        raise RunError(f"The folder {out} cannot be written ({getattr(error, 'strerror', None) or error}).") from error
     return target
