@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test processes at once; each takes some 2 GB of memory.
+JOBS ?= 2
 
 # Everything is set up by the first command that needs it.
 .PHONY: help install app demo demo-assets quick test test-all lint types docs bench audit coverage mutants lock licences clean
@@ -29,11 +31,11 @@ quick: install   ## fine-tune both ways on planted birds and print the results
 	$(BIN)/concept-tuning train --preset quick --method vanilla
 	$(BIN)/concept-tuning train --preset quick --method concept-tuning
 
-test: install    ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+test: install    ## the tests, without the slow ones, in as many processes as JOBS says
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
-test-all: install  ## all tests
-	$(BIN)/python -m pytest
+test-all: test   ## all tests, the slow ones one after another: some measure time
+	$(BIN)/python -m pytest -m slow
 
 lint: install    ## style
 	$(BIN)/ruff check .

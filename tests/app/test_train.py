@@ -529,7 +529,7 @@ def test_a_network_that_needs_a_download_says_so(root: Path) -> None:
     assert "need a download" in words(page)
 
 
-@pytest.mark.parametrize("key", [*train_settings.SERVER_ONLY, "data.source", "backbone.architecture"])
+@pytest.mark.parametrize("key", [*sorted(train_settings.SERVER_ONLY), "data.source", "backbone.architecture"])
 def test_paths_and_guards_of_the_server_are_not_for_visitors(root: Path, key: str) -> None:
     plan = Plan(("vanilla",), "resnet18", "quick", 1, {key: "1000000"})
     with pytest.raises(ConfigError, match=f"{key} cannot be changed here"):

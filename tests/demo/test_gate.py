@@ -361,6 +361,7 @@ async def test_web_sockets_are_closed_and_forwarded_headers_are_not_believed(tmp
     assert [len(found["headers"]) for found in seen] == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "with space é"])
 def test_no_path_is_named_where_the_folder_is_a_link_or_has_odd_letters(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_folders_that_are_no_runs_and_a_taken_port_end_with_a_sentence(tmp_path:
             assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_its_folder_is_private_and_gone_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     server = DemoServer(tmp_path)

@@ -165,6 +165,7 @@ def test_there_are_two_hundred_of_them() -> None:
     assert len({name for name, _, _ in CASES}) == len(CASES)
 
 
+@pytest.mark.slow
 def test_each_is_answered_and_the_server_goes_on(demo: DemoServer) -> None:
     good, said_before = _saved(_pixels(), "PNG"), len(demo.output())
     with httpx.Client(base_url=demo.url, timeout=60) as web:

@@ -183,6 +183,7 @@ def wait_for_lines(path: Path, more: int, process: subprocess.Popen, limit: floa
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_interrupt_saves_leaves_with_130_and_resume_goes_on(tiny, tmp_path: Path) -> None:
     config = tiny(epochs=40, checkpoint_seconds=1000)
     path = tmp_path / "run"
