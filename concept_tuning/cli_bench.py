@@ -40,6 +40,12 @@ def add_bench_commands(commands: Any) -> None:
         action="store_true",
         help="run nothing, and write tables and figures of what is finished so far, also while the bench runs",
     )
+    bench.add_argument(
+        "--against",
+        metavar="METHOD",
+        help="with --tables-only: print the summary with the differences to this method in place of the first, and "
+        "write nothing",
+    )
     bench.set_defaults(command=_benchmark)
 
 
@@ -48,6 +54,8 @@ def _benchmark(options: argparse.Namespace) -> int:
         raise ConfigError("--workers must be 1 or more.")
     if options.only and options.tables_only:
         raise ConfigError("--tables-only writes the tables of the whole bench; leave out --only.")
+    if options.against and not options.tables_only:
+        raise ConfigError("--against is of the tables; add --tables-only.")
     if options.ray_address and options.workers > 1:
         raise ConfigError("--workers is of this machine; a Ray cluster has as many as it has processors. Leave it out.")
     from concept_tuning.bench.preflight import check_sources
@@ -60,6 +68,9 @@ def _benchmark(options: argparse.Namespace) -> int:
     unknown = set(options.only or ()) - set(known)
     if unknown:
         raise ConfigError(f"--only names {min(unknown)!r}, which is none of the bench's data: {', '.join(known)}.")
+    if options.against and options.against not in spec.methods:
+        methods = ", ".join(spec.methods)
+        raise ConfigError(f"--against names {options.against!r}, which is none of the bench's methods: {methods}.")
     out = options.out or _DEFAULT_OUT / spec.name
     asked = options.only or known
     if not options.tables_only:
@@ -67,12 +78,15 @@ def _benchmark(options: argparse.Namespace) -> int:
     if options.dry_run:
         check_out(spec, out)
         print("\n".join(_planned(spec, out, asked)))
-    print(_counted(spec, out, asked))
+    if not options.against:
+        print(_counted(spec, out, asked))
     if options.dry_run:
         return 0
     try:
         if options.tables_only:
             check_folder(spec, out)
+            if options.against:
+                return _compare(spec, out, options.against)
         else:
             _run(options, spec, out)
     except KeyboardInterrupt:
@@ -88,9 +102,14 @@ def _counted(spec: BenchSpec, out: Path, asked: Sequence[str]) -> str:
 
     settings = sum(setting.data in asked for setting in settings_of(spec))
     trials, finals = trials_for(spec, out, asked), finals_for(spec, out, asked)
-    text = f"{spec.name}: {settings} settings, {len(trials)} trials, {settings * len(spec.seeds)} final runs, in {out}"
+    counts = (settings, "setting"), (len(trials), "trial"), (settings * len(spec.seeds), "final run")
+    text = f"{spec.name}: {', '.join(_number(*one) for one in counts)}, in {out}"
     ended = [sum(cell.state == "finished" for cell in cells) for cells in (trials, finals)]
     return f"{text}; {ended[0]} of the trials and {ended[1]} of the final runs are finished" if any(ended) else text
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def _planned(spec: BenchSpec, out: Path, asked: Sequence[str]) -> Iterator[str]:
@@ -107,9 +126,9 @@ def _planned(spec: BenchSpec, out: Path, asked: Sequence[str]) -> Iterator[str]:
         for setting in group:
             searched = tuned_as(spec, setting)
             count = trials.count(searched)
-            choice = f"{count} trials" if searched == setting else f"as {searched.place}"
+            choice = _number(count, "trial") if searched == setting else f"as {searched.place}"
             methods.append(f"{setting.method} ({choice})" if count else setting.method)
-        yield f"{place[0]}, {place[1]}, {place[2]:g} %, {len(spec.seeds)} seeds each: {', '.join(methods)}"
+        yield f"{place[0]}, {place[1]}, {place[2]:g} %, {_number(len(spec.seeds), 'seed')} each: {', '.join(methods)}"
 
 
 def _said_failures(spec: BenchSpec, out: Path, asked: Sequence[str]) -> int:
@@ -141,6 +160,13 @@ def _run(options: argparse.Namespace, spec: BenchSpec, out: Path) -> None:
     progress = Progress(spec, out, workers=None if options.ray_address else options.workers, only=options.only)
     with LiveReport(progress) as live:
         run_bench(spec, out, only=options.only, workers=workers, report=live.report)
+
+
+def _compare(spec: BenchSpec, out: Path, method: str) -> int:
+    from concept_tuning.bench.tables import summary_against
+
+    print(summary_against(spec, out, method), end="")
+    return 0
 
 
 def _write(spec: BenchSpec, out: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 # Test processes side by side share the cores; torch looks at this when it is first imported.
@@ -14,6 +16,8 @@ import pytest
 from tiny_runs import tiny_config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from concept_tuning.diagnostics.pictures import Pictures, Subject
 
 
@@ -31,6 +35,20 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch.setenv("HF_HUB_OFFLINE", "1")
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_scan() -> Iterator[None]:
+    """Let Streamlit search the installed packages for components once, not with every run of a page."""
+    if "streamlit" not in sys.modules:
+        yield
+        return
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 @pytest.fixture

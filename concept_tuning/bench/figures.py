@@ -89,6 +89,7 @@ def render_figures(spec: BenchSpec, rows: Iterable[Mapping[str, Any]]) -> str:
         parts=parts,
         finished=sum(len(found.rows) for found in runs),
         asked=sum(found.asked for found in runs),
+        data=[f"{one.name} ({one.origin})" for one in spec.data],
         seeds=spec.seeds,
         trials=spec.trials,
         version=__version__,

@@ -33,7 +33,7 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         f"seed. {_budget(spec, rows)} {_conditions(spec)}",
         "\n".join(_table(spec, begun, sources)),
         "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
-        "\n".join(_pictures(pictures)),
+        "\n".join(_pictures(spec, pictures)),
         _comparisons(spec, rows),
         "\n".join(_verdicts(begun)),
         _not_begun(left, begun),
@@ -98,11 +98,12 @@ def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[st
         yield f"| {' | '.join(cells)} |"
 
 
-def _pictures(rows: Iterable[dict[str, Any]]) -> Iterable[str]:
-    """Say of each data how many pictures it has, and what is wrong with its files."""
+def _pictures(spec: BenchSpec, rows: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """Say of each data where it is from, how many pictures it has, and what is wrong with its files."""
     for row in rows:
         train, val, test = (f"{row['counts'][name]:,}" for name in ("train", "val", "test"))
-        text = f"- {row['data']}, {row['sample_rate']:g} %: training pictures {train}, validation {val}, test {test}"
+        place = f"{row['data']} ({spec.data_named(row['data']).origin}), {row['sample_rate']:g} %"
+        text = f"- {place}: training pictures {train}, validation {val}, test {test}"
         if row["problems"]:
             first, count = row["problems"][0], len(row["problems"])
             name = " ".join(first["key"].replace("`", "'").split())

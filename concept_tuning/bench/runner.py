@@ -40,7 +40,7 @@ def run_bench(
     *,
     only: Sequence[str] | None = None,
     workers: Workers | None = None,
-    report: Callable[[Cell, Sequence[Cell]], None] = lambda *_: None,
+    report: Callable[[Cell], None] = lambda _: None,
 ) -> None:
     """Run what is not finished yet: for one data after another all trials that choose for it, then its final runs.
 
@@ -53,7 +53,7 @@ def run_bench(
         out: Its folder; one that holds another bench is refused (:func:`check_folder`).
         only: Names of the data that are learnt this time; None: all.
         workers: Where cells are run; None: one at a time on this machine.
-        report: Given each cell that has ended, and all cells of this part.
+        report: Given each cell that has ended.
 
     Raises:
         RunError: if the folder holds another bench or other files than a bench's, or another process works on it.
@@ -170,7 +170,7 @@ def _text(spec: BenchSpec) -> str:
     return TypeAdapter(BenchSpec).dump_json(spec, indent=1).decode() + "\n"
 
 
-def _run_all(cells: Sequence[Cell], workers: Workers, report: Callable[[Cell, Sequence[Cell]], None]) -> None:
+def _run_all(cells: Sequence[Cell], workers: Workers, report: Callable[[Cell], None]) -> None:
     _check_cells(cells)
     tries = dict.fromkeys((cell.path for cell in cells), 0)
     while left := [cell for cell in cells if cell.state == "open"]:
@@ -178,7 +178,7 @@ def _run_all(cells: Sequence[Cell], workers: Workers, report: Callable[[Cell, Se
             tries[cell.path] += 1
             if tries[cell.path] == TRIES and cell.state == "open":
                 note_failure(cell.path, died(cell), for_good=False)
-            report(cell, cells)
+            report(cell)
 
 
 def died(cell: Cell) -> str:

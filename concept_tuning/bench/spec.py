@@ -65,6 +65,11 @@ class DataSpec:
     sample_rates: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     tuned_on: str | None = None
 
+    @property
+    def origin(self) -> str:
+        """Source and settings in words: ``planted, rho = 0.9``."""
+        return ", ".join([self.source, *(f"{name} = {value}" for name, value in self.set.items())])
+
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Variant:

@@ -136,11 +136,27 @@ def write_tables(spec: BenchSpec, out: Path) -> str:
     return text
 
 
+def summary_against(spec: BenchSpec, out: Path, method: str) -> str:
+    """Return the summary's text with the differences to any one of the methods, of the data that it learnt.
+
+    Args:
+        spec: The bench.
+        out: Its folder, in which nothing is written.
+        method: A method or variant of the bench.
+    """
+    other = dataclasses.replace(spec, methods=(method, *(name for name in spec.methods if name != method)))
+    known = {setting.data for setting in settings_of(spec) if setting.method == method}
+    of_method = (
+        [row for row in found if row["data"] in known] for found in (summary(other, out), picture_rows(other, out))
+    )
+    return markdown(other, *of_method)
+
+
 def _summary_row(
     spec: BenchSpec, out: Path, setting: Setting, ended: Mapping[Setting, list[Cell]], trials: list[Cell]
 ) -> dict[str, Any]:
     base = dataclasses.replace(setting, method=spec.methods[0])
-    own, others = ([cell for cell in ended[one] if cell.state == "finished"] for one in (setting, base))
+    own, others = ([cell for cell in ended.get(one, ()) if cell.state == "finished"] for one in (setting, base))
     failed = [cell for cell in ended[setting] if cell.state == "failed"]
     tests = [_results(cell)["test"] for cell in own]
     known = published(setting, _config(spec, setting, {}))

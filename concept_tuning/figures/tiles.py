@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -141,16 +142,21 @@ def tile_figure(tiles: Sequence[Tile], *, width: float, height: float, page: int
         name="pictures",
         showlegend=False,
     )
-    titled = [tile for tile in tiles if tile.title]
-    for tile in titled:
-        figure.add_annotation(
-            x=tile.left + tile.side / 2,
-            y=tile.top,
-            text=tile.title,
-            showarrow=False,
-            yanchor="bottom",
-            font={"size": _TITLE_SIZE},
-        )
+    _annotate(
+        figure,
+        [
+            {
+                "x": tile.left + tile.side / 2,
+                "y": tile.top,
+                "text": tile.title,
+                "showarrow": False,
+                "yanchor": "bottom",
+                "font": {"size": _TITLE_SIZE},
+            }
+            for tile in tiles
+            if tile.title
+        ],
+    )
     empty = [tile for tile in tiles if tile.image is None]
     add_boxes(figure, [(tile, Box(corners=(0, 0, 1, 1), label="not kept", colour="#BBBBBB")) for tile in empty])
     pixels = int(np.clip(height * min(page / width, _LARGEST), *_HEIGHTS))
@@ -249,18 +255,28 @@ def _outlines(boxes: Sequence[tuple[Tile, Box]]) -> tuple[list[float | None], li
 
 
 def _add_box_labels(figure: go.Figure, boxes: Sequence[tuple[Tile, Box]]) -> None:
+    labels = []
     for tile, box in boxes:
         if box.label:
             x, y = tile.place(*box.corners[:2])
-            figure.add_annotation(
-                x=x,
-                y=y,
-                text=box.label,
-                showarrow=False,
-                xanchor="left",
-                yanchor="top",
-                font={"size": 10, "color": "#000000"},
-                bgcolor="#FFFFFF",
-                bordercolor=box.colour,
-                borderpad=1,
+            labels.append(
+                {
+                    "x": x,
+                    "y": y,
+                    "text": box.label,
+                    "showarrow": False,
+                    "xanchor": "left",
+                    "yanchor": "top",
+                    "font": {"size": 10, "color": "#000000"},
+                    "bgcolor": "#FFFFFF",
+                    "bordercolor": box.colour,
+                    "borderpad": 1,
+                }
             )
+    _annotate(figure, labels)
+
+
+def _annotate(figure: go.Figure, annotations: Sequence[Mapping[str, Any]]) -> None:
+    """Add annotations at once: Plotly copies all those before for each that is added alone."""
+    if annotations:
+        figure.layout.annotations = [*figure.layout.annotations, *annotations]

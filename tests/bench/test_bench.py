@@ -91,7 +91,7 @@ def test_the_tables_hold_every_run_and_a_verdict_on_the_first_method(whole: Path
 def test_run_again_it_does_nothing_and_another_bench_is_refused(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")}
     said: list[Cell] = []
-    run_bench(check_spec(SPEC), whole, report=lambda cell, _: said.append(cell))
+    run_bench(check_spec(SPEC), whole, report=lambda cell: said.append(cell))
     assert said == []
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("results.json")} == before
     with pytest.raises(RunError, match="another bench"):
@@ -105,7 +105,7 @@ def test_a_bench_may_grow_and_only_what_is_new_is_run(whole: Path, tmp_path: Pat
     shutil.copytree(whole, out)
     spec = check_spec(SPEC | {"seeds": [1, 2, 3], "methods": ["vanilla", "linear-probe"]})
     ended: list[Cell] = []
-    run_bench(spec, out, report=lambda cell, _: ended.append(cell))
+    run_bench(spec, out, report=lambda cell: ended.append(cell))
     assert [(cell.setting.method, cell.kind, cell.number) for cell in ended] == [
         ("vanilla", "final", 3),
         ("linear-probe", "final", 3),

@@ -62,6 +62,11 @@ def test_tables_of_what_is_finished_while_another_process_works(
     assert {path.name for path in written} == {"cells.csv", "trials.csv", "summary.json", "summary.md", "figures.html"}
     assert all(f"  {path}\n" in said for path in written)
     assert "| birds | test_resnet | 100 | `linear-probe` | 2 | 1 | 75.0 | 65.0 |" in said
+    assert "Data: birds (planted" in (out / "figures.html").read_text(encoding="utf-8")
+    assert main(["benchmark", str(file), "--out", str(out), "--tables-only", "--against", "linear-probe"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("# tiny\n")
+    assert "accuracy against `linear-probe`" in said
 
 
 def test_tables_of_no_bench_or_another_are_refused(
@@ -82,6 +87,8 @@ def test_tables_of_no_bench_or_another_are_refused(
     ("options", "words"),
     [
         (["--tables-only", "--only", "birds"], "--tables-only writes the tables of the whole bench; leave out --only."),
+        (["--against", "vanilla"], "--against is of the tables; add --tables-only."),
+        (["--tables-only", "--against", "lwf"], "--against names 'lwf', which is none of the bench's methods: vanilla"),
         (["--ray-address", "auto", "--workers", "2"], "a Ray cluster has as many as it has processors. Leave it out."),
     ],
 )

@@ -177,7 +177,7 @@ def test_a_terminal_gets_a_table_that_fits_it(tmp_path: Path, clock: Clock) -> N
     cells = trials_of(spec, tmp_path)
     with LiveReport(Progress(spec, tmp_path, clock=clock), console) as live:
         finish(cells[0], clock, born=1, end=90)
-        live.report(cells[0], cells)
+        live.report(cells[0])
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     last = text[text.rindex("┏") :]
     assert len(last.splitlines()) < 20
@@ -229,7 +229,7 @@ def test_what_is_being_learnt_is_shown_with_its_steps(tmp_path: Path, clock: Clo
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=20)
     with LiveReport(progress, console) as live:
         finish(first, clock, born=1, end=90)
-        live.report(first, [first])
+        live.report(first)
         assert [one.text(places) for one in progress.running()] == said[1:]
     assert said[0] in console.file.getvalue()
 
@@ -270,12 +270,12 @@ def test_elsewhere_a_line_is_written_for_each_cell(tmp_path: Path, clock: Clock)
     cells = trials_of(spec, tmp_path)
     with LiveReport(Progress(spec, tmp_path, clock=clock), console) as live:
         finish(cells[0], clock, born=1, end=90)
-        live.report(cells[0], cells)
+        live.report(cells[0])
         note_failure(cells[1].path, "It diverged.")
-        live.report(cells[1], cells)
+        live.report(cells[1])
     assert console.file.getvalue().splitlines() == [
-        "    1.5 min  1/4  birds/test_resnet/100/vanilla trial 0: finished; time left: 22 min",
-        "    1.5 min  2/4  birds/test_resnet/100/vanilla trial 1: It diverged.; time left: 21 min",
+        "    1.5 min  1/16  birds/test_resnet/100/vanilla trial 0: finished; time left: 22 min",
+        "    1.5 min  2/16  birds/test_resnet/100/vanilla trial 1: It diverged.; time left: 21 min",
     ]
 
 

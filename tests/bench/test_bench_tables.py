@@ -13,7 +13,7 @@ import pytest
 from concept_tuning.bench.cells import final_path, note_failure, trial_cells
 from concept_tuning.bench.published import ARCHITECTURE
 from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
-from concept_tuning.bench.tables import FILES, summary, trial_rows, write_tables
+from concept_tuning.bench.tables import FILES, summary, summary_against, trial_rows, write_tables
 from concept_tuning.diagnostics.statistics import false_alarms
 from concept_tuning.diagnostics.verdict import ROUGH
 
@@ -61,6 +61,22 @@ def test_the_difference_to_the_first_method_is_paired_and_has_its_interval(tmp_p
     assert "worst-group" not in text
     assert "So few seeds" not in text
     assert text.count("these intervals are rough, since seeds are few") == 1
+
+
+def test_any_method_can_be_the_one_that_others_are_compared_with(tmp_path: Path) -> None:
+    values = {**SPEC, "data": [*SPEC["data"], {"name": "cells", "source": "elpv", "methods": ["vanilla", "l2-sp"]}]}
+    before, spec = summary(made(tmp_path), tmp_path), check_spec(values)
+    text = summary_against(spec, tmp_path, "lp-ft")
+    assert "the differences to `lp-ft` in points" in text
+    rows = {line.split("|")[4].strip(): line for line in text.splitlines() if line.startswith("| birds")}
+    assert list(rows) == ["`lp-ft`", "`vanilla`", "`l2-sp`"]
+    assert rows["`lp-ft`"].endswith("| – | – |")
+    difference = before[1]["difference"]
+    low, high = (f"{100 * difference[end]:.1f}" for end in ("low", "high"))
+    assert f"| −{100 * difference['value']:.1f} (−{high} to −{low}) |" in rows["`vanilla`"]
+    assert "vanilla is worse than lp-ft in accuracy" in text
+    assert "cells" not in text  # where lp-ft was not to be run
+    assert not any((tmp_path / name).exists() for name in FILES)
 
 
 def test_runs_are_paired_by_seed_and_those_without_a_partner_left_out(tmp_path: Path) -> None:
@@ -272,7 +288,7 @@ def test_the_summary_says_how_many_pictures_there_were_and_what_is_wrong_with_th
     told = {"counts": counts, "problems": [problem], "copies": []}
     file = final_path(tmp_path, settings_of(spec)[0], 1) / "data.json"
     file.write_text(json.dumps(told))
-    line = "- birds, 100 %: training pictures 1,200, validation 99, test 400"
+    line = "- birds (planted), 100 %: training pictures 1,200, validation 99, test 400"
     assert f"\n{line}; 1 problem with its files, `owl/a'b .png`: It is cut off.\n" in write_tables(spec, tmp_path)
     file.write_text(json.dumps(told | {"problems": [problem] * 3, "copies": [["a", "b"]] * 2}))
     text = write_tables(spec, tmp_path)

@@ -35,7 +35,7 @@ def test_a_cell_whose_process_dies_each_time_is_given_up_until_the_bench_is_begu
             yield cell
 
     for times in (1, 2):
-        run_bench(SPEC, tmp_path, workers=die, report=lambda cell, _: reported.append(cell.state))
+        run_bench(SPEC, tmp_path, workers=die, report=lambda cell: reported.append(cell.state))
         assert len(handed) == times * TRIES
         assert reported == [*["open"] * (TRIES - 1), "failed"] * times
         assert final_cells(SPEC, tmp_path)[0].failure == f"Its process died 3 times.{told}"

@@ -30,6 +30,11 @@ def made(subjects, folder) -> Diagnosis:
     return diagnose(bench, folder, only=QUICK)
 
 
+@pytest.fixture(scope="module")
+def rendered(made: Diagnosis) -> str:
+    return render_report(made)
+
+
 class Page(HTMLParser):
     """Tags, the text outside scripts, and the figures of a report."""
 
@@ -62,8 +67,8 @@ def test_every_analysis_has_a_chapter() -> None:
     assert set(CHAPTERS) == set(BY_NAME)
 
 
-def test_the_page_needs_no_network_and_nothing_beside_it(made) -> None:
-    page = Page(render_report(made))
+def test_the_page_needs_no_network_and_nothing_beside_it(rendered) -> None:
+    page = Page(rendered)
     assert not page.values("src")
     assert all(target.startswith("#") for target in page.values("href"))
     assert {target[1:] for target in page.values("href")} <= set(page.values("id"))
@@ -72,8 +77,8 @@ def test_the_page_needs_no_network_and_nothing_beside_it(made) -> None:
     assert "default-src 'none'" in policy
 
 
-def test_every_figure_is_on_the_page_once_with_words_for_it(made) -> None:
-    page = Page(render_report(made))
+def test_every_figure_is_on_the_page_once_with_words_for_it(rendered) -> None:
+    page = Page(rendered)
     boxes = [attrs for _, attrs in page.tags if "data-figure" in attrs]
     assert [int(box["data-figure"]) for box in boxes] == list(range(len(page.figures)))
     assert len(boxes) > 20
@@ -81,25 +86,25 @@ def test_every_figure_is_on_the_page_once_with_words_for_it(made) -> None:
     assert all(figure["data"] for figure in page.figures)
 
 
-def test_what_is_missing_is_said_with_its_reason(made) -> None:
-    text = Page(render_report(made)).text
+def test_what_is_missing_is_said_with_its_reason(made, rendered) -> None:
+    text = Page(rendered).text
     entry = next(entry for entry in made.overview.entries if entry.analysis == "ledger")
     assert f"Not made: {entry.reason}" in text
     assert "Not made for vanilla: " in text
 
 
-def test_the_summary_tells_each_runs_accuracy(made) -> None:
-    text = Page(render_report(made)).text
+def test_the_summary_tells_each_runs_accuracy(made, rendered) -> None:
+    text = Page(rendered).text
     for card in made.overview.runs:
         found = made.results["predictions", card.name].accuracy
         assert f"{card.name} has {100 * found.value:.1f} % of {found.n} pictures [" in text
 
 
-def test_a_saved_diagnosis_gives_the_same_page(made, folder) -> None:
-    assert render_report(load_diagnosis(folder)) == render_report(made)
+def test_a_saved_diagnosis_gives_the_same_page(made, folder, rendered) -> None:
+    assert render_report(load_diagnosis(folder)) == rendered
     written = write_report(made, folder)
     assert written == folder / PAGE
-    assert written.read_text(encoding="utf-8") == render_report(made)
+    assert written.read_text(encoding="utf-8") == rendered
 
 
 def test_names_cannot_bring_mark_up(made, folder, tmp_path) -> None:
