@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 import yaml
-from crash_checks import FAMILY, KILLS_OF_A_RUN, LIMIT_SECONDS, SAME, SMALL, Outcome, compare, tiny
+from crash_checks import (
+    FAMILY,
+    KILLS_OF_A_RUN,
+    LIMIT_SECONDS,
+    SAME,
+    SMALL,
+    Outcome,
+    check_checkpoints,
+    compare,
+    half_written,
+    tiny,
+)
 
+from concept_tuning.bench.cells import state_of
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.jobs import resume, start
 from concept_tuning.engine.records import list_runs, working_process
@@ -43,6 +56,8 @@ def bench(root: Path, kills: int, chance: random.Random) -> Outcome:
     seconds, found, number = time.monotonic() - since, Outcome(), 0
     while sum(found.kills.values()) < kills:
         out, number = root / f"bench-{number}", number + 1
+        orphans: list[psutil.Process] = []
+        newest: dict[Path, int] = {}
         for _ in range(min(KILLS_OF_A_RUN, kills - sum(found.kills.values()))):
             process = begin(out)
             try:
@@ -50,18 +65,33 @@ def bench(root: Path, kills: int, chance: random.Random) -> Outcome:
                 break
             except subprocess.TimeoutExpired:
                 alone = sum(found.kills.values()) % 2 == 1
-                _kill_family(process.pid, alone=alone)
+                family = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
                 process.wait()
+                orphans += family
+                if not alone:
+                    _kill_all(orphans)
+                    _look(out, newest, found)
                 found.kills["the bench alone" if alone else "the bench and its cells"] += 1
         begin(out).wait(LIMIT_SECONDS)
         compare(root / "whole", out, _OF_A_BENCH, found)
     return found
 
 
-def _kill_family(pid: int, *, alone: bool) -> None:
-    parent = psutil.Process(pid)
-    for each in (parent, *(() if alone else parent.children(recursive=True))):
-        each.kill()
+def _kill_all(processes: list[psutil.Process]) -> None:
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(processes)
+    processes.clear()
+
+
+def _look(out: Path, newest: dict[Path, int], found: Outcome) -> None:
+    """Read the checkpoints of all cells that have not ended; nobody works on them now."""
+    begun = [file.parent for file in sorted(out.rglob("config.json")) if state_of(file.parent) == "open"]
+    found.half_written += any(half_written(path) for path in begun)
+    for path in begun:
+        newest[path] = check_checkpoints(path, newest.get(path, 0), found)
 
 
 def queue(root: Path, kills: int, chance: random.Random) -> Outcome:
@@ -84,7 +114,7 @@ def queue(root: Path, kills: int, chance: random.Random) -> Outcome:
         found.kills["the server"] += 1
         _go_on(runs, configs, found)
         time.sleep(chance.uniform(0, 12))
-        found.kills["the training process"] += _kill_worker(runs)
+        found.kills["the training process"] += _kill_worker(runs, found)
         _settle(runs, lambda runs=runs: _go_on(runs, configs, found) or _all_finished(runs, configs))
         for name in configs:
             compare(root / "whole" / name, runs / name, SAME, found)
@@ -119,18 +149,17 @@ def _go_on(root: Path, configs: Mapping[str, RunConfig], found: Outcome) -> None
     ]
 
 
-def _kill_worker(root: Path) -> int:
-    for process in _workers(root):
-        process.kill()
-        return 1
-    return 0
-
-
-def _workers(root: Path) -> Iterator[psutil.Process]:
+def _kill_worker(root: Path, found: Outcome) -> int:
+    """Kill a process that trains, if there is one, and read its checkpoints; returns how many were killed."""
     for run in list_runs(root):
         process = working_process(RunFolder(run.path).status())
         if process is not None and run.state != "queued":
-            yield process
+            process.kill()
+            psutil.wait_procs([process])
+            found.half_written += bool(half_written(run.path))
+            check_checkpoints(run.path, 0, found)
+            return 1
+    return 0
 
 
 def _all_finished(root: Path, configs: Mapping[str, RunConfig]) -> bool:

@@ -133,7 +133,7 @@ def _mask(one: ChosenPicture) -> np.ndarray | None:
 def _result(one: ChosenPicture, done: dict[Any, Any]) -> None:
     """Show the score of this picture and the running one."""
     from concept_tuning.figures.cell_grid import cell_figure
-    from concept_tuning.report.blocks import percent
+    from concept_tuning.figures.labels import percent
 
     cells, scores = done[_name(one)]
     found = {run: score for run, score in scores.items() if score is not None}

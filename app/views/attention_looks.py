@@ -119,7 +119,7 @@ def _says(one: ChosenPicture, answer: tuple[np.ndarray, int] | Unavailable) -> s
 
 
 def _probabilities(one: ChosenPicture, probabilities: np.ndarray) -> None:
-    from concept_tuning.report.blocks import percent
+    from concept_tuning.figures.labels import percent
 
     names = one.pictures.diagnosis.overview.class_names
     for label in np.argsort(-probabilities, kind="stable")[:_NAMED]:

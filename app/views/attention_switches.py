@@ -83,7 +83,7 @@ def _run(one: ChosenPicture, run: str, result: FrontDoorSwitches, setting: str, 
 def _rule(one: ChosenPicture, run: str, setting: str, asked: bool) -> str:
     """Say how the run's own prediction moves, if the model is asked."""
     from concept_tuning.diagnostics.results import Unavailable
-    from concept_tuning.report.blocks import percent
+    from concept_tuning.figures.labels import percent
 
     if not asked or setting == _ON:
         return ""

@@ -88,8 +88,9 @@ def _choose_share(result: RareFeatures) -> RareChoice | None:
 
 def _chart(result: RareFeatures, choice: RareChoice | None, place: int, chosen: int) -> None:
     from concept_tuning.diagnostics.results import Unavailable
+    from concept_tuning.figures.labels import percent
     from concept_tuning.figures.rare_features import rarity_figure, sweep_figure
-    from concept_tuning.report.blocks import Note, percent
+    from concept_tuning.report.blocks import Note
 
     key = f"rare-chart-{place}"
     where = "" if choice is None else " Rare ones are in the shaded upper left."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def show(source: Source, result: RareFeatures, place: int) -> None:
     """Show the charts that set the runs against the network they began with."""
     from concept_tuning.diagnostics.rare_results import Rarity
-    from concept_tuning.report.blocks import percent
+    from concept_tuning.figures.labels import percent
 
     share = f", at {percent(result.rarity.threshold.share, 0)}" if isinstance(result.rarity, Rarity) else ""
     st.subheader(f"What fine-tuning makes of them{share}")

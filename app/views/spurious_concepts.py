@@ -22,7 +22,7 @@ _SHOWN, _PICTURES = 12, 9
 def show(source: Source) -> None:
     """Show a run's concepts by suspicion, and the pictures of the chosen one."""
     from concept_tuning.figures.concept_effects import occurrence_figure, suspicion_figure
-    from concept_tuning.report.blocks import percent
+    from concept_tuning.figures.labels import percent
 
     results: dict[str, ConceptEffects] = source.each("concept-effects")
     run = choose_one("Run", list(results), key=_RUN, bind="query-params")

@@ -105,10 +105,16 @@ def check_folder(spec: BenchSpec, out: Path) -> None:
     file = out / _SPEC
     if not file.is_file():
         raise RunError(f"{out} holds no bench yet; run it first, or name its folder.")
-    before = json.loads(file.read_text(encoding="utf-8"))
-    if before.get("name") != spec.name:
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        name, tuned_on = before["name"], {data["name"]: data.get("tuned_on") for data in before["data"]}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{file}, the bench's own copy of its spec, is damaged. If the bench is {spec.name!r}, remove that file "
+            "and run it again: it goes on with the runs that are there. If not, name another folder."
+        ) from error
+    if name != spec.name:
         raise RunError(f"{out} holds another bench than {spec.name!r}; name another folder.")
-    tuned_on = {data["name"]: data.get("tuned_on") for data in before.get("data", ())}
     for data in spec.data:
         if data.tuned_on != tuned_on.get(data.name, data.tuned_on) and (out / FINAL / data.name).is_dir():
             was, now = tuned_on[data.name] or "itself", data.tuned_on or "itself"
@@ -155,8 +161,12 @@ def _refuse_other_files(out: Path) -> None:
         names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     except OSError as error:
         raise RunError(f"The bench's folder {out} cannot be read ({error.strerror}); name another --out.") from error
-    others = [name for name in names - {SEARCH, FINAL} if not name.startswith(".")]
-    if others and _SPEC not in names:
+    if _SPEC in names or not names:
+        return
+    from concept_tuning.bench.figures import PAGE
+    from concept_tuning.bench.tables import FILES
+
+    if any(not name.startswith(".") for name in names - {SEARCH, FINAL, PAGE, *FILES}):
         raise RunError(f"{out} is not empty and holds no bench; name another --out.")
 
 

@@ -59,7 +59,7 @@ def train_views(image: Tensor, kinds: Sequence[ViewKind], *, size: int, config: 
     if not kinds:
         raise ValueError("kinds is empty; at least one view must be asked for")
     # The CPU generator alone is seeded: torch.manual_seed would also reseed the accelerators'.
-    generator = torch.random.default_generator
+    generator = torch.default_generator
     views = []
     with torch.random.fork_rng(devices=[]):
         for number, kind in enumerate(kinds):

@@ -144,7 +144,7 @@ def training_loader(
     start: int,
     stop: int,
     workers: int,
-) -> DataLoader:
+) -> DataLoader[tuple[torch.Tensor, int, int]]:
     """Return a loader over steps ``start`` to ``stop - 1`` of a plan."""
     return DataLoader(
         TrainingViews(split, kinds, config, plan.seed),

@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import RmsNorm, RmsNorm2d
+from timm.layers.norm import RmsNorm, RmsNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 

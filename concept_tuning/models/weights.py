@@ -150,7 +150,7 @@ def unreachable(url: str, *, patience: float = HUB_PATIENCE) -> str | None:
     The hub's client tries again for most of a minute before it gives up; this asks once. In a thread,
     since looking up a host's name knows no time limit.
     """
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     answer: list[str | None] = []
 

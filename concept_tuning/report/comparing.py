@@ -13,10 +13,10 @@ from concept_tuning.figures.confusion import confusion_figure
 from concept_tuning.figures.embedding import Colour, embedding_figure, named_networks
 from concept_tuning.figures.galleries import Entry, gallery
 from concept_tuning.figures.groups import cell_figure, group_figure
-from concept_tuning.figures.labels import escape, number, shorten
+from concept_tuning.figures.labels import escape, number, percent, shorten
 from concept_tuning.figures.ledger import Kind, ledger_gallery, shares_figure, transfer_figure
 from concept_tuning.figures.verdict import verdict_figure
-from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent, percent_interval, points
+from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent_interval, points
 
 #: Pictures of a gallery.
 _SHOWN = 12

@@ -14,11 +14,11 @@ from concept_tuning.diagnostics.sanity import SanityCheck
 from concept_tuning.figures.attention_maps import channel_figure, position_figure
 from concept_tuning.figures.concept_maps import concept_figure
 from concept_tuning.figures.controls import badge_figure, measure_figure
-from concept_tuning.figures.labels import number
+from concept_tuning.figures.labels import number, percent
 from concept_tuning.figures.picture_maps import maps_strip
 from concept_tuning.figures.sanity import sanity_figure
 from concept_tuning.figures.transport_links import links_figure, plan_figure
-from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent
+from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table
 
 #: Pictures that are shown at once; the others are folded away.
 _OPEN = 3

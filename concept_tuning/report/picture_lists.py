@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from concept_tuning.diagnostics.predictions import Predictions
-from concept_tuning.report.blocks import percent
+from concept_tuning.figures.labels import percent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ import numpy as np
 
 from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesReport, Rarity, rare_by_information
 from concept_tuning.diagnostics.results import Unavailable
-from concept_tuning.figures.labels import listed, number
+from concept_tuning.figures.labels import listed, number, percent
 from concept_tuning.figures.rare_features import classes_with, gallery_figure, rarity_figure, sweep_figure
 from concept_tuning.figures.rare_probes import has_probes, probe_figure
 from concept_tuning.figures.rare_use import change_figure, coverage_figure, rarest_figure
-from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent
+from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table
 
 #: Concepts shown with their pictures, and listed in the table.
 _PICTURED, _LISTED = 4, 15

@@ -12,11 +12,11 @@ from concept_tuning.diagnostics.slices import SliceTable
 from concept_tuning.diagnostics.switches import PREDICTION, FrontDoorSwitches
 from concept_tuning.figures.concept_effects import concept_gallery, occurrence_figure, suspicion_figure
 from concept_tuning.figures.counterfactuals import flip_figure, gap_figure, strip_figure
-from concept_tuning.figures.labels import number
+from concept_tuning.figures.labels import number, percent
 from concept_tuning.figures.properties import property_figure, strength_figure
 from concept_tuning.figures.slices import slice_figure, slice_gallery
 from concept_tuning.figures.switches import SWITCH_NAMES, switch_figure, switch_maps_figure
-from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent, percent_interval, points
+from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent_interval, points
 
 #: Concepts, slices and edited pictures that are shown with their pictures.
 _SHOWN = 3

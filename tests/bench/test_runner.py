@@ -11,7 +11,7 @@ from filelock import FileLock
 from tiny_bench import TINY_BENCH
 
 from concept_tuning.bench.cells import Cell, final_cells
-from concept_tuning.bench.runner import TRIES, run_bench
+from concept_tuning.bench.runner import TRIES, check_folder, run_bench
 from concept_tuning.bench.spec import check_spec
 from concept_tuning.errors import RunError
 
@@ -51,6 +51,18 @@ def test_a_folder_of_other_files_is_not_taken_for_a_benchs(tmp_path: Path) -> No
     with pytest.raises(RunError, match="is not empty and holds no bench; name another --out"):
         run_bench(SPEC, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["owl"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"name": "tiny"}', '{"name": "tiny", "data": [1]}', "[" * 100_000])
+def test_a_damaged_copy_of_the_spec_is_a_sentence_and_can_be_removed(text: str, tmp_path: Path) -> None:
+    for name in ("cells.csv", "summary.md", "figures.html"):  # of what was finished before
+        (tmp_path / name).touch()
+    (tmp_path / "bench.json").write_text(text)
+    with pytest.raises(RunError, match=r"bench\.json, the bench's own copy of its spec, is damaged\."):
+        run_bench(SPEC, tmp_path)
+    (tmp_path / "bench.json").unlink()
+    run_bench(SPEC, tmp_path, workers=lambda cells: iter(()), only=[])
+    check_folder(SPEC, tmp_path)
 
 
 def test_a_folder_that_was_only_locked_is_begun(tmp_path: Path) -> None:

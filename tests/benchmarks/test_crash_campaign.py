@@ -65,10 +65,11 @@ def test_of_a_table_only_the_clock_may_differ(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_few_kills_of_training_change_nothing() -> None:
-    command = [sys.executable, str(CAMPAIGN), "training", "--kills", "3", "--no-record"]
+@pytest.mark.parametrize(("what", "kills"), [("training", 3), ("bench", 2), ("queue", 2)])
+def test_a_few_kills_change_nothing(what: str, kills: int) -> None:
+    command = [sys.executable, str(CAMPAIGN), what, "--kills", str(kills), "--no-record"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads(done.stdout)
-    assert record["kills"] == 3
+    assert record["kills"] == kills
     assert record["killed_and_ended_with_the_same_bytes"] >= 1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import huggingface_hub.utils
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
@@ -495,7 +495,7 @@ def _fails(url: str, timeout: float) -> object:
 def test_the_hub_is_asked_once_and_not_for_long(
     head: Callable[..., object], reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: SimpleNamespace(head=head))
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: SimpleNamespace(head=head))
     started = time.monotonic()
     assert unreachable("https://hub", patience=0.1) == reason
     assert time.monotonic() - started < 3

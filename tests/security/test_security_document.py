@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,6 @@ def test_every_rule_of_bandit_that_is_switched_off_is_answered() -> None:
     assert off == answered
 
 
-@pytest.mark.skipif(find_spec("bandit") is None, reason="needs `pip install -e '.[audit]'`")
 def test_bandit_finds_nothing_that_is_not_answered() -> None:
     command = [sys.executable, "-m", "bandit", "-q", "-c", "pyproject.toml", "-r", "concept_tuning", "app"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
