@@ -217,7 +217,10 @@ def exported_model(path: Path, format: str) -> bytes:
 
 
 def drawn_report(diagnosis: Diagnosis, folder: Path) -> bytes:
-    """Return the report of the diagnosis in a folder as HTML, drawn once: it takes some seconds."""
+    """Return the report of the diagnosis in a folder as HTML, drawn once: it takes some seconds.
+
+    One that lies in the folder is never handed out: in a foreign diagnosis it may hold scripts, or lead elsewhere.
+    """
     return _report(str(folder), _stamp(folder / "diagnosis.json"), diagnosis)
 
 

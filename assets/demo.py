@@ -39,7 +39,8 @@ def main() -> None:
     subjects = load_subjects(packed)
     bench = Workbench(subjects=subjects, bundle=subjects[0].run.data(), count=PICTURES)
     found = diagnose(bench, DEMO / "diagnosis", report=print)
-    (DEMO / "diagnosis" / "timings.json").unlink()
+    for name in ("timings.json", ".lock"):
+        (DEMO / "diagnosis" / name).unlink(missing_ok=True)
     save_result(showcase(found, bench), DEMO / "showcase.json")
 
 

@@ -22,7 +22,7 @@ SMALL: Mapping[str, Any] = {
 }  # fmt: skip
 _CONCEPT: Mapping[str, Any] = {"queue_size": 4, "concept_channels": 6}
 KILLS_OF_A_RUN, LIMIT_SECONDS = 6, 240.0
-_HALF_WRITTEN = ("checkpoints/.writing-*", "best/.*.tmp", "predictions/.*.tmp", ".*.tmp")
+_HALF_WRITTEN = ("checkpoints/.writing-*", "best/.*.tmp", "predictions/.*.tmp", "*/.tmp??????", ".*.tmp")
 SAME = ("metrics.jsonl", "results.json", "best/model.safetensors", "predictions/*.safetensors")
 FAMILY = multiprocessing.get_context("forkserver")  # each run in a process of its own, libraries loaded once
 

@@ -4,9 +4,9 @@
     python benchmarks/fuzz_inputs.py --minutes 1 --kinds zip tar --no-record
     python benchmarks/fuzz_inputs.py --only 1234 --seed 0
 
-Pictures, archives, CSV files, tensors, settings and archives of odd names are damaged at random and given to what
-takes such files in. A finding is any exception but those that are written for the user, a process that dies, an
-input that takes longer than the limit, or a file outside the folder given. Each input follows from the seed and its
+Pictures, archives, CSV files, tensors, settings, checkpoints and archives of odd names are damaged at random and given
+to what takes such files in. A finding is any exception but those that are written for the user, a process that dies,
+an input that takes longer than the limit, or a file outside the folder given. Each input follows from the seed and its
 number alone, so a finding can be looked at again with `--only`.
 """
 
@@ -33,13 +33,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from fuzz_samples import damaged, hostile_archive, samples
 from records import RESULTS, command_line, commit
+from safetensors.torch import save_file
 
 from concept_tuning.config import DataConfig, RunConfig
 from concept_tuning.data.archives import archive_table
 from concept_tuning.data.csv_file import csv_table
 from concept_tuning.data.decode import UnreadableImage, decode_image, decode_mask
+from concept_tuning.engine.checkpoint import STATE, WEIGHTS, load_checkpoint
 from concept_tuning.engine.evaluation import Predictions
 from concept_tuning.engine.records import list_runs
 from concept_tuning.engine.runs import RunFolder
@@ -50,7 +53,7 @@ _PIXELS, _BYTES, _MEMORY, _SECONDS, _BATCH = 1_000_000, 50_000_000, 8 << 30, 20,
 _LIMITS = {"max_pixels": _PIXELS, "max_archive_bytes": _BYTES, "max_archive_entries": 2000}
 _PICTURES = ("png", "jpg", "webp", "gif", "tif", "bmp", "ppm")
 _ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
-KINDS = (*_PICTURES, *_ARCHIVES, "hostile.zip", "hostile.tar", "csv", "safetensors", "json")
+KINDS = (*_PICTURES, *_ARCHIVES, "hostile.zip", "hostile.tar", "csv", "safetensors", "json", "state.pt")
 
 
 class TooLong(BaseException):
@@ -118,7 +121,7 @@ def _try_some(seed: int, first: int, stop: int, kinds: tuple[str, ...]) -> dict[
             counts[f"{kind} {'used' if outcome == 'used' else 'refused'}"] += 1
             if outcome not in ("used", "refused"):
                 findings.append(f"{number} ({kind}): {outcome}")
-            findings += [f"{number} ({kind}): written outside: {file}" for file in _outside(Path(folder), place)]
+            findings += [f"{number} ({kind}): written outside: {file}" for file in outside(Path(folder), place)]
             shutil.rmtree(place)
     return {"counts": dict(counts), "findings": findings}
 
@@ -131,7 +134,7 @@ def _bad_input(kind: str, sound: dict[str, list[bytes]], outside: str, chance: r
     return damaged(kind, chance.choice(sound[kind]), others, chance)
 
 
-def _outside(folder: Path, place: Path) -> list[Path]:
+def outside(folder: Path, place: Path) -> list[Path]:
     """Take away and return what lies in a folder and neither leads to a place nor lies in it."""
     found = [file for file in folder.rglob("*") if not (place.is_relative_to(file) or file.is_relative_to(place))]
     for file in found:
@@ -228,6 +231,12 @@ def _settings(data: bytes, place: Path) -> None:
     assert RunConfig.from_dict(config.to_dict()) == config
 
 
+def _checkpoint(data: bytes, place: Path) -> None:
+    save_file({"weight": torch.ones(3, 2)}, place / WEIGHTS)
+    (place / STATE).write_bytes(data)
+    load_checkpoint(place, "step", "optimizer")
+
+
 _ENTRIES: dict[str, Callable[[bytes, Path], None]] = {
     **dict.fromkeys(_PICTURES, _picture),
     **{kind: _archive(kind) for kind in _ARCHIVES},
@@ -236,6 +245,7 @@ _ENTRIES: dict[str, Callable[[bytes, Path], None]] = {
     "csv": _csv,
     "safetensors": _tensors,
     "json": _settings,
+    "state.pt": _checkpoint,
 }
 
 

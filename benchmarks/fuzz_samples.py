@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.numpy import save
 
@@ -67,6 +68,7 @@ def samples() -> dict[str, list[bytes]]:
         "csv": [listing.encode(), listing.replace(",", ";").encode("utf-16"), listing.encode("utf-8-sig")],
         "safetensors": [save({"labels": np.arange(4), "probabilities.prediction": np.ones((4, 2), np.float32) / 2})],
         "json": [json.dumps(RunConfig().to_dict()).encode()],
+        "state.pt": [_state(), _state(_use_new_zipfile_serialization=False)],
     }  # fmt: skip
 
 
@@ -142,6 +144,19 @@ _CHANGES: tuple[Callable[[bytearray, list[bytes], random.Random], None], ...] = 
 def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def _state(**options: bool) -> bytes:
+    """Return what is in a checkpoint beside the weights, packed as torch does now or as it did before."""
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    weight.grad = torch.ones(3, 2)
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    optimizer.step()
+    numbers = {"step": 1, "best": {"step": 1, "accuracy": 0.5, "loss": 0.7}, "metrics_bytes": 80, "scaler": {}}
+    stream = io.BytesIO()
+    tensors = {"optimizer": optimizer.state_dict(), "random_states": [[torch.arange(16, dtype=torch.uint8)]]}
+    torch.save(numbers | tensors, stream, **options)
     return stream.getvalue()
 
 

@@ -20,7 +20,7 @@ from app.views.compare_runs import run_places
 from concept_tuning.errors import StudioError
 
 if TYPE_CHECKING:
-    from concept_tuning.diagnostics.diagnose import Diagnosis, RunCard
+    from concept_tuning.diagnostics.diagnose import RunCard
     from concept_tuning.report.blocks import Source
 
 _FAILED = "compare-failed"
@@ -45,7 +45,7 @@ def show(source: Source, folder: Path) -> None:
     with st.container(horizontal=True, gap="small"):
         st.download_button(
             "Report (HTML)",
-            kept_errors(lambda: report_html(source.diagnosis, folder), failed),
+            kept_errors(lambda: state.drawn_report(source.diagnosis, folder), failed),
             f"{name}-report.html",
             "text/html",
             key="compare-report",
@@ -74,9 +74,9 @@ def show(source: Source, folder: Path) -> None:
             help="All results as JSON, with settings, seeds and data fingerprints of the runs that are still there.",
         )
     st.caption(
-        f"The report is one page of {_size(folder)}. In the CSV, names that a spreadsheet might "
-        "take for a formula get an apostrophe. The zip holds a sum of every file: unpack it and run `sha256sum --check "
-        "SHA256SUMS`. Settings in it name folders of this machine."
+        "The report is one page of up to some 20 MB, and takes some seconds to be drawn. In the CSV, names that a "
+        "spreadsheet might take for a formula get an apostrophe. The zip holds a sum of every file: unpack it and run "
+        "`sha256sum --check SHA256SUMS`. Settings in it name folders of this machine."
     )
     _models(cards, places, failed)
 
@@ -98,28 +98,6 @@ def kept_errors(make: Callable[[], bytes], failed: list[str]) -> Callable[[], by
             raise
 
     return made
-
-
-def _size(folder: Path) -> str:
-    """Return how large the report is, or about how large where it is not written yet."""
-    written = _written(folder)
-    if written is None:
-        return "up to some 20 MB, and takes some seconds to be drawn"
-    return f"{written.stat().st_size / 1e6:.1f} MB"
-
-
-def _written(folder: Path) -> Path | None:
-    """Return the report that lies with the diagnosis, or None where there is none or it is older."""
-    from concept_tuning.report.page import PAGE
-
-    written, made = folder / PAGE, folder / "diagnosis.json"
-    return written if written.is_file() and written.stat().st_mtime >= made.stat().st_mtime else None
-
-
-def report_html(diagnosis: Diagnosis, folder: Path) -> bytes:
-    """Return the report that lies with the diagnosis, or draw it where there is none or it is older."""
-    written = _written(folder)
-    return written.read_bytes() if written is not None else state.drawn_report(diagnosis, folder)
 
 
 def predictions_file(source: Source) -> bytes:

@@ -22,7 +22,8 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
     """Return the folders that may be a run of a diagnosis, the likeliest first; empty where none is known.
 
     Those that the diagnosis was started with count alone, else those beside it; failing both, all below the
-    folder of runs and in the demo. Only trained runs of the same name, method, backbone, data and seed count.
+    folder of runs and in the demo. Only trained runs of the same name, method, backbone, data and seed count, and
+    none that a link or a name with ``..`` leads out of these folders to.
 
     Args:
         folder: Of the diagnosis.
@@ -32,7 +33,7 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
     started = [run for job in list_diagnoses(state.ROOT) if job.path.resolve() == folder for run in job.runs]
     if started:
         named = [state.ROOT.resolve() / name for name in started]
-        found = [path for path in named if _fits(path, card)]
+        found = [path for path in named if path.resolve() == path and _fits(path, card)]
         if found:
             return found
     near = [path for root in (state.DEMO.resolve(), state.ROOT.resolve()) for path in _below(root, _DEPTH)]
@@ -42,7 +43,8 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
 
 
 def _fits(path: Path, card: RunCard) -> bool:
-    if not f"/{path.as_posix()}".endswith(f"/{card.name}") or not RunFolder(path).best_weights.is_file():
+    weights = RunFolder(path).best_weights
+    if not f"/{path.as_posix()}".endswith(f"/{card.name}") or not weights.is_file() or weights.resolve() != weights:
         return False
     try:
         config = RunFolder(path).config()

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from platformdirs import user_cache_path
+
+from app import state
 from concept_tuning.config import ARCHIVE_SUFFIXES
 from concept_tuning.engine.records import list_runs
 from concept_tuning.engine.turns import run_error
@@ -31,29 +34,40 @@ def allowed_root() -> Path:
     return Path(os.environ.get("CONCEPT_TUNING_DATA") or ".").expanduser().resolve()
 
 
+def uploads_root() -> Path:
+    """Return the folder of all uploads."""
+    return state.ROOT / "uploads"
+
+
 def inside(root: Path, text: str) -> Path:
     """Return the path that a user named below a root.
 
     Raises:
-        DataError: if it leads out of the root, links followed, or there is no such folder or file.
+        DataError: if it leads out of the root or to what others uploaded, links followed, or there is no such folder
+            or file.
     """
     try:
         path = (root / text.strip()).resolve()
         there = path.is_relative_to(root) and path.exists()
+        uploaded = path.is_relative_to(root) and _shows_uploads(path)
     except PermissionError as error:
         raise DataError(f"{text} cannot be looked into: the server has no permission.") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{_shortened(text)!r} is no path.") from error
     if not path.is_relative_to(root):
         raise DataError(f"{text} is outside {root}, the folder that may be used; name one inside it. {_ANOTHER}")
+    if uploaded:
+        raise DataError(f"{text} may hold what others uploaded; upload your own archive, or name another folder.")
     if not there:
         raise DataError(f"There is no {text} in {root}, the folder that may be used. {_ANOTHER}")
     return path
 
 
 def suggestions(root: Path) -> list[str]:
-    """Return folders and archives near the root by their path in it, hidden ones and links left out."""
-    return sorted(path.relative_to(root).as_posix() for path in _near(root, _DEPTH))[:_LISTED]
+    """Return folders and archives near the root by their path in it; hidden ones, links and uploads left out."""
+    kept = _uploaded()
+    found = [path for path in _near(root, _DEPTH) if not any(path.is_relative_to(folder) for folder in kept)]
+    return sorted(path.relative_to(root).as_posix() for path in found)[:_LISTED]
 
 
 def save_upload(name: str, stream: IO[bytes], folder: Path) -> Path:
@@ -153,6 +167,21 @@ def delete_upload(path: Path, root: Path) -> None:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _uploaded() -> tuple[Path, Path]:
+    """Return the folder of all uploads, and that of what was unpacked from them."""
+    return uploads_root().resolve(), (user_cache_path("concept-tuning") / "archives").resolve()
+
+
+def _shows_uploads(path: Path) -> bool:
+    """Whether a path lies among uploads or what was unpacked from them, or is a folder in which the latter is seen."""
+    archives, unpacked = _uploaded()
+    there = [folder for folder in (path, *path.parents) if folder.exists()]
+    # Asked of the system, since runs/Uploads is runs/uploads on some.
+    if any(kept.exists() and folder.samefile(kept) for kept in (archives, unpacked) for folder in there):
+        return True
+    return unpacked.is_relative_to(path) and not any(part[0] in "._" for part in unpacked.relative_to(path).parts)
 
 
 def _near(folder: Path, depth: int) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import streamlit as st
 from app import state
 from app.errors import shown_errors
 from app.markdown import plain
-from app.views.train_places import as_called
+from app.views.train_places import as_called, uploads_root
 from app.views.train_upload import forget_upload
 from concept_tuning.config import RunConfig
 from concept_tuning.errors import ArchiveError, StudioError
@@ -39,7 +39,7 @@ def show_survey(config: RunConfig, called: str) -> Survey | None:
                 found = _checked(config, found)
         except StudioError as error:
             told = as_called(str(error), config.data.source, called)
-            if isinstance(error, ArchiveError) and Path(config.data.source).parent == state.ROOT / "uploads":
+            if isinstance(error, ArchiveError) and uploads_root() in Path(config.data.source).parents:
                 forget_upload(Path(config.data.source), told)
             raise type(error)(told) from error
         _show_counts(found)

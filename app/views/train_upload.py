@@ -14,7 +14,7 @@ import streamlit as st
 from app import state
 from app.errors import shown_errors
 from app.markdown import plain
-from app.views.train_places import UPLOAD_MEGABYTES, called_upload, delete_upload, save_upload, uploads
+from app.views.train_places import UPLOAD_MEGABYTES, called_upload, delete_upload, save_upload, uploads, uploads_root
 from concept_tuning.config import ARCHIVE_SUFFIXES
 from concept_tuning.engine.records import list_runs
 from concept_tuning.errors import DataError
@@ -60,9 +60,9 @@ def choose_upload() -> tuple[Path, str] | None:
 def _folder() -> Path:
     """Return where uploads are kept: one folder for all visitors, or one that only this session knows."""
     if os.environ.get("CONCEPT_TUNING_PRIVATE_UPLOADS", "0") in ("", "0"):
-        return state.ROOT / "uploads"
+        return uploads_root()
     own: str = st.session_state.setdefault(_OWN, uuid.uuid4().hex)
-    return state.ROOT / "uploads" / own
+    return uploads_root() / own
 
 
 def forget_upload(path: Path, reason: str) -> None:

@@ -68,6 +68,7 @@ def do_job(job: Job) -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = start_run(RunConfig.from_dict(json.loads(job.config)), path, watcher, splits=job.splits)
+        folder.refuse_links()  # one that was finished before was not looked through
     except StudioError as error:
         note_failure(path, str(error), for_good=isinstance(error, (ConfigError, DivergedError)))
         return

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from concept_tuning.engine.processes import born
 from concept_tuning.engine.records import RunRecord, check_name, is_alive
 from concept_tuning.engine.runs import write_atomically
 from concept_tuning.engine.turns import interrupt_signal, run_error
@@ -112,8 +113,7 @@ def start_diagnosis(
         raise run_error(f"Cannot work in {folder}", error) from error
     try:
         process = _launch(command, log)
-        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended at once
-            values |= {"pid": process.pid, "born": psutil.Process(process.pid).create_time()}
+        values |= {"pid": process.pid, "born": born(process.pid)}  # None if it ended at once
         write_atomically(record, json.dumps(values) + "\n")
     except OSError as error:
         record.unlink(missing_ok=True)
@@ -198,10 +198,10 @@ def _values(record: Path) -> dict[str, Any]:
 
 
 def _process(values: Mapping[str, Any]) -> psutil.Process | None:
-    """Return the living process of a record; a process id that was given away since has another time of birth."""
+    """Return the living process of a record; a process id that was given away since is of another birth."""
     try:
         process = psutil.Process(int(values["pid"]))
-        return process if process.create_time() == values["born"] and is_alive(process) else None
+        return process if values["born"] == born(process.pid) and is_alive(process) else None
     except (psutil.Error, KeyError):
         return None
 

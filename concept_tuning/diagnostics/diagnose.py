@@ -1,8 +1,9 @@
 """A diagnosis: every analysis of some runs on the same pictures, written to a folder as it is made.
 
 The folder holds ``diagnosis.json`` (what was looked at, and what each analysis gave or why it gave nothing),
-``results/*.json`` (one frozen result a file) and ``timings.json``. All but the timings is the same for the same runs,
-settings and machine, up to rounding in the last digits of what goes through a network.
+``results/*.json`` (one frozen result a file) and ``timings.json``; one process at a time works in it. All but the
+timings is the same for the same runs, settings and machine, up to rounding in the last digits of what goes through a
+network.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic.dataclasses import dataclass as result_dataclass
 
 from concept_tuning.diagnostics.catalogue import ANALYSES, BY_NAME, Analysis
@@ -32,7 +34,7 @@ from concept_tuning.errors import ConfigError, RunError, StudioError
 Report = Callable[[str], None]
 #: Thumbnails kept, of all that there are; more where results show more.
 _KEPT = 1000
-_OVERVIEW, _RESULTS, _THUMBNAILS = "diagnosis.json", "results", "thumbnails"
+_OVERVIEW, _RESULTS, _THUMBNAILS, _LOCK = "diagnosis.json", "results", "thumbnails", ".lock"
 #: Files of results, also of a version that had other analyses.
 _RESULT_FILE = re.compile(rf"\d\d+_[a-z-]+\.json|{_THUMBNAILS}\.json")
 
@@ -158,11 +160,11 @@ def diagnose(bench: Workbench, out: Path, *, only: Sequence[str] = (), report: R
 
     Raises:
         ConfigError: for an unknown analysis.
-        RunError: if the folder cannot be written.
+        RunError: if the folder cannot be written, or another process makes a diagnosis in it.
     """
     analyses = choose_analyses(only)
     cards = _cards(bench)  # first, since a run may be removed meanwhile
-    with _explained_storage(out):
+    with _explained_storage(out), _alone(out):
         return _diagnose(bench, out, analyses, cards, only=only, report=report)
 
 
@@ -201,14 +203,16 @@ def _diagnose(
 
 
 def load_diagnosis(out: Path) -> Diagnosis:
-    """Read a diagnosis from its folder; raises :class:`RunError` if it is missing or damaged."""
+    """Read a diagnosis from its folder; raises :class:`RunError` if it is missing, damaged or in part elsewhere."""
+    if (out / _OVERVIEW).is_symlink():
+        raise RunError(f"The diagnosis {out.name} is a link to another; name the folder of that, or make it again.")
     overview = load_result(Overview, out / _OVERVIEW)
     results: dict[tuple[str, str | None], Any] = {
         (entry.analysis, entry.run): load_result(_kind(entry), _inside(out, entry.file))
         for entry in overview.entries
         if entry.file is not None
     }
-    thumbnails = load_result(Thumbnails, out / _RESULTS / f"{_THUMBNAILS}.json")
+    thumbnails = load_result(Thumbnails, _inside(out, f"{_RESULTS}/{_THUMBNAILS}.json"))
     for result in (*results.values(), thumbnails):
         check_pictures(result, overview.class_names, out.name)
     return Diagnosis(overview=overview, results=results, thumbnails=thumbnails)
@@ -217,7 +221,7 @@ def load_diagnosis(out: Path) -> Diagnosis:
 def _inside(out: Path, file: str) -> Path:
     """Return the place of a result's file; raises RunError if it is not below the folder of results."""
     path = out / file
-    if not path.resolve().is_relative_to((out / _RESULTS).resolve()):
+    if not path.resolve().is_relative_to(out.resolve() / _RESULTS):
         raise RunError(f"The diagnosis {out.name} names a file outside its folder; make it again.")
     return path
 
@@ -259,24 +263,47 @@ def _write(analysis: Analysis, run: str | None, result: Any, folder: Path, *, pl
     return Entry(analysis=analysis.name, run=run, file=f"{_RESULTS}/{name}", reason=None)
 
 
-def _prepare(out: Path) -> Path:
-    """Make the folder and empty it of an earlier diagnosis; return the folder of results.
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Make the folder and hold it for this process, by a lock of the operating system that falls with its holder.
 
     Raises:
-        RunError: if it holds other things than a diagnosis, or cannot be written.
+        RunError: if it holds other things than a diagnosis, cannot be written, or another process works in it.
     """
+    lock = FileLock(out / _LOCK)
+    try:
+        found = [path.name for path in out.iterdir() if path.name != _LOCK] if out.is_dir() else []
+        if found and not ((out / _OVERVIEW).is_file() or _was_interrupted(out / _RESULTS)):
+            raise RunError(f"{out} is not empty and holds no diagnosis; name another --out.")
+        (out / _RESULTS).mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:  # which is an OSError too
+        raise RunError(
+            f"Another process makes a diagnosis in {out}; wait for its end, or name another --out."
+        ) from error
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare(out: Path) -> Path:
+    """Empty the folder of an earlier diagnosis; return the folder of results, or raise RunError if that cannot be."""
     results = out / _RESULTS
     try:
-        if out.is_dir() and any(out.iterdir()) and not ((out / _OVERVIEW).is_file() or _was_interrupted(results)):
-            raise RunError(f"{out} is not empty and holds no diagnosis; name another --out.")
-        results.mkdir(parents=True, exist_ok=True)
         (out / _OVERVIEW).unlink(missing_ok=True)
         for old in results.glob("*.json"):
             if _RESULT_FILE.fullmatch(old.name):
                 old.unlink()
     except OSError as error:
-        raise RunError(f"The folder {out} cannot be written ({error.strerror}); name another --out.") from error
+        raise _unwritable(out, error) from error
     return results
+
+
+def _unwritable(out: Path, error: OSError) -> RunError:
+    return RunError(f"The folder {out} cannot be written ({error.strerror or error}); name another --out.")
 
 
 def _was_interrupted(results: Path) -> bool:

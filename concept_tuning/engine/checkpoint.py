@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +48,7 @@ def save_checkpoint(root: Path, *, step: int, weights: Mapping[str, Tensor], sta
         save_file(_plain(weights), temporary / WEIGHTS)
         torch.save(dict(state), temporary / STATE)
         for name in (WEIGHTS, STATE):
-            _sync(temporary / name)
+            sync(temporary / name)
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)
@@ -68,18 +67,21 @@ def list_checkpoints(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("step-*") if (path / STATE).is_file() and (path / WEIGHTS).is_file())
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint's weights and state; raises :class:`RunError` if it is damaged."""
+def load_checkpoint(path: Path, *keys: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint's weights and state; raises :class:`RunError` if it is damaged or its state lacks a key."""
     try:
         weights = load_file(path / WEIGHTS)
         state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise RunError(f"The checkpoint {path} cannot be read: {error}") from error
+    except Exception as error:  # whatever a damaged pickle makes the loader stumble over
+        raise RunError(f"The checkpoint {path} cannot be read: {in_short(error)}") from error
+    if not isinstance(state, dict) or not set(keys) <= set(state):
+        lacking = ", ".join(keys) or "names and values"
+        raise RunError(f"The checkpoint {path} cannot be read: {STATE} does not hold what it should ({lacking}).")
     return weights, state
 
 
-def load_last_checkpoint(root: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Read the newest checkpoint that can be read, or None where there is none at all.
+def load_last_checkpoint(root: Path, *keys: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read the newest checkpoint that can be read and has these keys in its state, or None where there is none at all.
 
     Raises:
         RunError: if there are checkpoints and none of them can be read.
@@ -87,7 +89,7 @@ def load_last_checkpoint(root: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     failure: RunError | None = None
     for path in reversed(list_checkpoints(root)):
         try:
-            return load_checkpoint(path)
+            return load_checkpoint(path, *keys)
         except RunError as error:
             failure = error
     if failure is not None:
@@ -105,21 +107,32 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(_plain(weights), temporary, metadata=dict(metadata))
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
     except (OSError, SafetensorError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise TrainingError(storage_message(error, path)) from error
 
 
-def storage_message(error: BaseException, path: Path) -> str:
-    """Say in words why something could not be stored."""
+def in_short(error: BaseException) -> str:
+    """Return what an error says, on one line and no longer than a reader bears, with its kind if it says but a word."""
+    words = str(error).split()
+    text = " ".join(words if len(words) > 1 else (type(error).__name__, *words))
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def storage_message(error: BaseException, path: Path, *, done: str = "written") -> str:
+    """Say in words why something could not be stored, or whatever was not ``done``."""
     if is_disk_full(error):
         return (
             f"The disk is full: {path} could not be written. The last good checkpoint is intact; "
             "free some space and go on with `concept-tuning resume`."
         )
-    return f"{path} could not be written: {error}. The last good checkpoint is intact."
+    reason = getattr(error, "strerror", None) or in_short(error)
+    return (
+        f"{path} could not be {done}: {reason}. The last good checkpoint is intact; "
+        "put that right and go on with `concept-tuning resume`."
+    )
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -129,11 +142,24 @@ def is_disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or any(word in text for word in words)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, of the system or of torch means that memory, or memory to share, ran out."""
+    text = str(error)
+    words = (
+        *("out of memory", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "unable to mmap"),
+        *("out of shared memory", "insufficient shared memory", "unable to allocate shared memory"),
+        "unable to write to file </torch_",  # which is memory to share, not a disk
+    )
+    known = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return known or any(word in text for word in words)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left half written or half removed; for the process that holds the run's lock."""
     whole = list_checkpoints(folder / "checkpoints")
     half_removed = [path for path in folder.glob("checkpoints/step-*") if path not in whole]
-    half_written = (*folder.glob("checkpoints/.writing-*"), *folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"))
+    names = ("checkpoints/.writing-*", ".*.tmp", "*/.*.tmp", "*/.tmp??????")  # the last is safetensors' own
+    half_written = [path for name in names for path in folder.glob(name)]
     for left in (*half_removed, *half_written):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -145,6 +171,7 @@ def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -106,13 +106,14 @@ def resume(run: RunRecord) -> RunRecord:
     """Queue a run again that was stopped, interrupted or failed; it goes on from its last checkpoint.
 
     Raises:
-        RunError: if it works already, is finished or broken, has vanished, or the process cannot start.
+        RunError: if it works already, is finished or broken, has vanished, holds links, or the process cannot start.
     """
     with controlled(run.root):
         now = _at_rest(run, "resumed")
         if now.state in ("finished", "broken"):
             raise RunError(f"The run {now.name} cannot be resumed: it is {now.state}. {now.message}".rstrip())
         folder = RunFolder(now.path)
+        folder.refuse_links()
         before = folder.status()
         # Nobody's yet: by this process's id, a disk that is full from here on would leave it queued for ever.
         fresh = {"state": "queued", "message": "Waiting its turn", "submitted": time.time(), "pid": None}

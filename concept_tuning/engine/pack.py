@@ -29,11 +29,12 @@ def pack_run(run: Path, out: Path) -> RunFolder:
         out: Folder to make; must not exist.
 
     Raises:
-        RunError: if the run is not finished, or the folder exists or cannot be written.
+        RunError: if the run is not finished or holds links, or the folder exists or cannot be written.
     """
     source, target = RunFolder.open(run), RunFolder(Path(out))
     if source.status().get("state") != "finished":
         raise RunError(f"{run} is not finished; finish it by `concept-tuning resume {run}`.")
+    source.refuse_links()  # which would have files from elsewhere handed on
     if target.path.exists():
         raise RunError(f"{out} exists; remove it or name another folder.")
     try:

@@ -6,6 +6,7 @@ process that wrote it lives.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -17,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.processes import born
+from concept_tuning.engine.runs import RunFolder, read_whole
 from concept_tuning.errors import RunError, StudioError
 
 #: Where runs are kept unless another root is named.
@@ -138,22 +140,25 @@ def read_metrics(run: RunRecord) -> Metrics:
     A last line that is still being written is left out.
 
     Raises:
-        RunError: if the file cannot be read, or another line than the last is damaged.
+        RunError: if the file cannot be read, is no plain file or larger than that of a run, or another line than the
+            last is damaged.
     """
     file = RunFolder(run.path).metrics_file
     try:
-        text = file.read_bytes().decode("utf-8", errors="replace")
+        content = read_whole(file)
     except FileNotFoundError:
-        text = ""
+        content = b""
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}.") from error
     rows: dict[str, list[dict[str, Any]]] = {"step": [], "evaluation": []}
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        if not line.endswith(b"\n"):
+            break
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8", errors="replace"))
             float(row["step"])
             rows[row.pop("kind")].append(_flat(row))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise RunError(f"Line {number} of {file} is damaged; the curves cannot be drawn.") from error
     return Metrics(_columns(rows["step"]), _columns(rows["evaluation"]))
 
@@ -183,15 +188,19 @@ def is_run(path: Path) -> bool:
 def working_process(status: Mapping[str, Any]) -> psutil.Process | None:
     """Return the living process that wrote a status of work, or None if it is gone or the run is at rest.
 
-    A process id given to another process since is told by its time of birth: it is later than the status. The
-    status tells whole seconds, so an id that is reused within a second of the last status is taken for the old one.
+    A process id given to another process since is told by its birth, which the status holds beside it. In a status
+    that lacks it (of an earlier version, or written as the process ended) the id counts unless its process began later
+    than the status by the clock: by more than a second, since the status tells whole ones.
     """
     if status.get("state") not in WORKING_STATES:
         return None
     try:
         process = psutil.Process(int(status["pid"]))
-        written = datetime.fromisoformat(status["updated"]).timestamp()
-        return process if process.create_time() <= written + 1 and is_alive(process) else None
+        if status.get("born") is not None:
+            ours = status["born"] == born(process.pid)
+        else:
+            ours = process.create_time() <= datetime.fromisoformat(status["updated"]).timestamp() + 1
+        return process if ours and is_alive(process) else None
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return None
 
@@ -207,8 +216,8 @@ def is_alive(process: psutil.Process) -> bool:
 def stop_requested(folder: RunFolder, pid: Any) -> bool:
     """Whether the process of this id, which works on the run, has been asked to stop."""
     try:
-        return (folder.path / STOP_REQUEST).read_text(encoding="utf-8").strip() == str(pid)
-    except OSError:
+        return read_whole(folder.path / STOP_REQUEST).decode("utf-8").strip() == str(pid)
+    except (OSError, RunError, UnicodeDecodeError):
         return False
 
 

@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,22 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from concept_tuning.config import RunConfig
+from concept_tuning.engine.processes import born
 from concept_tuning.errors import RunError
 
-_FIRST_FILE = re.compile(r"versions\.json|\.(versions|config)\.json\.\d+\.tmp")
+#: What a start leaves that was killed before its settings stood, and what a run leaves that failed before its first
+#: checkpoint.
+_FIRST_FILE = re.compile(r"\.lock|versions\.json|\.(versions|config)\.json\.\d+\.tmp")
+_FAILED_FILE = re.compile(
+    r"\.lock|(config|split|data|versions|status)\.json|metrics\.jsonl|(error|process)\.log|stop-requested|\..+\.\d+\.tmp"
+)
+#: Largest files that are read, in bytes: splits name every picture, some ten million in a GiB; metrics have a line a
+#: step, some 800,000 in a quarter of that.
+_LARGEST = {"split.json": 1 << 30, "data.json": 1 << 30, "metrics.jsonl": 1 << 28}
+_LARGE = 1 << 26
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: How long a start may take that only looks whether a folder is free.
+_LOOK_SECONDS = 1.0
 _LIBRARIES = ("concept-tuning-studio", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
 
@@ -76,38 +90,42 @@ class RunFolder:
             RunError: if the folder already holds a run or other files, or cannot be written.
         """
         folder = cls(Path(path))
-        if folder.config_file.exists() and not folder._clear_failed_start():
-            raise RunError(
-                f"{path} already holds a run. Go on with it by `concept-tuning resume {path}`, "
-                "or name another --run-dir."
-            )
-        if folder.path.exists() and not folder._free():
-            raise RunError(f"{path} exists and is not an empty folder; name another --run-dir.")
+        folder._refuse_taken()
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.write_json("versions.json", versions())
-            folder.write_json("config.json", config.to_dict())
+            with folder.locked():
+                folder._refuse_taken()  # by another that was started at the same moment
+                folder._clear()
+                folder.write_json("versions.json", versions())
+                folder.write_json("config.json", config.to_dict())
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in _FULL
             what = "the disk is full. Free some space" if full else f"{error.strerror}. Name another --run-dir"
             raise RunError(f"Cannot write the run folder {path}: {what}, and start again.") from error
         return folder
 
-    def _free(self) -> bool:
-        """Whether the folder is empty, or holds only what a start leaves that was killed before its settings stood."""
-        return self.path.is_dir() and all(_FIRST_FILE.fullmatch(file.name) for file in self.path.iterdir())
+    def _refuse_taken(self) -> None:
+        """Raise :class:`RunError` unless there is no folder, an empty one, or what a killed or failed start left."""
+        if self.config_file.exists():
+            if self.status().get("state") != "failed" or not self._holds_only(_FAILED_FILE):
+                raise RunError(
+                    f"{self.path} already holds a run. Go on with it by `concept-tuning resume {self.path}`, "
+                    "or name another --run-dir."
+                )
+        elif self.path.exists() and not self._holds_only(_FIRST_FILE):
+            raise RunError(f"{self.path} exists and is not an empty folder; name another --run-dir.")
 
-    def _clear_failed_start(self) -> bool:
-        """Empty a folder whose run failed before its first checkpoint; return whether it was one."""
-        if self.status().get("state") != "failed" or self.checkpoints.exists():
-            return False
-        with self.locked():
-            for name in ("config", "split", "data", "versions", "status"):
-                (self.path / f"{name}.json").unlink(missing_ok=True)
-            for name in ("metrics.jsonl", "error.log"):
-                (self.path / name).unlink(missing_ok=True)
-        (self.path / ".lock").unlink(missing_ok=True)
-        return True
+    def _holds_only(self, names: re.Pattern[str]) -> bool:
+        return self.path.is_dir() and all(names.fullmatch(file.name) for file in self.path.iterdir())
+
+    def _clear(self) -> None:
+        """Remove what a killed or failed start left; last what tells that it failed, so that it can be repeated."""
+        last = (self.path / "status.json", self.config_file)
+        for file in self.path.iterdir():
+            if file not in last and file.name != ".lock" and _FAILED_FILE.fullmatch(file.name):
+                file.unlink()
+        for file in last:
+            file.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -125,7 +143,7 @@ class RunFolder:
         """Read one of the run's JSON files; raises :class:`RunError` if it is missing, damaged or lacks a key."""
         path = self.path / name
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_whole(path).decode("utf-8"))
         except FileNotFoundError as error:
             raise RunError(f"The run folder {self.path} has no {name}; it is not whole.") from error
         except (OSError, ValueError, RecursionError) as error:
@@ -143,23 +161,51 @@ class RunFolder:
         """Return the last written status; an empty one where there is none yet."""
         return self.read_json("status.json") if (self.path / "status.json").is_file() else {}
 
+    def refuse_links(self) -> None:
+        """Raise :class:`RunError` if the folder holds anything but files and folders, before anything is written in it.
+
+        In a stranger's run, a link would have files outside overwritten or removed. The folder itself may be reached
+        through a link.
+        """
+        waiting = [self.path]
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as entries:
+                    for entry in sorted(entries, key=lambda entry: entry.name):
+                        mode = entry.stat(follow_symlinks=False).st_mode
+                        if stat.S_ISDIR(mode):
+                            waiting.append(Path(entry))
+                        elif not stat.S_ISREG(mode):
+                            kind = "a link" if stat.S_ISLNK(mode) else "no plain file"
+                            raise RunError(
+                                f"{entry.path} is {kind}, which can lead out of the run folder; nothing was done. "
+                                "Put a plain file or folder in its place, or remove it."
+                            )
+            except FileNotFoundError:
+                pass  # swept up meanwhile by the process of this run that holds the lock
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be looked through: {error.strerror or error}.") from error
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; raises :class:`RunError` while another works on it, or if it is read-only.
 
         The lock is the operating system's and falls with the process, however it ends.
         """
-        lock = FileLock(self.path / ".lock")
+        file = self.path / ".lock"
+        if file.is_symlink():
+            raise RunError(f"The run folder {self.path} cannot be worked on: {file} is a link. Remove it first.")
+        lock = FileLock(file)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOOK_SECONDS)
         except Timeout as error:
             raise RunError(
                 f"Another process is working on {self.path}; wait for it to end or stop it first."
             ) from error
         except OSError as error:
-            raise RunError(
-                f"The run folder {self.path} cannot be worked on: {error.strerror or error}. Make it writable first."
-            ) from error
+            full = error.errno in _FULL
+            what = "the disk is full. Free some space" if full else f"{error.strerror or error}. Make it writable"
+            raise RunError(f"The run folder {self.path} cannot be worked on: {what} first.") from error
         try:
             yield
         finally:
@@ -184,7 +230,8 @@ class StatusWriter:
         if not self._active or not (force or changed or now - self._written >= self._interval):
             return
         self._written = now
-        stamp = {"pid": os.getpid(), "updated": datetime.now(UTC).isoformat(timespec="seconds")}
+        pid, written = os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")
+        stamp = {"pid": pid, "born": born(pid), "updated": written}
         self._folder.write_json("status.json", self._values | stamp)
 
 
@@ -192,7 +239,8 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file by ``text`` in one step, on disk before it becomes visible."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        temporary.unlink(missing_ok=True)  # of a dead process of the same id; a link would be written through
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -200,6 +248,21 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def read_whole(path: Path) -> bytes:
+    """Return the content of a file of a run folder, be it a stranger's.
+
+    Raises:
+        RunError: if it is a link, a pipe, a device or a folder, or larger than what a run writes.
+        OSError: if there is none or it cannot be read.
+    """
+    found, most = path.lstat(), _LARGEST.get(path.name, _LARGE)
+    if not stat.S_ISREG(found.st_mode):
+        raise RunError(f"{path} cannot be read: it is no plain file; the run folder is damaged.")
+    if found.st_size > most:
+        raise RunError(f"{path} cannot be read: it has more than {most >> 20} MiB, which is too much.")
+    return path.read_bytes()
 
 
 def versions() -> Mapping[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from concept_tuning.config import BackboneConfig, RunConfig
@@ -23,7 +24,9 @@ from concept_tuning.data.registry import SOURCE_NAMES, DataBundle, load_data
 from concept_tuning.data.splits import splits_to_json
 from concept_tuning.data.table import SPLITS
 from concept_tuning.engine.checkpoint import (
+    in_short,
     is_disk_full,
+    is_out_of_memory,
     list_checkpoints,
     remove_leftovers,
     save_weights,
@@ -31,13 +34,16 @@ from concept_tuning.engine.checkpoint import (
 )
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_pictures import RunPictures
-from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir
+from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir, write_atomically
 from concept_tuning.engine.trainer import Stopped, Trainer, Watcher
 from concept_tuning.errors import ConfigError, DataError, RunError, StudioError, TrainingError
 from concept_tuning.methods.base import Method
 from concept_tuning.methods.registry import METHODS, build_method
 from concept_tuning.models.backbone import build_backbone, find_architecture
 from concept_tuning.models.weights import WEIGHT_SUFFIXES, find_weights
+
+#: How torch tells of a loader process that is gone; not of one that a shutdown ends.
+_LOST_LOADER = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal: (Killed|Aborted|Bus error))")
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ def load_best_weights(method: Method, folder: RunFolder) -> None:
         try:
             module.load_state_dict(values)
         except RuntimeError as error:
-            raise RunError(f"{folder.best_weights} does not fit the run's settings: {error}") from error
+            raise RunError(f"{folder.best_weights} does not fit the run's settings: {in_short(error)}") from error
 
 
 def evaluate_run(run: LoadedRun, split: str, *, data: DataBundle | None = None) -> Evaluation:
@@ -371,7 +377,12 @@ def _plan_message(trainer: Trainer, data: DataBundle) -> str:
 
 @contextlib.contextmanager
 def _recorded(folder: RunFolder, status: StatusWriter) -> Iterator[None]:
-    """Write how the work ended into the run's status, and turn running out of memory into words."""
+    """Write how the work ended into the run's status, and turn failures that can be foreseen into words.
+
+    Raises:
+        RunError: before the work, if something in the folder could lead what is written out of it.
+    """
+    folder.refuse_links()
     try:
         yield
     except (Stopped, KeyboardInterrupt) as stop:
@@ -382,7 +393,7 @@ def _recorded(folder: RunFolder, status: StatusWriter) -> Iterator[None]:
         raise
     except Exception as error:
         with contextlib.suppress(OSError):
-            (folder.path / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+            write_atomically(folder.path / "error.log", traceback.format_exc())
         message = _in_words(error, folder.path)
         _record_failure(status, message or f"Unexpected error, see error.log: {error}")
         if message is None:
@@ -393,10 +404,16 @@ def _recorded(folder: RunFolder, status: StatusWriter) -> Iterator[None]:
 def _in_words(error: Exception, path: Path) -> str | None:
     """Say what went wrong and what to do, for the failures that can be foreseen."""
     text = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return (
             "Out of memory. The last good checkpoint is intact. Start a new run with a smaller batch "
-            "(--set batch_size=...) or image size (--set image_size=...)."
+            "(--set batch_size=...), image size (--set image_size=...) or fewer loader processes (--set workers=...)."
+        )
+    if _LOST_LOADER.search(text):
+        return (
+            "A loader process has ended, most likely for lack of memory. The last good checkpoint is intact; go on "
+            "with `concept-tuning resume`, or start a new run with fewer loader processes (--set workers=...), a "
+            "smaller batch (--set batch_size=...) or image size (--set image_size=...)."
         )
     if is_disk_full(error):
         return storage_message(error, path)
@@ -410,6 +427,8 @@ def _in_words(error: Exception, path: Path) -> str | None:
             "Batch norm needs more than one value of each channel, and one small picture gives only one. "
             "Start a new run with a larger batch (--set batch_size=...) or image size (--set image_size=...)."
         )
+    if isinstance(error, (OSError, SafetensorError)):
+        return storage_message(error, Path(getattr(error, "filename", None) or path), done="read or written")
     return None
 
 

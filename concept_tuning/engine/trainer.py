@@ -22,13 +22,24 @@ from torch import Tensor
 from concept_tuning.config import RunConfig
 from concept_tuning.data.registry import DataBundle
 from concept_tuning.engine.batches import batch_plan, training_loader
-from concept_tuning.engine.checkpoint import load_last_checkpoint, save_checkpoint, save_weights, storage_message
+from concept_tuning.engine.checkpoint import (
+    in_short,
+    is_out_of_memory,
+    load_last_checkpoint,
+    save_checkpoint,
+    save_weights,
+    storage_message,
+    sync,
+)
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_pictures import RunPictures
 from concept_tuning.engine.runs import RunFolder, StatusWriter
 from concept_tuning.engine.schedule import build_optimizer, rate_factor, set_learning_rates
 from concept_tuning.errors import DivergedError, RunError, TrainingError
 from concept_tuning.methods.base import Method, StepContext
+
+#: What a checkpoint's state must have.
+_STATE = ("step", "best", "metrics_bytes", "optimizer", "random_states", "scaler")
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -264,18 +275,42 @@ class Trainer:
         state: dict[str, Any] = {
             "step": self.progress.step,
             "best": self.progress.best,
-            "metrics_bytes": self.folder.metrics_file.stat().st_size if self.folder.metrics_file.exists() else 0,
+            "metrics_bytes": self._stored_metrics(),
             "optimizer": self.optimizer.state_dict(),
             "random_states": every_rank,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
         }
         save_checkpoint(self.folder.checkpoints, step=self.progress.step, weights=self.method.state_dict(), state=state)
 
+    def _stored_metrics(self) -> int:
+        """Return how many bytes of metrics there are, once they are on the disk: a checkpoint never counts more."""
+        file = self.folder.metrics_file
+        if not file.exists():
+            return 0
+        try:
+            sync(file)
+            return file.stat().st_size
+        except OSError as error:
+            raise TrainingError(storage_message(error, file)) from error
+
     def _restore(self) -> None:
-        loaded = load_last_checkpoint(self.folder.checkpoints)
+        loaded = load_last_checkpoint(self.folder.checkpoints, *_STATE)
         if loaded is None:
             return
-        weights, state = loaded
+        try:
+            self._put_back(*loaded)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise RunError(
+                f"The newest checkpoint in {self.folder.checkpoints} does not fit the run's settings "
+                f"({in_short(error)}). Put back the config.json that it was made with, or start a new run."
+            ) from error
+
+    def _put_back(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        numbers = (state["step"], state["metrics_bytes"], *state["best"].values())
+        if not all(isinstance(number, (int, float)) for number in numbers) or min(numbers[:2]) < 0:
+            raise ValueError("it does not tell where the run stood")
         self.method.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler and state["scaler"]:

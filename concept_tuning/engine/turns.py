@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from concept_tuning.engine.processes import born
 from concept_tuning.engine.records import WORKING_STATES, list_runs, stop_requested
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import RunError
@@ -35,7 +36,7 @@ def turn(path: Path, root: Path) -> Iterator[None]:
     as they are in what a shell starts in the background. However the work ends, the status says so.
 
     Raises:
-        RunError: if there is no run, or another process works on it.
+        RunError: if there is no run, it holds links, or another process works on it.
     """
     for number in {signal.SIGINT, signal.SIGTERM, interrupt_signal(received=True)}:
         signal.signal(number, signal.default_int_handler)
@@ -45,6 +46,7 @@ def turn(path: Path, root: Path) -> Iterator[None]:
     with contextlib.ExitStack() as waiting:
         with controlled(root):  # once held, whoever started this process has written his part of the status
             waiting.enter_context(folder.locked())
+            folder.refuse_links()
             status = folder.status()
             if status.get("state") == "finished":
                 raise RunError(f"The run {path} is finished already.")
@@ -107,9 +109,10 @@ def run_error(beginning: str, error: OSError) -> RunError:
     return RunError(f"{beginning}: {error.strerror or error}.")
 
 
-def write_status(folder: RunFolder, **values: Any) -> None:
+def write_status(folder: RunFolder, /, **values: Any) -> None:
     """Write a status as of now, by this process unless the values name another."""
-    stamp = {"pid": values.get("pid", os.getpid()), "updated": datetime.now(UTC).isoformat(timespec="seconds")}
+    pid, written = values.get("pid", os.getpid()), datetime.now(UTC).isoformat(timespec="seconds")
+    stamp = {"pid": pid, "born": born(pid), "updated": written}
     folder.write_json("status.json", values | stamp)
 
 

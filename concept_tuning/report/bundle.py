@@ -84,16 +84,22 @@ def check_bundle(path: Path) -> list[str]:
 
 
 def _content(folder: Path, runs: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:
-    if not (folder / _OVERVIEW).is_file() or (folder / _OVERVIEW).is_symlink():
+    if not _own(folder, _OVERVIEW):
         raise RunError(f"{folder} holds no diagnosis; run `concept-tuning diagnose` again.")
     yield _OVERVIEW, _read(folder / _OVERVIEW)
     for path in sorted((folder / _RESULTS).glob("*.json")):
-        if path.is_file() and not path.is_symlink():
+        if _own(folder, f"{_RESULTS}/{path.name}"):
             yield f"{_RESULTS}/{path.name}", _read(path)
     for place, (name, run) in enumerate(runs.items()):
         for file in _OF_RUN:
-            if (run / file).is_file() and not (run / file).is_symlink():
+            if _own(run, file):
                 yield f"{_folder(place, name)}/{file}", _read(run / file)
+
+
+def _own(folder: Path, file: str) -> bool:
+    """Whether a file lies in a folder itself, with no link on the way from there."""
+    path = folder / file
+    return path.is_file() and path.resolve() == folder.resolve() / file
 
 
 def _folder(place: int, name: str) -> str:

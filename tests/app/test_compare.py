@@ -135,16 +135,32 @@ def test_downloads_wipe_nothing(show, root) -> None:
     assert all(button.proto.ignore_rerun for button in buttons)
 
 
-def test_the_report_is_drawn_where_none_lies_there_or_an_older_one(root) -> None:
-    whole = load_diagnosis(root / "tiny")
+def few_results(folder: Path):
+    """Return a diagnosis of predictions alone, whose report is soon drawn."""
+    whole = load_diagnosis(folder)
     few = {place: result for place, result in whole.results.items() if place[0] == "predictions"}
-    found = dataclasses.replace(whole, results=few)
-    drawn = compare_downloads.report_html(found, root / "tiny")
-    assert drawn.startswith(b"<!doctype html>") or b"<html" in drawn[:300]
-    (root / "tiny" / "report.html").write_bytes(b"written")
-    assert compare_downloads.report_html(found, root / "tiny") == b"written"
-    os.utime(root / "tiny" / "report.html", (1, 1))
-    assert compare_downloads.report_html(found, root / "tiny") == drawn
+    return dataclasses.replace(whole, results=few)
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_report_that_lies_with_a_diagnosis_is_never_handed_out(root, tmp_path, kind: str, monkeypatch) -> None:
+    (tmp_path / "secret").write_text("secret words <script>alert(1)</script>")
+    stored = root / "tiny" / "report.html"
+    if kind == "link":
+        stored.symlink_to(tmp_path / "secret")
+    else:
+        shutil.copyfile(tmp_path / "secret", stored)
+    monkeypatch.setattr(compare_downloads.st, "session_state", {})
+    made: dict[str, object] = {}
+    monkeypatch.setattr(
+        compare_downloads.st, "download_button", lambda label, data, *_, **__: made.update({label: data})
+    )
+    compare_downloads.show(Source(few_results(root / "tiny")), root / "tiny")
+    drawn = made["Report (HTML)"]()
+    assert b"<html" in drawn[:300]
+    for label in ("Report (HTML)", "Predictions (CSV)", "Results (zip)"):
+        assert b"secret words" not in made[label]()
+    assert made["Report (HTML)"]() is drawn  # drawn once
 
 
 def test_the_predictions_begin_with_a_mark_for_spreadsheets(root) -> None:
@@ -212,6 +228,27 @@ def test_the_runs_that_a_diagnosis_was_started_with_count_first(root, cards, mon
     record = {"runs": ["birds/vanilla", "birds/concept-tuning"], "total": 3, "started": 0.0}
     (root / FOLDER / "mine.job.json").write_text(json.dumps(record))
     assert run_places(root / FOLDER / "mine", cards["vanilla"]) == [(root / "birds" / "vanilla").resolve()]
+
+
+@pytest.mark.parametrize("way", ["dots", "link"])
+def test_a_diagnosis_cannot_name_runs_outside_the_folder_of_runs(root, cards, monkeypatch, tmp_path, way: str) -> None:
+    monkeypatch.setattr(state, "ROOT", root)
+    monkeypatch.setattr(state, "DEMO", tmp_path / "none")
+    (root / "birds" / "vanilla").rename(tmp_path / "vanilla")
+    if way == "link":
+        (root / "vanilla").symlink_to(tmp_path / "vanilla")
+    shutil.copytree(root / "tiny", root / FOLDER / "mine")
+    record = {"runs": ["../vanilla" if way == "dots" else "vanilla"], "total": 3, "started": 0.0}
+    (root / FOLDER / "mine.job.json").write_text(json.dumps(record))
+    assert run_places(root / FOLDER / "mine", cards["vanilla"]) == []
+
+
+def test_a_run_whose_weights_lead_elsewhere_is_not_handed_out(root, cards, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(state, "ROOT", root)
+    monkeypatch.setattr(state, "DEMO", tmp_path / "none")
+    (root / "birds" / "vanilla" / "best").rename(tmp_path / "private")
+    (root / "birds" / "vanilla" / "best").symlink_to(tmp_path / "private")
+    assert run_places(root / "tiny", cards["vanilla"]) == []
 
 
 def test_where_several_fit_the_user_chooses(show, root) -> None:

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -31,6 +30,7 @@ from app.views.train_settings import Plan, knows, planned_runs
 from concept_tuning.config import METHOD_NAMES, RunConfig
 from concept_tuning.diagnostics import background
 from concept_tuning.engine import jobs
+from concept_tuning.engine.processes import born
 from concept_tuning.engine.records import list_runs
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.turns import write_status
@@ -666,8 +666,8 @@ def test_a_name_that_is_not_allowed_is_told_and_nothing_changes(root: Path) -> N
 
 def test_a_run_that_is_being_diagnosed_is_neither_deleted_nor_renamed(root: Path) -> None:
     put_run(root, "one")
-    me = psutil.Process()
-    record = {"runs": ["one"], "total": 2, "started": time.time(), "pid": me.pid, "born": me.create_time()}
+    me = os.getpid()
+    record = {"runs": ["one"], "total": 2, "started": time.time(), "pid": me, "born": born(me)}
     (root / "diagnoses").mkdir()
     (root / "diagnoses" / "now.job.json").write_text(json.dumps(record))
     page = opened()

@@ -21,6 +21,7 @@ from concept_tuning.diagnostics.background import (
     start_diagnosis,
     stop_diagnosis,
 )
+from concept_tuning.engine.processes import born
 from concept_tuning.engine.records import RunRecord
 from concept_tuning.errors import RunError
 
@@ -220,12 +221,25 @@ def test_a_damaged_record_is_passed_over_and_the_others_are_read(change: dict, t
 def test_a_process_id_that_was_given_away_is_not_believed(command, tmp_path: Path) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
-    born = psutil.Process().create_time() - 100
-    values = {"runs": ["a"], "total": 3, "started": 1.0, "pid": os.getpid(), "born": born}
+    values = {"runs": ["a"], "total": 3, "started": 1.0, "pid": os.getpid(), "born": born(os.getpid()) - 100}
     (folder / "old.job.json").write_text(json.dumps(values))
     (folder / "damaged.job.json").write_text("{")
     (job,) = list_diagnoses(tmp_path)
     assert (job.name, job.state) == ("old", "failed")
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="only Linux reckons the time of birth from the clock as it stands now")
+@pytest.mark.parametrize("seconds", [1, -1, 10_000])
+def test_one_that_works_is_not_lost_when_the_clock_is_set(command, tmp_path: Path, monkeypatch, seconds: int) -> None:
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    start = psutil.boot_time()
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil._pslinux, "boot_time", lambda: start + seconds)
+        assert list_diagnoses(tmp_path)[0].state == "working"
+        with pytest.raises(RunError, match="is being made; stop it first"):
+            delete_diagnosis(job)
+        stop_diagnosis(job)
+    assert list_diagnoses(tmp_path)[0].state == "stopped"
 
 
 def test_watching_needs_no_torch(tmp_path: Path) -> None:

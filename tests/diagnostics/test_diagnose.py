@@ -5,6 +5,8 @@ import dataclasses
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +117,74 @@ def test_an_earlier_diagnosis_is_replaced(bench, tmp_path, interrupted: bool) ->
     diagnose(bench, tmp_path, only=["verdict"])
     assert {path.name for path in tmp_path.glob("results/*.json")} == {"00_verdict.json", "thumbnails.json"}
     assert set(load_diagnosis(tmp_path).results) == {("verdict", None)}
+
+
+#: Holds the lock of the folder until its input ends, or dies with it.
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1] + "/.lock"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("begun", ["nothing", "results", "whole"])
+def test_of_two_that_work_in_one_folder_the_second_is_refused(bench, tmp_path, begun: str) -> None:
+    if begun == "whole":
+        diagnose(bench, tmp_path, only=["groups"])
+    elif begun == "results":
+        (tmp_path / "results").mkdir()
+        (tmp_path / "results" / "00_groups.json").write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match="Another process makes a diagnosis in"):
+            diagnose(bench, tmp_path, only=["verdict"])
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+    finally:
+        holder.kill()  # the lock falls with its holder
+        holder.communicate()
+    assert (tmp_path / ".lock").exists()
+    diagnose(bench, tmp_path, only=["verdict"])
+    assert set(load_diagnosis(tmp_path).results) == {("verdict", None)}
+
+
+def test_a_diagnosis_holds_its_folder_while_it_works_and_no_longer(bench, tmp_path) -> None:
+    def again(text: str) -> None:
+        with pytest.raises(RunError, match="Another process makes a diagnosis in"):
+            diagnose(bench, tmp_path, only=["groups"])
+
+    diagnose(bench, tmp_path, only=["verdict"], report=again)
+    diagnose(bench, tmp_path, only=["groups"])
+    assert set(load_diagnosis(tmp_path).results) == {("groups", "vanilla"), ("groups", "concept-tuning")}
+
+
+def test_a_read_only_diagnosis_is_read_without_a_lock(bench, tmp_path) -> None:
+    diagnose(bench, tmp_path / "seen", only=["groups"])
+    (tmp_path / "seen" / ".lock").unlink()
+    (tmp_path / "seen").chmod(0o500)
+    try:
+        load_diagnosis(tmp_path / "seen")
+        assert not (tmp_path / "seen" / ".lock").exists()
+    finally:
+        (tmp_path / "seen").chmod(0o700)
+
+
+def test_a_diagnosis_that_links_to_another_is_refused(bench, tmp_path) -> None:
+    diagnose(bench, tmp_path / "seen", only=["groups"])
+    (tmp_path / "seen" / "results").rename(tmp_path / "private")
+    (tmp_path / "seen" / "results").symlink_to(tmp_path / "private")
+    with pytest.raises(RunError, match="names a file outside its folder"):
+        load_diagnosis(tmp_path / "seen")
+    (tmp_path / "seen" / "diagnosis.json").rename(tmp_path / "private.json")
+    (tmp_path / "seen" / "diagnosis.json").symlink_to(tmp_path / "private.json")
+    with pytest.raises(RunError, match="is a link to another"):
+        load_diagnosis(tmp_path / "seen")
 
 
 def test_a_place_where_nothing_can_be_written_is_named(bench, tmp_path) -> None:

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from concept_tuning.engine import checkpoint
-from concept_tuning.engine.checkpoint import list_checkpoints, load_last_checkpoint, save_checkpoint, save_weights
+from concept_tuning.engine.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    load_last_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
 from concept_tuning.errors import RunError, TrainingError
 
 
@@ -42,6 +48,37 @@ def test_only_damaged_ones_are_an_error_not_a_fresh_start(tmp_path: Path) -> Non
     (save(tmp_path, 2) / checkpoint.STATE).write_bytes(b"not a checkpoint")
     with pytest.raises(RunError, match="cannot be read"):
         load_last_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x02.",
+        b"\x80\x02}r\x00\x00\x00\x00h\x05.",
+        b"\x80\x02\x8a\x7f.",
+        b"\x80\x02X\x02\x00\x00\x00\xff\xfe.",
+    ],
+)
+def test_a_state_that_the_loader_stumbles_over_falls_back_or_says_why(content: bytes, tmp_path: Path) -> None:
+    (save(tmp_path, 2) / checkpoint.STATE).write_bytes(content)
+    with pytest.raises(RunError, match=r"step-000000002 cannot be read: \S.{5,220}$"):
+        load_last_checkpoint(tmp_path)
+    save(tmp_path, 1)
+    loaded = load_last_checkpoint(tmp_path, "step")
+    assert loaded is not None
+    assert loaded[1]["step"] == 1
+
+
+@pytest.mark.parametrize("state", [["step"], {"best": {}}, torch.zeros(2)])
+def test_a_state_of_another_kind_falls_back_to_the_one_before(state: object, tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    torch.save(state, save(tmp_path, 2) / checkpoint.STATE)
+    loaded = load_last_checkpoint(tmp_path, "step")
+    assert loaded is not None
+    assert loaded[1]["step"] == 1
+    with pytest.raises(RunError, match=r"cannot be read: state\.pt does not hold what it should \(step\)"):
+        load_checkpoint(tmp_path / "step-000000002", "step")
 
 
 class Payload:

@@ -49,8 +49,18 @@ def test_a_checkpoint_half_removed_is_removed_and_the_whole_ones_stay(tmp_path: 
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept
 
 
+def test_weights_that_safetensors_left_half_written_are_removed(tmp_path: Path) -> None:
+    for name in ("best/model.safetensors", "best/.tmpcgseFV", "predictions/.tmpKd02x7", "predictions/.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    kept = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert kept == ["best/model.safetensors", "predictions/.tmp"]
+
+
 def test_a_lock_that_cannot_be_made_is_said(tiny, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", tiny())
+    (folder.path / ".lock").unlink()
     (folder.path / ".lock").mkdir()
     with pytest.raises(RunError, match="cannot be worked on: Is a directory"), folder.locked():
         pass

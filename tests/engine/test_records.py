@@ -227,5 +227,5 @@ def test_curves_come_by_term_and_a_half_written_line_is_left_out(tmp_path: Path)
         read_metrics(run)
     folder.metrics_file.unlink()
     folder.metrics_file.mkdir()
-    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read: Is a directory"):
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read: it is no plain file"):
         read_metrics(run)

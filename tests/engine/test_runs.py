@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir
@@ -30,6 +33,76 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not an empty folder"):
         RunFolder.create(tmp_path, RunConfig())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_of_two_starts_at_once_the_later_is_refused_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(RunConfig(), method="linear-probe")
+    mkdir = Path.mkdir
+
+    def late(self: Path, **named: bool) -> None:
+        """Let the other start between the look and the first file of this one."""
+        monkeypatch.undo()
+        RunFolder.create(tmp_path / "run", other)
+        mkdir(self, **named)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    with pytest.raises(RunError, match="already holds a run"):
+        RunFolder.create(tmp_path / "run", RunConfig())
+    assert RunFolder.open(tmp_path / "run").config() == other
+
+
+def failed(path: Path) -> RunFolder:
+    """Return a run that failed as a job, before its first checkpoint."""
+    folder = RunFolder.create(path, RunConfig())
+    folder.write_json("status.json", {"state": "failed"})
+    for name in ("data.json", "error.log", "process.log", "stop-requested", ".status.json.12.tmp"):
+        (path / name).write_text("old")
+    return folder
+
+
+def test_a_failed_run_of_the_dashboard_is_replaced(tmp_path: Path) -> None:
+    failed(tmp_path / "run")
+    RunFolder.create(tmp_path / "run", RunConfig())
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json", "versions.json"}
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "best/model.safetensors"])
+def test_a_failed_run_that_holds_anything_else_is_left_whole(name: str, tmp_path: Path) -> None:
+    folder = failed(tmp_path / "run")
+    (folder.path / name).parent.mkdir(exist_ok=True)
+    (folder.path / name).write_text("mine")
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="already holds a run"):
+        RunFolder.create(folder.path, RunConfig())
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("file", ["status.json", "config.json"])
+def test_a_failed_run_whose_removal_was_cut_short_is_no_lost_folder(file: str, tmp_path: Path, monkeypatch) -> None:
+    folder = failed(tmp_path / "run")
+    unlink = Path.unlink
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        if self.name == file:
+            raise KeyboardInterrupt
+        unlink(self, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder.create(folder.path, RunConfig())
+    assert RunFolder.open(folder.path).config() == RunConfig()  # there is a run, to be resumed or begun anew
+
+
+def test_a_full_disk_where_a_run_is_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(FileLock, "acquire", full)
+    with pytest.raises(RunError, match="the disk is full"):
+        RunFolder.create(tmp_path / "run", RunConfig())
 
 
 def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:

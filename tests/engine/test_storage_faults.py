@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from small_disks import run_apart
 
 from concept_tuning.engine import runs as runs_module
+from concept_tuning.engine import session
+from concept_tuning.engine import trainer as trainer_module
 from concept_tuning.engine.records import read_run
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import resume_run, start_run
-from concept_tuning.errors import RunError
+from concept_tuning.engine.trainer import Trainer
+from concept_tuning.errors import RunError, TrainingError
 from concept_tuning.progress import ConsoleWatcher
 
 QUIET = ConsoleWatcher(quiet=True)
@@ -157,6 +164,70 @@ def test_no_memory_in_the_training_process_is_said_and_resume_ends_the_same(tiny
     assert read_run("run", tmp_path).state == "failed"
     resume_run(tmp_path / "run", QUIET)
     same_end(tmp_path / "run", start_run(config, tmp_path / "undisturbed", QUIET).path)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory"),
+        (RuntimeError("std::bad_alloc"), "Out of memory"),
+        (
+            RuntimeError("unable to mmap 602112 bytes from file </torch_9_0>: Cannot allocate memory (12)"),
+            "Out of memory",
+        ),
+        (
+            RuntimeError("Unexpected bus error ... This might be caused by insufficient shared memory (shm)."),
+            "workers=",
+        ),
+        (RuntimeError("unable to write to file </torch_9_0>: No space left on device (28)"), "Out of memory"),
+        (
+            RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. "),
+            "loader process has ended, .*workers=",
+        ),
+        (RuntimeError("DataLoader worker (pid(s) 9) exited unexpectedly"), "loader process has ended"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs/a"), "^/runs/a could not be .*: Permission denied"),
+        (OSError(errno.EIO, "Input/output error"), "run could not be read or written: Input/output error"),
+        (SafetensorError("I/O error: Read-only file system (os error 30)"), "run could not .*: I/O error: Read-only"),
+    ],
+)
+def test_failures_of_the_machine_are_said_with_what_is_left_and_what_to_do(
+    error: Exception, said: str, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Trainer) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "run", fail)
+    with pytest.raises(TrainingError, match=said) as found:
+        start_run(tiny(), tmp_path / "run", QUIET)
+    assert "The last good checkpoint is intact" in str(found.value)
+    assert re.search("go on with|Start a new run", str(found.value))
+    assert RunFolder(tmp_path / "run").status()["message"] == str(found.value)
+
+
+def test_a_loader_that_a_shutdown_ends_is_not_taken_for_a_lack_of_memory() -> None:
+    shutdown = RuntimeError("DataLoader worker (pid 9) is killed by signal: Terminated. ")
+    assert session._in_words(shutdown, Path("run")) is None
+
+
+def test_metrics_are_on_the_disk_before_a_checkpoint_counts_them(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[str, int] = {}
+    real = trainer_module.save_checkpoint
+
+    def note(path: Path) -> None:
+        synced[path.name] = path.stat().st_size
+
+    def save(root: Path, **parts: Any) -> Path:
+        counted.append((parts["state"]["metrics_bytes"], synced.get("metrics.jsonl")))
+        return real(root, **parts)
+
+    counted: list[tuple[int, int | None]] = []
+    monkeypatch.setattr(trainer_module, "sync", note)
+    monkeypatch.setattr(trainer_module, "save_checkpoint", save)
+    start_run(tiny(epochs=1), tmp_path / "run", QUIET)
+    assert counted
+    assert all(bytes_counted == bytes_synced > 0 for bytes_counted, bytes_synced in counted)
 
 
 class JumpingClock(datetime):

@@ -74,6 +74,17 @@ def test_every_page_opens_by_its_address(
     assert watch.complaints == []
 
 
+def test_no_table_offers_a_csv_without_apostrophes(
+    shared_server: Server, watch: ConsoleWatch, new_page: Callable[..., Page]
+) -> None:
+    page = new_page(watch)
+    visit(page, shared_server.url, "compare")
+    page.get_by_test_id("stDataFrame").first.hover()
+    expect(page.get_by_role("button", name=re.compile("^Search"))).to_be_visible()  # of the same tools
+    expect(page.get_by_label(re.compile("^Download as CSV"))).to_have_count(1)
+    expect(page.get_by_label(re.compile("^Download as CSV"))).to_be_hidden()
+
+
 def test_every_page_opens_by_the_navigation(
     shared_server: Server, watch: ConsoleWatch, new_page: Callable[..., Page]
 ) -> None:

@@ -184,6 +184,22 @@ def test_a_run_whose_data_record_is_damaged_is_not_packed(content: str, folder, 
         make_bundle(folder, {"vanilla": tmp_path})
 
 
+def test_a_folder_that_is_a_link_is_not_followed_either(folder, runs, tmp_path) -> None:
+    copy, private = tmp_path / "copy", tmp_path / "private"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "results")
+    private.mkdir()
+    (private / "secret.json").write_text('"secret words"')
+    (copy / "results").symlink_to(private)
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(make_bundle(copy))
+    with zipfile.ZipFile(path) as archive:
+        assert not [name for name in archive.namelist() if b"secret words" in archive.read(name)]
+    whole = tmp_path / "whole"  # whoever names a folder by a link means what it leads to
+    whole.symlink_to(folder)
+    assert make_bundle(whole, runs) == make_bundle(folder, runs)
+
+
 def test_names_of_runs_make_no_paths(folder, runs, tmp_path) -> None:
     path = tmp_path / "bundle.zip"
     path.write_bytes(make_bundle(folder, {"../../up": runs["vanilla"], "..\\..\\up": runs["vanilla"]}))

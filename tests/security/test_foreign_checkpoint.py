@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_runs import tiny_config
 
-from concept_tuning.engine.checkpoint import STATE, list_checkpoints
+from concept_tuning.engine.checkpoint import STATE, WEIGHTS, list_checkpoints, load_checkpoint
 from concept_tuning.engine.session import load_run, resume_run
 from concept_tuning.errors import RunError, StudioError, WeightsError
 from concept_tuning.models.state import read_state
@@ -50,6 +50,25 @@ def test_resuming_a_foreign_run_never_runs_the_code_of_its_pickle(stopped: Path,
     assert not trace.exists()
     torch.load(list_checkpoints(stopped / "checkpoints")[0] / STATE, weights_only=False)
     assert trace.exists()  # the attack was a real one
+
+
+def test_a_checkpoint_of_another_network_is_a_short_sentence(stopped: Path) -> None:
+    for checkpoint in list_checkpoints(stopped / "checkpoints"):
+        save_file({"alien": torch.zeros(1)}, checkpoint / WEIGHTS)
+    with pytest.raises(RunError, match=r"does not fit the run's settings .* start a new run") as found:
+        resume_run(stopped, ConsoleWatcher(quiet=True))
+    assert len(str(found.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": "x"}, {"step": -1}, {"best": 5}, {"metrics_bytes": None}, {"optimizer": []}, {"random_states": []}],
+)
+def test_a_state_of_other_values_is_a_sentence(change: dict[str, object], stopped: Path) -> None:
+    for checkpoint in list_checkpoints(stopped / "checkpoints"):
+        torch.save(load_checkpoint(checkpoint)[1] | change, checkpoint / STATE)
+    with pytest.raises(RunError, match="does not fit the run's settings"):
+        resume_run(stopped, ConsoleWatcher(quiet=True))
 
 
 def test_a_pickle_in_place_of_the_best_weights_is_not_run(tmp_path: Path) -> None:

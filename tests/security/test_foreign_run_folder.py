@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -23,10 +24,14 @@ from safetensors.numpy import save_file
 from concept_tuning.diagnostics.diagnose import load_diagnosis
 from concept_tuning.diagnostics.thumbnails import Thumbnails
 from concept_tuning.engine.evaluation import Predictions
-from concept_tuning.engine.jobs import request_stop
+from concept_tuning.engine.jobs import delete, request_stop, resume
+from concept_tuning.engine.pack import pack_run
 from concept_tuning.engine.records import list_runs, read_metrics, read_run
-from concept_tuning.engine.session import load_run
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.session import load_run, resume_run
+from concept_tuning.engine.turns import turn, write_status
 from concept_tuning.errors import DataError, RunError, StudioError
+from concept_tuning.progress import ConsoleWatcher
 from concept_tuning.report.bundle import make_bundle
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
@@ -171,6 +176,104 @@ def test_a_status_cannot_make_a_stop_hit_a_process_that_is_not_ours(foreign: Pat
     finally:
         victim.kill()
         victim.wait()
+
+
+def at_work(run: Path) -> None:
+    with turn(run, run.parent):
+        raise AssertionError("it had a turn")
+
+
+#: All that begins work in a run folder.
+WORK = {
+    "resume": lambda run: resume_run(run, ConsoleWatcher(quiet=True)),
+    "job": lambda run: resume(read_run(run.name, run.parent)),
+    "turn": at_work,
+    "pack": lambda run: pack_run(run, run.parent.parent / "packed"),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize(
+    "name", ["error.log", "metrics.jsonl", "process.log", ".x.1.tmp", "checkpoints", "best/deep/x"]
+)
+def test_a_link_in_a_run_folder_leads_no_work_out_of_it(work: str, name: str, foreign: Path, tmp_path: Path) -> None:
+    (foreign / "status.json").write_text(json.dumps({"state": "finished" if work == "pack" else "stopped"}))
+    outside = tmp_path / "photos"
+    (outside / "step-1").mkdir(parents=True)
+    for file in ("mine", ".mine.tmp", "step-1/mine"):
+        (outside / file).write_text("mine")
+    (foreign / name).parent.mkdir(exist_ok=True)
+    (foreign / name).unlink(missing_ok=True)
+    (foreign / name).symlink_to(outside if name == "checkpoints" else outside / "mine")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(RunError, match=rf"{name} is a link, which can lead out of the run folder; nothing was"):
+            WORK[work](foreign)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    kept = sorted(file for file in outside.rglob("*") if file.is_file())
+    assert [file.read_text() for file in kept] == ["mine"] * 3
+    assert not (tmp_path / "packed").exists()
+    if work != "pack":
+        delete(read_run("foreign", foreign.parent))
+        assert sorted(file for file in outside.rglob("*") if file.is_file()) == kept
+
+
+def test_a_lock_or_a_half_written_file_that_is_a_link_is_not_written_through(foreign: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    folder = RunFolder(foreign)
+    (foreign / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(RunError, match=r"\.lock is a link"), folder.locked():
+        pass
+    (foreign / f".status.json.{os.getpid()}.tmp").symlink_to(tmp_path / "mine")
+    write_status(folder, state="stopped")
+    assert folder.status()["state"] == "stopped"
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_run_is_reached_through_a_link_to_its_folder(foreign: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(foreign.parent)
+    RunFolder(tmp_path / "link" / "foreign").refuse_links()
+    assert load_run(tmp_path / "link" / "foreign").class_names
+
+
+def make_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def make_endless(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+def make_huge(file: Path) -> None:
+    with file.open("wb") as stream:
+        stream.truncate(1 << 40)  # a file with a hole takes no room
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices among files are those of POSIX")
+@pytest.mark.parametrize("make", [make_pipe, make_endless, make_huge])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "stop-requested", "data.json"])
+def test_a_pipe_a_device_or_a_huge_file_in_place_of_a_record_is_a_sentence(
+    make: Callable[[Path], None], name: str, foreign: Path
+) -> None:
+    (foreign / name).unlink(missing_ok=True)
+    make(foreign / name)
+    write_status(RunFolder(foreign), state="training" if name == "stop-requested" else "finished")
+    (run,) = list_runs(foreign.parent)
+    if name == "stop-requested":
+        assert (run.state, run.stopping) == ("training", False)
+        return
+    assert run.state == ("broken" if name == "config.json" else "finished")
+    with pytest.raises(RunError, match=r"is no plain file|has more than"):
+        read_metrics(run) if name == "metrics.jsonl" else RunFolder(foreign).read_json(name)
+
+
+def test_a_status_with_any_key_is_resumed(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("concept_tuning.engine.jobs._launch", lambda folder, root: None)
+    (foreign / "status.json").write_text(json.dumps({"state": "stopped", "folder": "x", "values": 1, "self": 2}))
+    resume(read_run("foreign", foreign.parent))
+    assert RunFolder(foreign).status()["state"] == "queued"
 
 
 def test_links_in_a_run_folder_are_not_packed_into_a_bundle(foreign: Path, tmp_path: Path) -> None:

@@ -13,8 +13,12 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from app import state
-from app.views import train_data, train_places
-from concept_tuning.engine.records import read_run
+from app.views import train_data, train_places, train_settings
+from concept_tuning.data.survey import survey
+from concept_tuning.engine import jobs
+from concept_tuning.engine.records import list_runs, read_run
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.turns import write_status
 from concept_tuning.errors import DataError, RunError
 
 PATHS = ["../../etc", "../../../../etc/passwd", "/etc/passwd", "..", "file:///etc/passwd", "a\0b", "x" * 5000]
@@ -145,6 +149,75 @@ def test_private_uploads_are_neither_offered_nor_reached_by_another_session(
     first.get("file_uploader")[0].set_value(None)
     first.run()
     assert offered(first) == ["private.zip"]
+
+
+def test_private_uploads_are_reached_by_no_server_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONCEPT_TUNING_PRIVATE_UPLOADS", "1")
+    monkeypatch.setenv("CONCEPT_TUNING_DATA", str(tmp_path))  # as where the server starts, above the folder of runs
+    (tmp_path / "data" / "pets").mkdir()
+    first = train_page()
+    first.get("file_uploader")[0].upload("private.zip", archive(), "application/zip").run()
+    assert not first.error  # the session's own is looked at
+    assert first.text_input(key="train_name").value == "private"
+    (kept,) = (root / "uploads").rglob("*.zip")
+    (tmp_path / "link").symlink_to(kept.parent)
+    allowed = train_places.allowed_root()
+    for text in ("runs/uploads", f"runs/uploads/{kept.parent.name}", str(kept), f"runs/../{kept.relative_to(allowed)}",
+                 "link", f"link/{kept.name}", "runs/uploads/none"):  # fmt: skip
+        with pytest.raises(DataError, match="may hold what others uploaded"):
+            train_places.inside(allowed, text)
+    with pytest.raises(DataError, match="may hold what others uploaded"):
+        train_settings._allowed({"backbone.weights": str(kept)})
+    assert train_places.suggestions(allowed) == ["data", "data/pets", "runs"]
+    assert train_places.inside(allowed, "data/pets") == allowed / "data" / "pets"
+    monkeypatch.setenv("CONCEPT_TUNING_DATA", str(root))  # whose suggestions go as deep as the folders of sessions
+    assert train_places.suggestions(train_places.allowed_root()) == []
+    monkeypatch.setenv("CONCEPT_TUNING_DATA", str(kept.parent.parent))
+    assert train_places.suggestions(train_places.allowed_root()) == []
+
+
+def test_what_was_unpacked_from_an_upload_is_reached_by_no_server_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_places, "user_cache_path", lambda name: tmp_path / "Library" / name)
+    unpacked = tmp_path / "Library" / "concept-tuning" / "archives" / "0123" / "owl"
+    unpacked.mkdir(parents=True)
+    for text in ("Library", "Library/concept-tuning/archives", "Library/concept-tuning/archives/0123/owl"):
+        with pytest.raises(DataError, match="may hold what others uploaded"):
+            train_places.inside(tmp_path, text)
+    (tmp_path / "Library").rename(tmp_path / ".cache")  # hidden folders are left out of the pictures of those above
+    monkeypatch.setattr(train_places, "user_cache_path", lambda name: tmp_path / ".cache" / name)
+    assert train_places.inside(tmp_path, ".") == tmp_path
+    with pytest.raises(DataError, match="may hold what others uploaded"):
+        train_places.inside(tmp_path, ".cache")
+
+
+def test_a_run_of_a_private_upload_goes_on_after_the_session_has_ended(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONCEPT_TUNING_PRIVATE_UPLOADS", "1")
+    launched: list[Path] = []
+    monkeypatch.setattr(jobs, "_launch", lambda folder, root: launched.append(folder.path))
+    page = train_page()
+    page.get("file_uploader")[0].upload("private.zip", archive(), "application/zip").run()
+    page.button(key="train_start").click().run()
+    assert not page.exception
+    config = RunFolder(launched[0]).config()
+    assert len(survey(config).class_names) == 2  # by the path in its settings, whoever asks
+    write_status(RunFolder(launched[0]), state="stopped")
+    (run,) = [run for run in list_runs(root) if run.path == launched[0]]
+    jobs.resume(run)
+    assert launched[-1] == run.path
+
+
+def test_a_refused_private_upload_does_not_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONCEPT_TUNING_PRIVATE_UPLOADS", "1")
+    page = train_page()
+    page.get("file_uploader")[0].upload("private.zip", b"no zip at all", "application/zip").run()
+    assert "private.zip" in page.error[0].value
+    assert list((root / "uploads").rglob("*.zip")) == []
 
 
 def test_uploads_of_a_trusting_group_are_offered_to_all_unless_they_are_private(root: Path) -> None:

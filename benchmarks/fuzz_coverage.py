@@ -1,0 +1,112 @@
+"""Coverage-guided fuzzing of what opens pictures and archives, with atheris (`pip install -e '.[audit]'`).
+
+    python benchmarks/fuzz_coverage.py --minutes 10
+
+Beginning with the sound samples of ``fuzz_samples.py``, libFuzzer keeps whatever reaches new code of this package, of
+Pillow, ``zipfile`` or ``tarfile`` and changes it further. What counts as a finding is as in ``fuzz_inputs.py``.
+Which inputs are tried depends on how fast the machine is, too; a finding is written out, so that it can be kept as a
+test. The exit code is 1 where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from records import RESULTS, command_line, commit
+
+TARGETS = ("pictures", "archives")
+_ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
+_MEMORY, _SECONDS, _LONGEST = 8 << 30, 20, 65536
+_INSTRUMENTED = ["concept_tuning.data", "PIL", "zipfile", "tarfile"]
+
+
+def main() -> int:
+    """Fuzz both targets, print what came of it and record it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0, help="for each of pictures and archives; default: 10")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--seed", type=int, default=1, help="of libFuzzer; not 0, which would be the clock's")
+    parser.add_argument("--no-record", action="store_true", help="print alone")
+    parser.add_argument("--inside", nargs=2, metavar=("TARGET", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.inside:
+        _fuzz(options.inside[0], Path(options.inside[1]), round(options.minutes * 60), options.seed)
+        return 0
+    found = {target: _campaign(target, options.minutes, options.seed) for target in options.targets}
+    record = {
+        "command": command_line("fuzz_coverage.py"),
+        "commit": commit(),
+        "minutes_each": options.minutes,
+        "seed": options.seed,
+        "targets": found,
+    }
+    text = json.dumps(record, indent=1)
+    print(text)
+    if not options.no_record:
+        (RESULTS / "fuzz_coverage.json").write_text(text + "\n", encoding="utf-8")
+    return int(any(each["findings"] for each in found.values()))
+
+
+def _campaign(target: str, minutes: float, seed: int) -> dict[str, object]:
+    """Fuzz a target in a process of its own, which libFuzzer ends, and return what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("corpus", "findings", "work"):
+            (Path(folder) / name).mkdir()
+        command = [sys.executable, __file__, "--inside", target, folder, "--minutes", str(minutes), "--seed", str(seed)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        told = re.findall(r"#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)", done.stderr)
+        files = sorted((Path(folder) / "findings").iterdir())
+        findings = [f"{file.name}: {base64.b64encode(file.read_bytes()).decode()}" for file in files]
+        if done.returncode and not findings:
+            findings = [f"ended with {done.returncode}: {done.stderr[-2000:]}"]
+        runs, edges, corpus = map(int, told[-1]) if told else (0, 0, 0)
+        reasons = re.findall(r"Uncaught Python exception: ===\s*(.*)", done.stdout + done.stderr)
+    return {"inputs": runs, "edges": edges, "kept": corpus, "findings": findings, "reasons": reasons}
+
+
+def _fuzz(target: str, folder: Path, seconds: int, seed: int) -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=_INSTRUMENTED):
+        from fuzz_inputs import attempt, outside
+        from fuzz_samples import samples
+
+    warnings.simplefilter("ignore")
+    sound = samples()
+    if target == "archives":  # the first byte says which kind it is called
+        seeds = [bytes([place]) + each for place, kind in enumerate(_ARCHIVES) for each in sound[kind]]
+    else:
+        seeds = [each for kind in ("png", "jpg", "webp", "gif", "tif", "bmp", "ppm") for each in sound[kind]]
+    for number, data in enumerate(seeds):
+        (folder / "corpus" / str(number)).write_bytes(data)
+    base = folder / "work" / "1/2/3/4/5/6/7/8/9"  # deep, so that a name that climbs lands where it is seen
+    base.mkdir(parents=True)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+
+    def one(data: bytes) -> None:
+        kind = "png"
+        if target == "archives":
+            kind, data = _ARCHIVES[data[0] % len(_ARCHIVES)] if data else _ARCHIVES[0], data[1:]
+        with tempfile.TemporaryDirectory(dir=base) as place:
+            outcome = attempt(kind, data, Path(place), seconds=_SECONDS)
+            written = outside(folder / "work", Path(place))
+        if outcome not in ("used", "refused") or written:
+            raise RuntimeError(f"{outcome} {written}")
+
+    flags = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={_LONGEST}", "-timeout=0", "-rss_limit_mb=0"]
+    atheris.Setup([sys.argv[0], *flags, f"-artifact_prefix={folder / 'findings'}{os.sep}", str(folder / "corpus")], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
