@@ -15,7 +15,7 @@ _STYLE = """
 [data-testid="stMainBlockContainer"] {padding-top: 4rem;}
 [data-testid="stMainBlockContainer"] h1 {padding: 0 0 0.5rem; font-size: clamp(1.9rem, 4vw, 2.5rem);}
 [data-testid="stPlotlyChart"] {background: #FFFFFF; border-radius: 0.5rem; overflow: hidden; color-scheme: light;}
-/* Streamlit's own CSV holds names as they are, which a spreadsheet may take for formulas; the pages offer safe ones. */
+/* Streamlit's own CSV holds names as they are, which a spreadsheet may take for formulas. */
 [data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) {display: none;}
 [class*="st-key-fit-"] {container-type: inline-size;}
 [class*="st-key-fit-"] > div {overflow: hidden; border-radius: 0.5rem;}

@@ -22,6 +22,8 @@ from pydantic import TypeAdapter
 
 from app.markdown import plain
 from concept_tuning.diagnostics.words import MINUS
+from concept_tuning.engine.runs import read_whole
+from concept_tuning.errors import StudioError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,9 +115,9 @@ def _words(label: str, path: str, stamp: int) -> str:
     if label == DEMO_LABEL:
         return label
     try:
-        runs = json.loads((Path(path) / "diagnosis.json").read_text(encoding="utf-8"))["runs"]
+        runs = json.loads(read_whole(Path(path) / "diagnosis.json"))["runs"]
         return f"{Path(path).name}: {', '.join(str(run['name']) for run in runs)}"
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, StudioError):
         return label
 
 

@@ -43,8 +43,8 @@ def add_bench_commands(commands: Any) -> None:
     bench.add_argument(
         "--against",
         metavar="METHOD",
-        help="with --tables-only: print the summary with the differences to this method in place of the first, and "
-        "write nothing",
+        help="with --tables-only: print the summary with the differences to this method in place of the first, "
+        "without writing any file",
     )
     bench.set_defaults(command=_benchmark)
 
@@ -55,7 +55,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     if options.only and options.tables_only:
         raise ConfigError("--tables-only writes the tables of the whole bench; leave out --only.")
     if options.against and not options.tables_only:
-        raise ConfigError("--against is of the tables; add --tables-only.")
+        raise ConfigError("--against compares what is finished; add --tables-only.")
     if options.ray_address and options.workers > 1:
         raise ConfigError("--workers is of this machine; a Ray cluster has as many as it has processors. Leave it out.")
     from concept_tuning.bench.preflight import check_sources

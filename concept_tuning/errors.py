@@ -37,5 +37,9 @@ class TrainingError(StudioError):
     exit_code = 1
 
 
+class MachineError(TrainingError):
+    """A process was lost, or a file could not be read or written just then; tried again, the run may go on."""
+
+
 class DivergedError(TrainingError):
     """Loss or weights became non-finite, which they will again at the same settings."""

@@ -23,7 +23,7 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
 
     Those that the diagnosis was started with count alone, else those beside it; failing both, all below the
     folder of runs and in the demo. Only trained runs of the same name, method, backbone, data and seed count, and
-    none that a link or a name with ``..`` leads out of these folders to.
+    none that a name with ``..`` or a link leads to, but for links right in the folder of runs, which are its owner's.
 
     Args:
         folder: Of the diagnosis.
@@ -33,7 +33,7 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
     started = [run for job in list_diagnoses(state.ROOT) if job.path.resolve() == folder for run in job.runs]
     if started:
         named = [state.ROOT.resolve() / name for name in started]
-        found = [path for path in named if path.resolve() == path and _fits(path, card)]
+        found = [path for path in named if _is_ours(path) and _fits(path, card)]
         if found:
             return found
     near = [path for root in (state.DEMO.resolve(), state.ROOT.resolve()) for path in _below(root, _DEPTH)]
@@ -42,8 +42,12 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
     return beside or sorted(fitting, key=lambda path: (-len(_common(path, folder)), path))
 
 
+def _is_ours(path: Path) -> bool:
+    return path.resolve() == path or (path.parent == state.ROOT.resolve() and path.is_symlink())
+
+
 def _fits(path: Path, card: RunCard) -> bool:
-    weights = RunFolder(path).best_weights
+    weights = RunFolder(path.resolve()).best_weights
     if not f"/{path.as_posix()}".endswith(f"/{card.name}") or not weights.is_file() or weights.resolve() != weights:
         return False
     try:

@@ -179,9 +179,18 @@ def _shows_uploads(path: Path) -> bool:
     archives, unpacked = _uploaded()
     there = [folder for folder in (path, *path.parents) if folder.exists()]
     # Asked of the system, since runs/Uploads is runs/uploads on some.
-    if any(kept.exists() and folder.samefile(kept) for kept in (archives, unpacked) for folder in there):
+    if any(_exists(kept) and folder.samefile(kept) for kept in (archives, unpacked) for folder in there):
         return True
-    return unpacked.is_relative_to(path) and not any(part[0] in "._" for part in unpacked.relative_to(path).parts)
+    if not (_exists(unpacked) and unpacked.is_relative_to(path)):
+        return False
+    return not any(part[0] in "._" for part in unpacked.relative_to(path).parts)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # nobody here can look into it
+        return False
 
 
 def _near(folder: Path, depth: int) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from filelock import Timeout
 from concept_tuning.bench.cells import Cell, note_failure
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.errors import ConfigError, DivergedError, RunError, StudioError
+from concept_tuning.errors import ConfigError, DivergedError, MachineError, RunError, StudioError
 
 _WAIT_SECONDS = 1.0
 
@@ -69,6 +69,8 @@ def do_job(job: Job) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = start_run(RunConfig.from_dict(json.loads(job.config)), path, watcher, splits=job.splits)
         folder.refuse_links()  # one that was finished before was not looked through
+    except MachineError:  # its status says what; the bench begins it again some times
+        return
     except StudioError as error:
         note_failure(path, str(error), for_good=isinstance(error, (ConfigError, DivergedError)))
         return

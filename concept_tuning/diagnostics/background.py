@@ -25,7 +25,7 @@ import psutil
 
 from concept_tuning.engine.processes import born
 from concept_tuning.engine.records import RunRecord, check_name, is_alive
-from concept_tuning.engine.runs import write_atomically
+from concept_tuning.engine.runs import read_whole, write_atomically
 from concept_tuning.engine.turns import interrupt_signal, run_error
 from concept_tuning.errors import RunError
 
@@ -126,7 +126,7 @@ def list_diagnoses(root: Path) -> list[DiagnosisJob]:
     """Return the diagnoses started below a root, the newest first; damaged records are passed over."""
     found: list[tuple[float, DiagnosisJob]] = []
     for record in (Path(root).resolve() / FOLDER).glob(f"*{_RECORD}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, RunError):
             found.append((float(_values(record)["started"]), _read(record)))
     return [job for _, job in sorted(found, key=lambda pair: -pair[0])]
 
@@ -194,14 +194,16 @@ def _launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _values(record: Path) -> dict[str, Any]:
-    return dict(json.loads(record.read_text(encoding="utf-8")))
+    return dict(json.loads(read_whole(record)))
 
 
 def _process(values: Mapping[str, Any]) -> psutil.Process | None:
     """Return the living process of a record; a process id that was given away since is of another birth."""
     try:
         process = psutil.Process(int(values["pid"]))
-        return process if values["born"] == born(process.pid) and is_alive(process) else None
+        # Earlier versions wrote the time of birth by the clock.
+        same = values["born"] in (born(process.pid), process.create_time())
+        return process if same and is_alive(process) else None
     except (psutil.Error, KeyError):
         return None
 

@@ -268,10 +268,12 @@ def _alone(out: Path) -> Iterator[None]:
     """Make the folder and hold it for this process, by a lock of the operating system that falls with its holder.
 
     Raises:
-        RunError: if it holds other things than a diagnosis, cannot be written, or another process works in it.
+        RunError: if it holds other things than a diagnosis, or links, cannot be written, or another process works
+            in it.
     """
     lock = FileLock(out / _LOCK)
     try:
+        _refuse_links(out)
         found = [path.name for path in out.iterdir() if path.name != _LOCK] if out.is_dir() else []
         if found and not ((out / _OVERVIEW).is_file() or _was_interrupted(out / _RESULTS)):
             raise RunError(f"{out} is not empty and holds no diagnosis; name another --out.")
@@ -287,6 +289,14 @@ def _alone(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _refuse_links(out: Path) -> None:
+    """Refuse a stranger's folder whose links would have files elsewhere removed or overwritten."""
+    for folder in (out, out / _RESULTS):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_symlink():
+                raise RunError(f"{path} is a link, which can lead out of the folder; remove it, or name another --out.")
 
 
 def _prepare(out: Path) -> Path:

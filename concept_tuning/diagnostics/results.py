@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from concept_tuning.engine.runs import write_atomically
+from concept_tuning.engine.runs import read_whole, write_atomically
 from concept_tuning.errors import RunError
 
 #: Configuration of every result: ``@dataclass(frozen=True, kw_only=True, config=RESULT)`` of pydantic.
@@ -19,6 +19,9 @@ RESULT = ConfigDict(extra="forbid", arbitrary_types_allowed=True, ser_json_inf_n
 
 #: Arrays of up to this many numbers are written as plain lists, larger ones as the base64 of their bytes.
 _PLAIN = 4096
+
+#: Most bytes of a result that is read: those of some thousand pictures have some ten million.
+_LARGEST = 1 << 30
 
 #: Kinds of arrays that are read, and the most bytes of one item: objects would need code, and one text of a
 #: gigabyte's width would take a gigabyte for each item.
@@ -94,9 +97,9 @@ def save_result(result: object, path: Path) -> None:
 
 
 def load_result(kind: type[ResultT], path: Path) -> ResultT:
-    """Read a result of a kind; raises :class:`RunError` if the file is missing, damaged or of another kind."""
+    """Read a result of a kind; raises :class:`RunError` if it is missing, damaged, of another kind or no file."""
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(read_whole(path, _LARGEST))
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); run the diagnosis again.") from error
     except (ValidationError, ValueError, KeyError, TypeError, OverflowError) as error:

@@ -72,6 +72,8 @@ def load_checkpoint(path: Path, *keys: str) -> tuple[dict[str, Tensor], dict[str
     try:
         weights = load_file(path / WEIGHTS)
         state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged pickle makes the loader stumble over
         raise RunError(f"The checkpoint {path} cannot be read: {in_short(error)}") from error
     if not isinstance(state, dict) or not set(keys) <= set(state):

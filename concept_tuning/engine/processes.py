@@ -6,16 +6,15 @@ import psutil
 
 
 def born(pid: int | None) -> float | None:
-    """Return when a process began, in seconds; None for one that is gone, and for what is no process id.
+    """Return when a process began, in seconds; None for one that is gone, or where that cannot be told.
 
-    The number stays the same when the clock is set, so that it tells a process from a later one of the same id. Linux
-    counts it from the start of the machine, from which psutil reckons a time by the clock as it stands now; other
-    systems keep the time that the clock showed then.
+    It tells a process from a later one of the same id. On Linux it is counted from the start of the machine, and so
+    stays the same when the clock is set. Elsewhere it is the time that psutil tells, which on macOS may move with it.
     """
     if pid is None:
         return None
-    start = psutil.boot_time() if psutil.LINUX else 0.0  # first, since psutil before 7.1 then reckons with it
     try:
+        start = psutil.boot_time() if psutil.LINUX else 0.0
         return round(psutil.Process(pid).create_time() - start, 2)
-    except (psutil.Error, TypeError, ValueError, OverflowError):  # an id may come from a foreign status
+    except (psutil.Error, OSError, RuntimeError, TypeError, ValueError, OverflowError):  # also of a foreign status
         return None

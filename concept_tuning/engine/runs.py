@@ -46,6 +46,8 @@ _FAILED_FILE = re.compile(
 #: step, some 800,000 in a quarter of that.
 _LARGEST = {"split.json": 1 << 30, "data.json": 1 << 30, "metrics.jsonl": 1 << 28}
 _LARGE = 1 << 26
+#: Windows' mark of a folder that is a link to another.
+_JUNCTION = 0xA0000003
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: How long a start may take that only looks whether a folder is free.
 _LOOK_SECONDS = 1.0
@@ -172,17 +174,18 @@ class RunFolder:
             try:
                 with os.scandir(waiting.pop()) as entries:
                     for entry in sorted(entries, key=lambda entry: entry.name):
-                        mode = entry.stat(follow_symlinks=False).st_mode
-                        if stat.S_ISDIR(mode):
+                        found = entry.stat(follow_symlinks=False)
+                        mode, junction = found.st_mode, getattr(found, "st_reparse_tag", 0) == _JUNCTION
+                        if stat.S_ISDIR(mode) and not junction:
                             waiting.append(Path(entry))
-                        elif not stat.S_ISREG(mode):
-                            kind = "a link" if stat.S_ISLNK(mode) else "no plain file"
+                        elif junction or not stat.S_ISREG(mode):
+                            kind = "a link" if junction or stat.S_ISLNK(mode) else "no plain file"
                             raise RunError(
                                 f"{entry.path} is {kind}, which can lead out of the run folder; nothing was done. "
                                 "Put a plain file or folder in its place, or remove it."
                             )
             except FileNotFoundError:
-                pass  # swept up meanwhile by the process of this run that holds the lock
+                pass  # removed meanwhile by the process that holds the lock
             except OSError as error:
                 raise RunError(f"{self.path} cannot be looked through: {error.strerror or error}.") from error
 
@@ -250,16 +253,20 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def read_whole(path: Path) -> bytes:
-    """Return the content of a file of a run folder, be it a stranger's.
+def read_whole(path: Path, most: int | None = None) -> bytes:
+    """Return the content of a file of a run folder or diagnosis, be it a stranger's.
+
+    Args:
+        path: The file.
+        most: Bytes at most; None: what a run writes in a file of that name.
 
     Raises:
-        RunError: if it is a link, a pipe, a device or a folder, or larger than what a run writes.
+        RunError: if it is a link, a pipe, a device or a folder, or larger.
         OSError: if there is none or it cannot be read.
     """
-    found, most = path.lstat(), _LARGEST.get(path.name, _LARGE)
+    found, most = path.lstat(), most or _LARGEST.get(path.name, _LARGE)
     if not stat.S_ISREG(found.st_mode):
-        raise RunError(f"{path} cannot be read: it is no plain file; the run folder is damaged.")
+        raise RunError(f"{path} cannot be read: it is no plain file; the folder is damaged.")
     if found.st_size > most:
         raise RunError(f"{path} cannot be read: it has more than {most >> 20} MiB, which is too much.")
     return path.read_bytes()

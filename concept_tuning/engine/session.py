@@ -36,7 +36,7 @@ from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_pictures import RunPictures
 from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir, write_atomically
 from concept_tuning.engine.trainer import Stopped, Trainer, Watcher
-from concept_tuning.errors import ConfigError, DataError, RunError, StudioError, TrainingError
+from concept_tuning.errors import ConfigError, DataError, MachineError, RunError, StudioError, TrainingError
 from concept_tuning.methods.base import Method
 from concept_tuning.methods.registry import METHODS, build_method
 from concept_tuning.models.backbone import build_backbone, find_architecture
@@ -394,26 +394,22 @@ def _recorded(folder: RunFolder, status: StatusWriter) -> Iterator[None]:
     except Exception as error:
         with contextlib.suppress(OSError):
             write_atomically(folder.path / "error.log", traceback.format_exc())
-        message = _in_words(error, folder.path)
+        kind, message = TrainingError, _in_words(error, folder.path)
+        if message is None:
+            kind, message = MachineError, _of_the_machine(error, folder.path)
         _record_failure(status, message or f"Unexpected error, see error.log: {error}")
         if message is None:
             raise
-        raise TrainingError(message) from error
+        raise kind(message) from error
 
 
 def _in_words(error: Exception, path: Path) -> str | None:
-    """Say what went wrong and what to do, for the failures that can be foreseen."""
+    """Say what went wrong and what to do, for the failures that can be foreseen and come again if nothing is done."""
     text = str(error)
     if is_out_of_memory(error):
         return (
             "Out of memory. The last good checkpoint is intact. Start a new run with a smaller batch "
             "(--set batch_size=...), image size (--set image_size=...) or fewer loader processes (--set workers=...)."
-        )
-    if _LOST_LOADER.search(text):
-        return (
-            "A loader process has ended, most likely for lack of memory. The last good checkpoint is intact; go on "
-            "with `concept-tuning resume`, or start a new run with fewer loader processes (--set workers=...), a "
-            "smaller batch (--set batch_size=...) or image size (--set image_size=...)."
         )
     if is_disk_full(error):
         return storage_message(error, path)
@@ -427,7 +423,19 @@ def _in_words(error: Exception, path: Path) -> str | None:
             "Batch norm needs more than one value of each channel, and one small picture gives only one. "
             "Start a new run with a larger batch (--set batch_size=...) or image size (--set image_size=...)."
         )
-    if isinstance(error, (OSError, SafetensorError)):
+    return None
+
+
+def _of_the_machine(error: Exception, path: Path) -> str | None:
+    """Say what went wrong where it may be gone when the run is tried again; None if it is not of that kind."""
+    if _LOST_LOADER.search(str(error)):
+        return (
+            "A loader process has ended, most likely for lack of memory. The last good checkpoint is intact; go on "
+            "with `concept-tuning resume`, or start a new run with fewer loader processes (--set workers=...), a "
+            "smaller batch (--set batch_size=...) or image size (--set image_size=...)."
+        )
+    told = isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
+    if told or isinstance(error, SafetensorError):
         return storage_message(error, Path(getattr(error, "filename", None) or path), done="read or written")
     return None
 

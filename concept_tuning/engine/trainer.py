@@ -303,8 +303,9 @@ class Trainer:
             if is_out_of_memory(error):
                 raise
             raise RunError(
-                f"The newest checkpoint in {self.folder.checkpoints} does not fit the run's settings "
-                f"({in_short(error)}). Put back the config.json that it was made with, or start a new run."
+                f"The run cannot go on from the newest checkpoint in {self.folder.checkpoints} ({in_short(error)}): it "
+                "is damaged, or of other settings. Put back the config.json that it was made with, remove the "
+                "checkpoint so that the one before is used, or start a new run."
             ) from error
 
     def _put_back(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:

@@ -230,17 +230,28 @@ def test_the_runs_that_a_diagnosis_was_started_with_count_first(root, cards, mon
     assert run_places(root / FOLDER / "mine", cards["vanilla"]) == [(root / "birds" / "vanilla").resolve()]
 
 
-@pytest.mark.parametrize("way", ["dots", "link"])
-def test_a_diagnosis_cannot_name_runs_outside_the_folder_of_runs(root, cards, monkeypatch, tmp_path, way: str) -> None:
+@pytest.mark.parametrize("named", ["../vanilla", "foreign/vanilla", "foreign/../../vanilla"])
+def test_a_diagnosis_cannot_name_runs_outside_the_folder_of_runs(root, cards, monkeypatch, tmp_path, named) -> None:
     monkeypatch.setattr(state, "ROOT", root)
     monkeypatch.setattr(state, "DEMO", tmp_path / "none")
-    (root / "birds" / "vanilla").rename(tmp_path / "vanilla")
-    if way == "link":
-        (root / "vanilla").symlink_to(tmp_path / "vanilla")
+    (root / "birds" / "vanilla").rename(root.parent / "vanilla")
+    (root / "foreign").mkdir()
+    (root / "foreign" / "vanilla").symlink_to(root.parent / "vanilla")
     shutil.copytree(root / "tiny", root / FOLDER / "mine")
-    record = {"runs": ["../vanilla" if way == "dots" else "vanilla"], "total": 3, "started": 0.0}
+    record = {"runs": [named], "total": 3, "started": 0.0}
     (root / FOLDER / "mine.job.json").write_text(json.dumps(record))
     assert run_places(root / FOLDER / "mine", cards["vanilla"]) == []
+
+
+def test_a_run_that_is_linked_into_the_folder_of_runs_is_found(root, cards, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(state, "ROOT", root)
+    monkeypatch.setattr(state, "DEMO", tmp_path / "none")
+    (root / "birds" / "vanilla").rename(root.parent / "vanilla")
+    (root / "vanilla").symlink_to(root.parent / "vanilla")
+    shutil.copytree(root / "tiny", root / FOLDER / "mine")
+    record = {"runs": ["vanilla"], "total": 3, "started": 0.0}
+    (root / FOLDER / "mine.job.json").write_text(json.dumps(record))
+    assert run_places(root / FOLDER / "mine", cards["vanilla"]) == [root.resolve() / "vanilla"]
 
 
 def test_a_run_whose_weights_lead_elsewhere_is_not_handed_out(root, cards, monkeypatch, tmp_path) -> None:

@@ -87,7 +87,7 @@ def test_tables_of_no_bench_or_another_are_refused(
     ("options", "words"),
     [
         (["--tables-only", "--only", "birds"], "--tables-only writes the tables of the whole bench; leave out --only."),
-        (["--against", "vanilla"], "--against is of the tables; add --tables-only."),
+        (["--against", "vanilla"], "--against compares what is finished; add --tables-only."),
         (["--tables-only", "--against", "lwf"], "--against names 'lwf', which is none of the bench's methods: vanilla"),
         (["--ray-address", "auto", "--workers", "2"], "a Ray cluster has as many as it has processors. Leave it out."),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from concept_tuning.bench import job
 from concept_tuning.bench.cells import Cell, state_of
 from concept_tuning.bench.job import Job, do_job
 from concept_tuning.bench.spec import Setting
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.trainer import Trainer
 
 
 @pytest.fixture
@@ -55,3 +58,16 @@ def test_a_run_folder_that_cannot_be_locked_is_told_and_not_waited_for(cell: Cel
     do(cell)
     assert cell.state == "failed"
     assert "cannot be worked on" in cell.failure
+
+
+def test_a_run_that_the_machine_failed_is_left_to_be_tried_again(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Trainer) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", fail)
+        do(cell)
+    assert cell.state == "open"
+    assert "could not be read or written" in RunFolder.open(cell.path).status()["message"]
+    do(cell)
+    assert cell.state == "finished"

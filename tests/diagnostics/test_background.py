@@ -228,6 +228,16 @@ def test_a_process_id_that_was_given_away_is_not_believed(command, tmp_path: Pat
     assert (job.name, job.state) == ("old", "failed")
 
 
+def test_a_record_of_an_earlier_version_is_believed_and_a_pipe_passed_over(command, tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    values = {"runs": ["a"], "total": 3, "started": 1.0, "pid": os.getpid(), "born": psutil.Process().create_time()}
+    (folder / "old.job.json").write_text(json.dumps(values))
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.job.json")
+    assert [(job.name, job.state) for job in list_diagnoses(tmp_path)] == [("old", "working")]
+
+
 @pytest.mark.skipif(not psutil.LINUX, reason="only Linux reckons the time of birth from the clock as it stands now")
 @pytest.mark.parametrize("seconds", [1, -1, 10_000])
 def test_one_that_works_is_not_lost_when_the_clock_is_set(command, tmp_path: Path, monkeypatch, seconds: int) -> None:

@@ -187,6 +187,28 @@ def test_a_diagnosis_that_links_to_another_is_refused(bench, tmp_path) -> None:
         load_diagnosis(tmp_path / "seen")
 
 
+@pytest.mark.parametrize("name", ["results", "results/00_groups.json", ".lock", "report.html"])
+def test_links_in_a_diagnosis_have_nothing_elsewhere_removed_or_written(bench, tmp_path, name: str) -> None:
+    diagnose(bench, tmp_path / "seen", only=["groups"])
+    private, link = tmp_path / "private", tmp_path / "seen" / name
+    link.rename(private) if link.exists() else private.write_text("mine")
+    link.symlink_to(private)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="is a link, which can lead out of the folder; remove it"):
+        diagnose(bench, tmp_path / "seen", only=["groups"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_a_result_is_a_sentence(bench, tmp_path) -> None:
+    diagnose(bench, tmp_path / "seen", only=["groups"])
+    (tmp_path / "seen" / "diagnosis.json").unlink()
+    os.mkfifo(tmp_path / "seen" / "diagnosis.json")
+    with pytest.raises(RunError, match="is no plain file"):
+        load_diagnosis(tmp_path / "seen")
+
+
 def test_a_place_where_nothing_can_be_written_is_named(bench, tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"file cannot be written \(Not a directory\); name another --out"):

@@ -81,6 +81,17 @@ def test_a_state_of_another_kind_falls_back_to_the_one_before(state: object, tmp
         load_checkpoint(tmp_path / "step-000000002", "step")
 
 
+def test_a_lack_of_memory_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    for step in (1, 2):
+        save(tmp_path, step)
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(MemoryError):
+        load_last_checkpoint(tmp_path)
+
+
 class Payload:
     """An object whose unpickling would leave a trace."""
 

@@ -34,6 +34,15 @@ def test_a_birth_stays_when_the_clock_is_set(set_clock: Callable[[float], None])
     assert born(os.getpid()) == before
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="only Linux is asked when it was started")
+def test_where_the_system_does_not_tell_there_is_no_birth(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden() -> float:
+        raise FileNotFoundError("/proc/stat")
+
+    monkeypatch.setattr(psutil, "boot_time", hidden)
+    assert born(os.getpid()) is None
+
+
 def test_what_does_not_live_has_no_birth() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()

@@ -204,9 +204,17 @@ def test_failures_of_the_machine_are_said_with_what_is_left_and_what_to_do(
     assert RunFolder(tmp_path / "run").status()["message"] == str(found.value)
 
 
-def test_a_loader_that_a_shutdown_ends_is_not_taken_for_a_lack_of_memory() -> None:
-    shutdown = RuntimeError("DataLoader worker (pid 9) is killed by signal: Terminated. ")
-    assert session._in_words(shutdown, Path("run")) is None
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 9) is killed by signal: Terminated. "),
+        FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback ..."),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    ],
+)
+def test_what_is_not_the_run_folders_is_not_called_so(error: Exception) -> None:
+    assert session._in_words(error, Path("run")) is None
+    assert session._of_the_machine(error, Path("run")) is None
 
 
 def test_metrics_are_on_the_disk_before_a_checkpoint_counts_them(

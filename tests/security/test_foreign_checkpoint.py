@@ -55,7 +55,7 @@ def test_resuming_a_foreign_run_never_runs_the_code_of_its_pickle(stopped: Path,
 def test_a_checkpoint_of_another_network_is_a_short_sentence(stopped: Path) -> None:
     for checkpoint in list_checkpoints(stopped / "checkpoints"):
         save_file({"alien": torch.zeros(1)}, checkpoint / WEIGHTS)
-    with pytest.raises(RunError, match=r"does not fit the run's settings .* start a new run") as found:
+    with pytest.raises(RunError, match=r"is damaged, or of other settings\. .* start a new run") as found:
         resume_run(stopped, ConsoleWatcher(quiet=True))
     assert len(str(found.value)) < 600
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_of_another_network_is_a_short_sentence(stopped: Path) -> N
 def test_a_state_of_other_values_is_a_sentence(change: dict[str, object], stopped: Path) -> None:
     for checkpoint in list_checkpoints(stopped / "checkpoints"):
         torch.save(load_checkpoint(checkpoint)[1] | change, checkpoint / STATE)
-    with pytest.raises(RunError, match="does not fit the run's settings"):
+    with pytest.raises(RunError, match="is damaged, or of other settings"):
         resume_run(stopped, ConsoleWatcher(quiet=True))
 
 
