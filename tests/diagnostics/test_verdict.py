@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from concept_tuning.diagnostics.catalogue import BY_NAME
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
 from concept_tuning.diagnostics.statistics import paired_bootstrap
 from concept_tuning.diagnostics.verdict import Comparison, Verdict, compare_methods, sentence_of
@@ -223,3 +226,10 @@ def test_what_cannot_be_compared() -> None:
         compared(np.ones((2, 9)), np.ones((2, 8)))
     with pytest.raises(ValueError, match="cells must be"):
         compared(np.ones((2, 9)), np.ones((2, 9)), cells=np.zeros(8, int))
+
+
+def test_the_demo_tells_its_verdict_in_the_words_of_today() -> None:
+    file = Path(__file__).parents[2] / "assets" / "demo" / "diagnosis" / "results" / "04_verdict.json"
+    found = load_result(BY_NAME["verdict"].kind, file)
+    told = [(verdict, part) for verdict in found.verdicts for part in (verdict.accuracy, verdict.worst_group)]
+    assert [part.sentence for _, part in told] == [sentence_of(verdict, part) for verdict, part in told]
