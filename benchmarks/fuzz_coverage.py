@@ -25,8 +25,7 @@ from pathlib import Path
 from records import RESULTS, command_line, commit
 
 TARGETS = ("pictures", "archives")
-_ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
-_MEMORY, _SECONDS, _LONGEST = 8 << 30, 20, 65536
+_LONGEST = 65536
 _INSTRUMENTED = ["concept_tuning.data", "PIL", "zipfile", "tarfile"]
 
 
@@ -78,27 +77,26 @@ def _fuzz(target: str, folder: Path, seconds: int, seed: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=_INSTRUMENTED):
-        from fuzz_inputs import attempt, outside
+        from fuzz_inputs import ARCHIVES, MEMORY, PICTURES, SECONDS, attempt, deep, outside
         from fuzz_samples import samples
 
     warnings.simplefilter("ignore")
     sound = samples()
     if target == "archives":  # the first byte says which kind it is called
-        seeds = [bytes([place]) + each for place, kind in enumerate(_ARCHIVES) for each in sound[kind]]
+        seeds = [bytes([place]) + each for place, kind in enumerate(ARCHIVES) for each in sound[kind]]
     else:
-        seeds = [each for kind in ("png", "jpg", "webp", "gif", "tif", "bmp", "ppm") for each in sound[kind]]
+        seeds = [each for kind in PICTURES for each in sound[kind]]
     for number, data in enumerate(seeds):
         (folder / "corpus" / str(number)).write_bytes(data)
-    base = folder / "work" / "1/2/3/4/5/6/7/8/9"  # deep, so that a name that climbs lands where it is seen
-    base.mkdir(parents=True)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    base = deep(folder / "work")
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
     def one(data: bytes) -> None:
         kind = "png"
         if target == "archives":
-            kind, data = _ARCHIVES[data[0] % len(_ARCHIVES)] if data else _ARCHIVES[0], data[1:]
+            kind, data = ARCHIVES[data[0] % len(ARCHIVES)] if data else ARCHIVES[0], data[1:]
         with tempfile.TemporaryDirectory(dir=base) as place:
-            outcome = attempt(kind, data, Path(place), seconds=_SECONDS)
+            outcome = attempt(kind, data, Path(place), seconds=SECONDS)
             written = outside(folder / "work", Path(place))
         if outcome not in ("used", "refused") or written:
             raise RuntimeError(f"{outcome} {written}")

@@ -49,11 +49,11 @@ from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import StudioError
 from concept_tuning.models.state import read_state
 
-_PIXELS, _BYTES, _MEMORY, _SECONDS, _BATCH = 1_000_000, 50_000_000, 8 << 30, 20, 250
+_PIXELS, _BYTES, MEMORY, SECONDS, _BATCH = 1_000_000, 50_000_000, 8 << 30, 20, 250
 _LIMITS = {"max_pixels": _PIXELS, "max_archive_bytes": _BYTES, "max_archive_entries": 2000}
-_PICTURES = ("png", "jpg", "webp", "gif", "tif", "bmp", "ppm")
-_ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
-KINDS = (*_PICTURES, *_ARCHIVES, "hostile.zip", "hostile.tar", "csv", "safetensors", "json", "state.pt")
+PICTURES = ("png", "jpg", "webp", "gif", "tif", "bmp", "ppm")
+ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
+KINDS = (*PICTURES, *ARCHIVES, "hostile.zip", "hostile.tar", "csv", "safetensors", "json", "state.pt")
 
 
 class TooLong(BaseException):
@@ -106,24 +106,30 @@ def _in_a_process(seed: int, first: int, stop: int, kinds: tuple[str, ...]) -> d
 
 
 def _try_some(seed: int, first: int, stop: int, kinds: tuple[str, ...]) -> dict[str, Any]:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     sound, counts, findings = samples(), Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder) / "1/2/3/4/5/6/7/8/9"  # deep, so that a name that climbs lands where it is seen
-        base.mkdir(parents=True)
+        base = deep(Path(folder))
         for number in range(first, stop):
             kind = kinds[number % len(kinds)]
             place = base / str(number)
             place.mkdir()
             data = _bad_input(kind, sound, folder, random.Random(f"{seed}:{number}"))
-            outcome = attempt(kind, data, place, seconds=_SECONDS)
+            outcome = attempt(kind, data, place, seconds=SECONDS)
             counts[f"{kind} {'used' if outcome == 'used' else 'refused'}"] += 1
             if outcome not in ("used", "refused"):
                 findings.append(f"{number} ({kind}): {outcome}")
             findings += [f"{number} ({kind}): written outside: {file}" for file in outside(Path(folder), place)]
             shutil.rmtree(place)
     return {"counts": dict(counts), "findings": findings}
+
+
+def deep(folder: Path) -> Path:
+    """Make a folder far below another, so that a name that climbs lands where it is seen."""
+    base = folder / "1/2/3/4/5/6/7/8/9"
+    base.mkdir(parents=True)
+    return base
 
 
 def _bad_input(kind: str, sound: dict[str, list[bytes]], outside: str, chance: random.Random) -> bytes:
@@ -238,8 +244,8 @@ def _checkpoint(data: bytes, place: Path) -> None:
 
 
 _ENTRIES: dict[str, Callable[[bytes, Path], None]] = {
-    **dict.fromkeys(_PICTURES, _picture),
-    **{kind: _archive(kind) for kind in _ARCHIVES},
+    **dict.fromkeys(PICTURES, _picture),
+    **{kind: _archive(kind) for kind in ARCHIVES},
     "hostile.zip": _archive("zip"),
     "hostile.tar": _archive("tar"),
     "csv": _csv,

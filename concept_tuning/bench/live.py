@@ -163,11 +163,6 @@ class Progress:
         done = sum(value for values in self._seconds.values() for value in values)
         return max(1.0, done / (self._ends[-1] - self._began))
 
-    def counted(self) -> tuple[int, int]:
-        """Return how many runs have ended and how many there are in all, trials and final runs together."""
-        counts = [count for row in self.rows() for count in (row.trials, row.finals)]
-        return sum(done for done, _ in counts), sum(every for _, every in counts)
-
     def rows(self) -> list[Row]:
         """Return how far each setting is."""
         return [self._row(setting) for setting in self._finals]
@@ -282,7 +277,7 @@ class LiveReport:
         self._progress.ended(cell)
         self._rows = self._progress.rows()
         if not self._console.is_terminal:
-            done, every = self._progress.counted()
+            done, every = (sum(row.trials[place] + row.finals[place] for row in self._rows) for place in (0, 1))
             minutes, left = self._progress.seconds_used / 60, in_words(self._progress.seconds_left())
             text = f"{cell.setting.place} {cell.kind} {cell.number}: {cell.failure or cell.state}"
             print(f"{minutes:7.1f} min  {done}/{every}  {text}; time left: {left}", file=self._console.file)

@@ -55,7 +55,7 @@ def test_only_words_for_the_user_count_as_refused(fault, said: str, tmp_path: Pa
 
 def test_what_takes_too_long_and_what_is_written_outside_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz_inputs.resource, "setrlimit", lambda *_: None)
-    monkeypatch.setattr(fuzz_inputs, "_SECONDS", 1)
+    monkeypatch.setattr(fuzz_inputs, "SECONDS", 1)
 
     def slow(data: bytes, place: Path) -> None:
         (place / "inside").touch()
