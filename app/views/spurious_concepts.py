@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concept_tuning.report.blocks import Source
 
 _RUN, _CONCEPT = "spurious-run", "spurious-concept"
-_SHOWN, _PICTURES = 12, 9
+_SHOWN, _PICTURES = 12, 8
 
 
 def show(source: Source) -> None:

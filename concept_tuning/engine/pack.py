@@ -38,23 +38,32 @@ def pack_run(run: Path, out: Path) -> RunFolder:
     if target.path.exists():
         raise RunError(f"{out} exists; remove it or name another folder.")
     try:
-        target.best_weights.parent.mkdir(parents=True)
-        for name in COPIED:
-            shutil.copyfile(source.path / name, target.path / name)
-        weights = load_file(source.best_weights)
-        save_file(
-            {
-                name: value.half() if value.dtype == torch.float32 and value.ndim > 1 else value
-                for name, value in weights.items()
-            },
-            target.best_weights,
-        )
-        status = {key: source.status()[key] for key in ("state", "message", "step", "total_steps")}
-        target.write_json("status.json", status)
-        loaded = load_run(target.path)
-        data = loaded.data()
-        splits = {name: evaluate_run(loaded, name, data=data).to_dict() for name in SPLITS}
-        target.write_json("results.json", {"validation_note": data.validation_note, "splits": splits})
+        target.path.mkdir(parents=True)
+        try:
+            _fill(target, source)
+        except BaseException:
+            shutil.rmtree(target.path, ignore_errors=True)
+            raise
     except (OSError, SafetensorError) as error:
         raise RunError(f"The folder {out} cannot be written ({getattr(error, 'strerror', None) or error}).") from error
     return target
+
+
+def _fill(target: RunFolder, source: RunFolder) -> None:
+    target.best_weights.parent.mkdir()
+    for name in COPIED:
+        shutil.copyfile(source.path / name, target.path / name)
+    weights = load_file(source.best_weights)
+    save_file(
+        {
+            name: value.half() if value.dtype == torch.float32 and value.ndim > 1 else value
+            for name, value in weights.items()
+        },
+        target.best_weights,
+    )
+    status = {key: source.status()[key] for key in ("state", "message", "step", "total_steps")}
+    target.write_json("status.json", status)
+    loaded = load_run(target.path)
+    data = loaded.data()
+    splits = {name: evaluate_run(loaded, name, data=data).to_dict() for name in SPLITS}
+    target.write_json("results.json", {"validation_note": data.validation_note, "splits": splits})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from concept_tuning.config import OptimConfig
 from concept_tuning.methods.base import Method
@@ -23,6 +26,23 @@ def build_optimizer(method: Method, optim: OptimConfig) -> torch.optim.Optimizer
         nesterov=optim.sgd_momentum > 0,
         weight_decay=optim.weight_decay,
     )
+
+
+def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimiser the moments of a stored state; rates and the like stay those of its own settings.
+
+    Raises:
+        ValueError: if the state has other groups, or a moment has not the shape of its parameter.
+    """
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            fits = value is None or (isinstance(value, Tensor) and value.shape in (parameter.shape, torch.Size([])))
+            if not fits:
+                raise ValueError(f"{name} of the optimiser does not fit its parameter of {tuple(parameter.shape)}")
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -409,7 +409,7 @@ def _in_words(error: Exception, path: Path) -> str | None:
     if is_out_of_memory(error):
         return (
             "Out of memory. The last good checkpoint is intact. Start a new run with a smaller batch "
-            "(--set batch_size=...), image size (--set image_size=...) or fewer loader processes (--set workers=...)."
+            "(`batch_size`), smaller pictures (`image_size`) or fewer loader processes (`workers`)."
         )
     if is_disk_full(error):
         return storage_message(error, path)
@@ -421,7 +421,7 @@ def _in_words(error: Exception, path: Path) -> str | None:
     if "Expected more than 1 value per channel" in text:
         return (
             "Batch norm needs more than one value of each channel, and one small picture gives only one. "
-            "Start a new run with a larger batch (--set batch_size=...) or image size (--set image_size=...)."
+            "Start a new run with a larger batch (`batch_size`) or larger pictures (`image_size`)."
         )
     return None
 
@@ -431,8 +431,8 @@ def _of_the_machine(error: Exception, path: Path) -> str | None:
     if _LOST_LOADER.search(str(error)):
         return (
             "A loader process has ended, most likely for lack of memory. The last good checkpoint is intact; go on "
-            "with `concept-tuning resume`, or start a new run with fewer loader processes (--set workers=...), a "
-            "smaller batch (--set batch_size=...) or image size (--set image_size=...)."
+            "with `concept-tuning resume`, or start a new run with fewer loader processes (`workers`), a "
+            "smaller batch (`batch_size`) or smaller pictures (`image_size`)."
         )
     told = isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
     if told or isinstance(error, SafetensorError):

@@ -34,7 +34,7 @@ from concept_tuning.engine.checkpoint import (
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_pictures import RunPictures
 from concept_tuning.engine.runs import RunFolder, StatusWriter
-from concept_tuning.engine.schedule import build_optimizer, rate_factor, set_learning_rates
+from concept_tuning.engine.schedule import build_optimizer, put_back, rate_factor, set_learning_rates
 from concept_tuning.errors import DivergedError, RunError, TrainingError
 from concept_tuning.methods.base import Method, StepContext
 
@@ -313,7 +313,7 @@ class Trainer:
         if not all(isinstance(number, (int, float)) for number in numbers) or min(numbers[:2]) < 0:
             raise ValueError("it does not tell where the run stood")
         self.method.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
+        put_back(self.optimizer, state["optimizer"])
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         own = state["random_states"][min(self.accelerator.process_index, len(state["random_states"]) - 1)]
@@ -352,8 +352,8 @@ class Trainer:
 def _diverged(what: str, step: int, names: list[str]) -> DivergedError:
     return DivergedError(
         f"{what} became non-finite at step {step} ({', '.join(names) or 'on another process'}). Training stopped and "
-        "the last good checkpoint is intact. Try a smaller learning rate (--set lr=...), some warm-up "
-        "(--set warmup_fraction=0.1) or --set precision=no in a new run."
+        "the last good checkpoint is intact. Try a smaller learning rate (`lr`), some warm-up (`warmup_fraction=0.1`) "
+        "or `precision=no` in a new run."
     )
 
 

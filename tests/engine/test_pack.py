@@ -12,7 +12,7 @@ from concept_tuning.engine import pack
 from concept_tuning.engine.evaluation import predict_split
 from concept_tuning.engine.pack import pack_run
 from concept_tuning.engine.session import load_run
-from concept_tuning.errors import RunError
+from concept_tuning.errors import DataError, RunError
 
 
 def test_a_packed_run_predicts_as_the_run_does(subjects, tmp_path) -> None:
@@ -58,3 +58,14 @@ def test_a_disk_that_is_full_of_the_packed_weights_is_said(subjects, tmp_path, m
     monkeypatch.setattr(pack, "save_file", full)
     with pytest.raises(RunError, match=r"packed cannot be written \(.*No space left"):
         pack.pack_run(subjects[0].run.folder.path, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_nothing_half_made_stays_where_packing_fails(subjects, tmp_path, monkeypatch) -> None:
+    def gone(*arguments: object, **settings: object) -> None:
+        raise DataError("The pictures are gone.")
+
+    monkeypatch.setattr(pack, "evaluate_run", gone)
+    with pytest.raises(DataError, match="are gone"):
+        pack.pack_run(subjects[0].run.folder.path, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()

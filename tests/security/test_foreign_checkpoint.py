@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import tiny_config
 
 from concept_tuning.engine.checkpoint import STATE, WEIGHTS, list_checkpoints, load_checkpoint
+from concept_tuning.engine.schedule import put_back
 from concept_tuning.engine.session import load_run, resume_run
 from concept_tuning.errors import RunError, StudioError, WeightsError
 from concept_tuning.models.state import read_state
@@ -69,6 +70,31 @@ def test_a_state_of_other_values_is_a_sentence(change: dict[str, object], stoppe
         torch.save(load_checkpoint(checkpoint)[1] | change, checkpoint / STATE)
     with pytest.raises(RunError, match="is damaged, or of other settings"):
         resume_run(stopped, ConsoleWatcher(quiet=True))
+
+
+def _with_first_moment(optimizer: dict[str, dict[int, dict[str, object]]], value: object) -> dict[str, object]:
+    first = min(optimizer["state"])
+    name = next(name for name, moment in optimizer["state"][first].items() if isinstance(moment, torch.Tensor))
+    return optimizer | {"state": optimizer["state"] | {first: optimizer["state"][first] | {name: value}}}
+
+
+@pytest.mark.parametrize("moment", [torch.zeros(7, 7), "text", 3.0], ids=["another shape", "text", "number"])
+def test_moments_that_do_not_fit_their_parameters_are_a_sentence(moment: object, stopped: Path) -> None:
+    for checkpoint in list_checkpoints(stopped / "checkpoints"):
+        state = load_checkpoint(checkpoint)[1]
+        torch.save(state | {"optimizer": _with_first_moment(state["optimizer"], moment)}, checkpoint / STATE)
+    with pytest.raises(RunError, match=r"of the optimiser does not fit .* damaged, or of other settings"):
+        resume_run(stopped, ConsoleWatcher(quiet=True))
+
+
+def test_rates_and_decay_are_those_of_the_settings_and_not_of_a_foreign_state() -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD([{"params": layer.parameters(), "base_lr": 0.1}], lr=0.1, momentum=0.9)
+    foreign = optimizer.state_dict()
+    foreign["param_groups"] = [foreign["param_groups"][0] | {"base_lr": "much", "momentum": -5, "weight_decay": 1e9}]
+    put_back(optimizer, foreign)
+    assert optimizer.param_groups[0]["base_lr"] == 0.1
+    assert (optimizer.param_groups[0]["momentum"], optimizer.param_groups[0]["weight_decay"]) == (0.9, 0)
 
 
 def test_a_pickle_in_place_of_the_best_weights_is_not_run(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def _download(known: Known, root: Path, fetch: Callable[[Path], object], lacking
     except (OSError, RuntimeError, EOFError) as error:  # of the net, the disk, a wrong checksum, a cut-off archive
         raise DataError(
             f"`{known.name}` could not be downloaded into {root}: {error}. Try again, or get the files from "
-            f"{known.address} and name their folder by `--set root=FOLDER`. {expected(known)}"
+            f"{known.address} and set `root` to their folder. {expected(known)}"
         ) from error
 
 
@@ -224,11 +224,5 @@ def expected(known: Known) -> str:
 
 def _ways_on(known: Known) -> str:
     if known.downloads:
-        return (
-            "Name the folder that has them by `--set root=FOLDER`, or have them downloaded by `--set download=true` "
-            f"({known.address})."
-        )
-    return (
-        f"Name the folder that has them by `--set root=FOLDER`. `--set download=true` cannot fetch these: get them "
-        f"from {known.address}."
-    )
+        return f"Set `root` to the folder that has them, or `download=true` to have them downloaded ({known.address})."
+    return f"Set `root` to the folder that has them. `download=true` cannot fetch these: get them from {known.address}."

@@ -106,9 +106,9 @@ def _loaded(name: str, subset: str | None, config: DataConfig) -> Mapping[str, A
             return datasets.load_dataset(name, subset, cache_dir=own)  # nosec B615
     except Exception as error:  # the net, the disk, the Hub's refusals and damaged files each raise their own
         told = str(error).strip().rstrip(".") or type(error).__name__
-        ways = "Name a folder that has it as owner/name below it by `--set root=FOLDER`"
+        ways = "Set `root` to a folder that has it as owner/name below it"
         if not config.download:
-            ways += ", or have it downloaded by `--set download=true`"
+            ways += ", or `download=true` to have it downloaded"
         raise DataError(f"{config.source} cannot be opened: {told}. {ways}.") from error
 
 

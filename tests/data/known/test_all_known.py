@@ -90,8 +90,8 @@ def test_missing_files_are_answered_with_the_layout_and_the_ways_on(name: str, t
     told = str(caught.value)
     assert str(tmp_path) in told
     assert all(line in told for line in BY_NAME[name].layout)
-    assert "--set root=FOLDER" in told
-    assert "--set download=true" in told
+    assert "Set `root` to the folder" in told
+    assert "`download=true`" in told
     assert BY_NAME[name].address in told
     assert not any(tmp_path.iterdir())
 
@@ -154,7 +154,7 @@ def test_a_download_comes_whole_or_not_at_all(name: str, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", lambda url, part, **_: fail(part))
     monkeypatch.setattr(datasets.DTD, "_download", lambda self: fail(self.root))
-    with pytest.raises(DataError, match=r"could not be downloaded.*corrupted.*root=FOLDER"):
+    with pytest.raises(DataError, match=r"could not be downloaded.*corrupted.*set `root` to"):
         opened(name, root, download=True)
     assert [path.name for path in root.iterdir() if path.is_dir()] == []
 

@@ -144,7 +144,7 @@ def test_columns_that_cannot_be_told_are_refused(datasets, tmp_path: Path) -> No
 
 
 def test_what_is_not_there_says_how_to_get_it(datasets, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"hf:owner/none cannot be opened: .*root=FOLDER.*download=true"):
+    with pytest.raises(DataError, match=r"hf:owner/none cannot be opened: .*Set `root` to.*download=true"):
         opened("hf:owner/none", tmp_path)
 
 
