@@ -195,6 +195,10 @@ def test_gradient_reaches_the_selected_concepts_alone() -> None:
     assert 1 <= touched[1] <= 2
 
 
+def _queries(batch: int, *, concepts: int = CONCEPTS, width: int = WIDTH) -> dict[str, Tensor]:
+    return dict.fromkeys(("queries", "keys"), torch.zeros(batch, concepts, width))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -207,6 +211,11 @@ def test_gradient_reaches_the_selected_concepts_alone() -> None:
         {"confusing": torch.zeros(3, 3)},
         {"draws": torch.zeros(2, 1)},
         {"keys": torch.zeros(2, 1, WIDTH), "draws": None},
+        {**_queries(0), "labels": torch.zeros(0), "confusing": torch.zeros(0, 1), "draws": torch.zeros(0, 1 + SIZE)},
+        {**_queries(2, concepts=0), "queue": torch.zeros(CLASSES, SIZE, 0, WIDTH)},
+        {**_queries(2, width=0), "queue": torch.zeros(CLASSES, SIZE, CONCEPTS, 0)},
+        {"queue": torch.zeros(0, SIZE, CONCEPTS, WIDTH), "filled": torch.zeros(0)},
+        {"queue": torch.zeros(CLASSES, 0, CONCEPTS, WIDTH), "draws": torch.zeros(2, 1)},
     ],
 )
 def test_each_wrong_shape_is_named(change: dict[str, Tensor | None]) -> None:
