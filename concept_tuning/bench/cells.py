@@ -46,6 +46,11 @@ class Cell:
         return next((file.read_text(encoding="utf-8").strip() for file in _notes(self.path) if file.is_file()), "")
 
     @property
+    def troubled(self) -> bool:
+        """Whether it failed for a reason that may go, and so has not ended yet."""
+        return _notes(self.path)[1].is_file()
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Splits that it predicts when it is trained; a trial none, so that the search never reads the test."""
         return () if self.kind == "trial" else ("val", "test")
@@ -67,7 +72,8 @@ def note_failure(path: Path, reason: str, *, for_good: bool = True) -> None:
     Args:
         path: Its run folder, there or not.
         reason: In words.
-        for_good: Whether it would fail again; else it is tried again when the bench is next begun.
+        for_good: Whether it would fail again, as long as its run folder is there; else it is tried again when the
+            bench is next begun.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     failed, troubled = _notes(path)
@@ -75,8 +81,14 @@ def note_failure(path: Path, reason: str, *, for_good: bool = True) -> None:
 
 
 def forget_trouble(path: Path) -> None:
-    """Let a cell be tried again that failed for a reason that may have gone: missing data, a full disk."""
-    _notes(path)[1].unlink(missing_ok=True)
+    """Let a cell be tried again that failed for a reason that may have gone, or whose run folder was removed.
+
+    Such as missing data, a full disk, or a weights file that was put in place of a wrong one before any run began.
+    """
+    failed, troubled = _notes(path)
+    troubled.unlink(missing_ok=True)
+    if not (path / "config.json").is_file():
+        failed.unlink(missing_ok=True)
 
 
 def trial_cells(spec: BenchSpec, out: Path) -> list[Cell]:
@@ -102,7 +114,7 @@ def trials_for(spec: BenchSpec, out: Path, data: Collection[str]) -> list[Cell]:
 
 
 def final_cells(spec: BenchSpec, out: Path) -> list[Cell]:
-    """Return the runs at each setting's best trial; of what was searched in vain there are none."""
+    """Return the runs at each setting's best trial; there are none where nothing is :func:`chosen`."""
     cells = []
     for setting in settings_of(spec):
         drawn = chosen(spec, out, setting)
@@ -127,7 +139,9 @@ def finals_for(spec: BenchSpec, out: Path, data: Collection[str]) -> list[Cell]:
 
 
 def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | None:
-    """Return what the search chose for a setting; None while no trial is finished.
+    """Return what the search chose for a setting; None while no trial is finished, or one is to be tried again.
+
+    All methods have the same number of trials, so that nothing is chosen without one that a full disk stopped.
 
     By validation as it was at the trial's best epoch: before anything is fitted to validation itself, as
     ``dfr`` does in the end.
@@ -139,6 +153,8 @@ def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | Non
     found = {}
     for number in range(len(trials)):
         path = _trial_path(out, searched, number)
+        if _notes(path)[1].is_file():
+            return None
         if (path / "results.json").is_file():
             reached = RunFolder.open(path).read_json("results.json", "best")["best"]
             found[number] = (float(reached["accuracy"]), float(reached["loss"]))

@@ -45,8 +45,9 @@ def run_bench(
     """Run what is not finished yet: for one data after another all trials that choose for it, then its final runs.
 
     A cell that fails by itself is noted and the bench goes on; one whose process dies is begun again, up to
-    :data:`TRIES` times. What diverged or cannot be configured has failed for good; what failed for another reason
-    (missing data, a full disk, a dying process) is tried again when the bench is next begun.
+    :data:`TRIES` times. What diverged or cannot be configured has failed for good, until its run folder is removed;
+    what failed for another reason (missing data, a full disk, a dying process) is tried again when the bench is next
+    begun, and the final runs that a trial of these would choose for wait for it.
 
     Args:
         spec: The bench.
@@ -71,11 +72,13 @@ def run_bench(
         raise RunError(f"The bench's folder {out} cannot be written ({error.strerror}); name another --out.") from error
     try:
         _keep_spec(spec, out)
-        for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
-            forget_trouble(cell.path)
-        for data in spec.data if only is None else [spec.data_named(name) for name in only]:
+        asked = [data.name for data in spec.data] if only is None else list(only)
+        for cells_of in (trials_for, finals_for):
+            for cell in cells_of(spec, out, asked):
+                forget_trouble(cell.path)
+        for name in asked:
             for cells_of in (trials_for, finals_for):
-                _run_all(cells_of(spec, out, [data.name]), workers or (lambda left: in_processes(left, 1)), report)
+                _run_all(cells_of(spec, out, [name]), workers or (lambda left: in_processes(left, 1)), report)
     finally:
         lock.release()
 

@@ -190,6 +190,12 @@ def _trouble(setting: Setting, failed: Sequence[Cell], trials: Sequence[Cell], c
     """Say what failed, which the figures of the others leave out; empty if nothing did."""
     if trials and len(trials) == count:
         return f"All {count} trials of {setting.method} failed; the first: {trials[0].failure}"
+    waited = [cell for cell in trials if cell.troubled]
+    if waited:
+        return (
+            f"The final runs of {setting.method} wait for trial {waited[0].number}, which the next run of the bench "
+            f"tries again: {waited[0].failure}"
+        )
     if not failed:
         return ""
     seeds = "seed" if len(failed) == 1 else "seeds"

@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from concept_tuning.config import OptimConfig
 from concept_tuning.methods.base import Method
+
+#: What each optimiser keeps of a parameter: values of its shape, and single ones.
+_MOMENTS: dict[type, tuple[str, ...]] = {
+    torch.optim.SGD: ("momentum_buffer",),
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+}
+_COUNTS: dict[type, dict[str, torch.Size]] = {torch.optim.SGD: {}, torch.optim.AdamW: {"step": torch.Size([])}}
 
 
 def build_optimizer(method: Method, optim: OptimConfig) -> torch.optim.Optimizer:
@@ -32,17 +38,18 @@ def put_back(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None
     """Give an optimiser the moments of a stored state; rates and the like stay those of its own settings.
 
     Raises:
-        ValueError: if the state has other groups, or a moment has not the shape of its parameter.
+        ValueError: if the state has other groups, or the moments of a parameter are not those that the optimiser
+            keeps, of the parameter's shape.
     """
     own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
     for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            fits = value is None or (isinstance(value, Tensor) and value.shape in (parameter.shape, torch.Size([])))
-            if not fits:
-                raise ValueError(f"{name} of the optimiser does not fit its parameter of {tuple(parameter.shape)}")
+        wanted = dict.fromkeys(_MOMENTS[type(optimizer)], parameter.shape) | _COUNTS[type(optimizer)]
+        found = {name: getattr(value, "shape", None) for name, value in moments.items() if value is not None}
+        if found and found != wanted:
+            raise ValueError(f"the optimiser's moments do not fit a parameter of {tuple(parameter.shape)}")
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -298,7 +298,7 @@ def _open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
             source = Path(config.data.source).name
             raise DataError(
                 f"The pictures of {source} are not those that the run {folder.path.name} began with (fingerprint "
-                f"{data.used_fingerprint[:12]}, then {before[:12]}). Put the old ones back or start a new run."
+                f"{data.used_fingerprint[:12]}, then {str(before)[:12]}). Put the old ones back or start a new run."
             )
         data = _with_groups_of(data, _names(folder, "group_names"))
     return data

@@ -40,6 +40,7 @@ from concept_tuning.methods.base import Method, StepContext
 
 #: What a checkpoint's state must have.
 _STATE = ("step", "best", "metrics_bytes", "optimizer", "random_states", "scaler")
+_BEST = {"step", "accuracy", "loss"}
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -309,8 +310,10 @@ class Trainer:
             ) from error
 
     def _put_back(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        numbers = (state["step"], state["metrics_bytes"], *state["best"].values())
-        if not all(isinstance(number, (int, float)) for number in numbers) or min(numbers[:2]) < 0:
+        step, size, best = state["step"], state["metrics_bytes"], state["best"]
+        counted = type(step) is int and type(size) is int and 0 <= step <= self.total_steps and size >= 0
+        reached = all(isinstance(value, (int, float)) for value in best.values())
+        if not (counted and reached and set(best) in (set(), _BEST)):
             raise ValueError("it does not tell where the run stood")
         self.method.load_state_dict(weights)
         put_back(self.optimizer, state["optimizer"])
@@ -320,7 +323,7 @@ class Trainer:
         torch.set_rng_state(own[0])
         if torch.cuda.is_available() and len(own) > 1:
             torch.cuda.set_rng_state(own[1], self.accelerator.device)
-        self.progress = Progress(state["step"], dict(state["best"]), state["metrics_bytes"])
+        self.progress = Progress(step, dict(best), size)
 
     def _cut_metrics(self) -> None:
         """Drop the lines of steps after the checkpoint: they will be written again, the same."""

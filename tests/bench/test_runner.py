@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from made_runs import write_run
+from pydantic import TypeAdapter
 from tiny_bench import TINY_BENCH
 
-from concept_tuning.bench.cells import Cell, final_cells
+from concept_tuning.bench.cells import Cell, final_cells, note_failure, trial_cells
 from concept_tuning.bench.runner import TRIES, check_folder, run_bench
-from concept_tuning.bench.spec import check_spec
+from concept_tuning.bench.spec import BenchSpec, check_spec
+from concept_tuning.bench.tables import summary
 from concept_tuning.errors import RunError
 
 SPEC = check_spec(TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]})
@@ -39,6 +43,70 @@ def test_a_cell_whose_process_dies_each_time_is_given_up_until_the_bench_is_begu
         assert len(handed) == times * TRIES
         assert reported == [*["open"] * (TRIES - 1), "failed"] * times
         assert final_cells(SPEC, tmp_path)[0].failure == f"Its process died 3 times.{told}"
+
+
+SEARCHED = check_spec(TINY_BENCH | {"methods": ["vanilla", "bss"], "trials": 2, "seeds": [1]})
+
+
+class Made:
+    """Workers that finish each cell without training, but for some trials of bss that fail."""
+
+    def __init__(self, reason: str = "", *, for_good: bool = False) -> None:
+        self.reason, self.for_good = reason, for_good
+        self.handed: list[tuple[str, str, int]] = []
+
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Cell]:
+        for cell in cells:
+            self.handed.append((cell.setting.method, cell.kind, cell.number))
+            if self.reason and self.handed[-1] == ("bss", "trial", 1):
+                note_failure(cell.path, self.reason, for_good=self.for_good)
+            else:
+                write_run(cell.path, accuracy=cell.number / 2, splits={"test": {"accuracy": 0.5}})
+                (cell.path / "config.json").write_text(json.dumps(cell.config.to_dict()))
+            yield cell
+
+
+def test_final_runs_wait_for_a_trial_that_failed_for_a_reason_that_may_go(tmp_path: Path) -> None:
+    first = Made("The disk is full.")
+    run_bench(SEARCHED, tmp_path, workers=first)
+    assert ("vanilla", "final", 1) in first.handed
+    assert ("bss", "final", 1) not in first.handed  # bss would have one trial less than vanilla
+    told = summary(SEARCHED, tmp_path)[1]
+    assert told["verdict"] == (
+        "The final runs of bss wait for trial 1, which the next run of the bench tries again: The disk is full."
+    )
+    assert (told["chosen"], told["seeds"]) == (None, 0)
+    again = Made()
+    run_bench(SEARCHED, tmp_path, workers=again)
+    assert again.handed == [("bss", "trial", 1), ("bss", "final", 1)]
+    assert final_cells(SEARCHED, tmp_path)[1].config.optim.lr == trial_cells(SEARCHED, tmp_path)[3].config.optim.lr
+
+
+def test_what_failed_for_good_is_made_anew_once_its_run_folder_is_removed(tmp_path: Path) -> None:
+    run_bench(SEARCHED, tmp_path, workers=Made("It diverged.", for_good=True))
+    failed = trial_cells(SEARCHED, tmp_path)[3]
+    assert failed.state == "failed"
+    failed.path.mkdir()
+    (failed.path / "config.json").write_text(json.dumps(failed.config.to_dict()))
+    kept = Made()
+    run_bench(SEARCHED, tmp_path, workers=kept)
+    assert not kept.handed
+    shutil.rmtree(failed.path)
+    shutil.rmtree(final_cells(SEARCHED, tmp_path)[1].path)
+    run_bench(SEARCHED, tmp_path, workers=kept)
+    assert kept.handed == [("bss", "trial", 1), ("bss", "final", 1)]
+
+
+def test_a_part_of_a_bench_leaves_the_failures_of_other_data_noted(tmp_path: Path) -> None:
+    values = TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]}
+    spec = check_spec(values | {"data": [{"name": name, "source": "planted"} for name in ("one", "other")]})
+    noted = final_cells(spec, tmp_path)[1]
+    note_failure(noted.path, "The disk is full.", for_good=False)
+    (tmp_path / "bench.json").write_text(TypeAdapter(BenchSpec).dump_json(spec).decode())
+    run_bench(spec, tmp_path, workers=Made(), only=["one"])
+    assert noted.failure == "The disk is full."
+    run_bench(spec, tmp_path, workers=Made())
+    assert noted.state == "finished"
 
 
 def test_a_bench_that_another_process_works_on_is_refused(tmp_path: Path) -> None:

@@ -63,7 +63,20 @@ def test_a_checkpoint_of_another_network_is_a_short_sentence(stopped: Path) -> N
 
 @pytest.mark.parametrize(
     "change",
-    [{"step": "x"}, {"step": -1}, {"best": 5}, {"metrics_bytes": None}, {"optimizer": []}, {"random_states": []}],
+    [
+        {"step": "x"},
+        {"step": -1},
+        {"step": 1.5},
+        {"step": True},
+        {"step": 10**9},
+        {"best": 5},
+        {"best": {"step": 1}},
+        {"metrics_bytes": None},
+        {"metrics_bytes": 3.5},
+        {"optimizer": []},
+        {"random_states": []},
+    ],
+    ids=str,
 )
 def test_a_state_of_other_values_is_a_sentence(change: dict[str, object], stopped: Path) -> None:
     for checkpoint in list_checkpoints(stopped / "checkpoints"):
@@ -78,13 +91,27 @@ def _with_first_moment(optimizer: dict[str, dict[int, dict[str, object]]], value
     return optimizer | {"state": optimizer["state"] | {first: optimizer["state"][first] | {name: value}}}
 
 
-@pytest.mark.parametrize("moment", [torch.zeros(7, 7), "text", 3.0], ids=["another shape", "text", "number"])
+@pytest.mark.parametrize(
+    "moment", [torch.zeros(7, 7), torch.zeros([]), "text", 3.0], ids=["other", "single", "text", "number"]
+)
 def test_moments_that_do_not_fit_their_parameters_are_a_sentence(moment: object, stopped: Path) -> None:
     for checkpoint in list_checkpoints(stopped / "checkpoints"):
         state = load_checkpoint(checkpoint)[1]
         torch.save(state | {"optimizer": _with_first_moment(state["optimizer"], moment)}, checkpoint / STATE)
-    with pytest.raises(RunError, match=r"of the optimiser does not fit .* damaged, or of other settings"):
+    with pytest.raises(RunError, match=r"optimiser's moments do not fit .* damaged, or of other settings"):
         resume_run(stopped, ConsoleWatcher(quiet=True))
+
+
+def test_moments_of_another_optimiser_are_refused() -> None:
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    put_back(optimizer, optimizer.state_dict())
+    lacking = optimizer.state_dict()
+    lacking["state"] = {name: {"step": torch.tensor(1.0)} for name in lacking["state"]}
+    with pytest.raises(ValueError, match="moments do not fit"):
+        put_back(optimizer, lacking)
 
 
 def test_rates_and_decay_are_those_of_the_settings_and_not_of_a_foreign_state() -> None:
