@@ -152,7 +152,8 @@ def _go_on(root: Path, configs: Mapping[str, RunConfig], found: Outcome) -> None
 def _kill_worker(root: Path, found: Outcome) -> int:
     """Kill a process that trains, if there is one, and read its checkpoints; returns how many were killed."""
     for run in list_runs(root):
-        process = working_process(RunFolder(run.path).status())
+        folder = RunFolder(run.path)
+        process = working_process(folder.status(), folder)
         if process is not None and run.state != "queued":
             process.kill()
             psutil.wait_procs([process])

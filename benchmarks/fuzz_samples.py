@@ -85,7 +85,7 @@ def damaged(kind: str, sound: bytes, others: list[bytes], chance: random.Random)
 
 
 def hostile_archive(kind: str, outside: str, chance: random.Random) -> bytes:
-    """Return a whole archive of odd names, links and devices, some of them meant for a folder outside."""
+    """Return a whole archive of odd names, links, devices and chains of headers, some meant for a folder outside."""
     files = {}
     for number in range(chance.randint(1, 8)):
         if chance.random() < 0.6:
@@ -94,7 +94,18 @@ def hostile_archive(kind: str, outside: str, chance: random.Random) -> bytes:
         parts = [chance.choice(_NAME_PARTS) for _ in range(chance.randint(1, 5))]
         start = chance.choice(("", "", "", "/", "../" * chance.randint(1, 9), outside + "/", "\\"))
         files[start + chance.choice("//\\").join(parts)] = b"evil %d" % number
-    return _zip(files, chance=chance) if kind == "zip" else _tar(files, chance=chance)
+    if kind == "zip":
+        return _zip(files, chance=chance)
+    before = chain(chance.choice("LKxg"), chance.randint(1, 900)) if chance.random() < 0.2 else b""
+    return before + _tar(files, chance=chance)
+
+
+def chain(kind: str, count: int) -> bytes:
+    """Return headers of a tar file that each describe the next: long names or links (L, K) or extended ones (x, g)."""
+    text = b"11 path=ab\n" if kind in "xg" else b"owl/1.png\0"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind.encode(), len(text)
+    return (header.tobuf(tarfile.GNU_FORMAT) + text.ljust(tarfile.BLOCKSIZE, b"\0")) * count
 
 
 def _flip(data: bytearray, others: list[bytes], chance: random.Random) -> None:

@@ -73,7 +73,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         raise ConfigError(f"--against names {options.against!r}, which is none of the bench's methods: {methods}.")
     out = options.out or _DEFAULT_OUT / spec.name
     asked = options.only or known
-    if not options.tables_only:
+    if not (options.tables_only or options.dry_run):
         check_sources(spec, only=options.only)
     if options.dry_run:
         check_out(spec, out)
@@ -81,6 +81,7 @@ def _benchmark(options: argparse.Namespace) -> int:
     if not options.against:
         print(_counted(spec, out, asked))
     if options.dry_run:
+        check_sources(spec, only=options.only)  # after the plan, which may be of another machine
         return 0
     try:
         if options.tables_only:

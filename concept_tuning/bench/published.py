@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from concept_tuning.bench.spec import Setting
-from concept_tuning.config import ConceptTuningConfig, RunConfig
+from concept_tuning.config import ConceptTuningConfig, OptimConfig, RunConfig
+from concept_tuning.settings import build_config
 
 #: timm's name for torchvision's first ImageNet weights of ResNet-50, which the published runs began with.
 ARCHITECTURE = "resnet50.tv_in1k"
@@ -66,15 +68,16 @@ class Published:
 def published(setting: Setting, config: RunConfig) -> Published | None:
     """Return the figure that was published for a setting; None unless it is that very setting.
 
-    It is if data, sample rate, picture size, network and pre-trained weights are those of the figure and the method
-    is whole: a variant has none, but for Concept-Tuning in its published mode, under whatever name.
+    It is if data, sample rate, picture size, network and pre-trained weights are those of the figure, training is that
+    of the preset ``paper`` and the method is whole: a variant has none, but for Concept-Tuning in its published mode,
+    under whatever name.
 
     Args:
         setting: What is run.
         config: Its settings, of any seed.
     """
     data = config.data
-    known = data.image_size == IMAGE_SIZE and data.per_class is None
+    known = data.image_size == IMAGE_SIZE and data.per_class is None and _papers_training(config)
     if not known or config.backbone.architecture != ARCHITECTURE or config.backbone.weights not in {"auto", "timm"}:
         return None
     if config.method == "concept-tuning":
@@ -84,6 +87,16 @@ def published(setting: Setting, config: RunConfig) -> Published | None:
     if figures is None or setting.method != config.method or data.sample_rate not in _RATES:
         return None
     return Published(accuracy=figures[_RATES.index(data.sample_rate)] / 100, source=_LIBRARY)
+
+
+def _papers_training(config: RunConfig) -> bool:
+    """Whether length, batch, optimiser and precision are the preset's; the learning rate, tuned, may differ."""
+    return replace(config.optim, lr=_paper_optim().lr) == _paper_optim() and config.engine.precision == "no"
+
+
+@cache
+def _paper_optim() -> OptimConfig:
+    return build_config(preset="paper").optim
 
 
 def _whole(parts: ConceptTuningConfig) -> bool:

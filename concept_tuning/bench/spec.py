@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ class Range:
         low: Least value.
         high: Greatest value.
         log: Whether it is drawn evenly in the logarithm.
-        choices: The values, in place of a range.
+        choices: The values, in place of the three above.
     """
 
     low: float | None = None
@@ -37,8 +37,10 @@ class Range:
     choices: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        is_range = self.low is not None and self.high is not None and self.low < self.high
-        if is_range == bool(self.choices) or (is_range and self.log and (self.low or 0) <= 0):
+        if self.choices:
+            if self.log or self.low is not None or self.high is not None:
+                raise ValueError("choices stand alone; leave out low, high and log, or the choices")
+        elif self.low is None or self.high is None or self.low >= self.high or (self.log and self.low <= 0):
             raise ValueError("write low below high (above 0 if log), such as {low: 0.001, high: 0.1}, or choices")
 
 
@@ -105,10 +107,10 @@ class BenchSpec:
             method has as many.
         share_search: Search once for each method on each data, with its first backbone and sample rate, and take the
             choice for the others too.
-        search_seed: Of the draws and of the search's runs.
+        search_seed: Of the draws and of the search's runs; none of the seeds, or a final run would be a trial again.
         search: Search space by method, and under ``all`` for every method; a variant has its method's, unless it has
-            one of its own. How a method learns may be searched, not what is learnt, nor the seed. A range over a whole
-            number is one of whole numbers.
+            one of its own. How a method learns may be searched, not what is learnt, nor the seed; how long, under
+            ``all`` alone. A range over a whole number is one of whole numbers.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]{0,59}$")]
@@ -222,7 +224,9 @@ def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
     )
 
 
-def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[str, Any]) -> RunConfig:
+def config_of(
+    spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[str, Any], trial: int | None = None
+) -> RunConfig:
     """Return the settings of one run.
 
     Args:
@@ -230,23 +234,65 @@ def config_of(spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[st
         setting: What is run.
         seed: Of the run.
         drawn: What the search drew, by name of the setting.
+        trial: The trial that drew it, for the message; None: it is not of one.
 
     Raises:
-        ConfigError: if they are not valid.
+        ConfigError: if they are not valid, with the setting's place and the block of the bench's file at fault.
     """
-    data, variant = spec.data_named(setting.data), spec.variant(setting.method)
+    layers = _layers(spec, setting, seed=seed, drawn=drawn)
+    try:
+        return _build(spec, setting, layers)
+    except ConfigError as error:
+        said = str(error)
+        block = _block_at_fault(spec, setting, layers, said)
+        run = f"The bench's setting {setting.place} cannot be run"
+        run += "." if trial is None else f" with what trial {trial} draws."
+        raise ConfigError(f"{run} In {block}: {said}" if block else f"{run} {said}") from error
+
+
+def _layers(
+    spec: BenchSpec, setting: Setting, *, seed: int, drawn: Mapping[str, Any]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the settings of one run with the block of the file that has them; each stands over those before."""
+    data, variant, searched = spec.data_named(setting.data), spec.variant(setting.method), tuned_as(spec, setting)
+    spaces = " and ".join(dict.fromkeys(repr(spec.space_of(searched.method, key)) for key in drawn))
+    values = ", ".join(f"{key} = {value}" for key, value in drawn.items())
+    return [
+        ("the bench's `set`", spec.set),
+        (f"the `set` of the data {data.name!r}", data.set),
+        (f"`search` for {spaces} ({values})", drawn),
+        (f"the `set` of the variant {setting.method!r}", variant.set),
+        ("`seeds`", {"engine.seed": seed}),
+        ("`sample_rates`", {} if setting.sample_rate == 100 else {"data.sample_rate": setting.sample_rate}),
+    ]
+
+
+def _build(spec: BenchSpec, setting: Setting, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> RunConfig:
+    method = spec.variant(setting.method).method
     overrides: dict[str, Any] = {}
-    for layer in (spec.set, data.set, drawn, variant.set, {"engine.seed": seed}):
-        overrides |= {resolve_key(key, variant.method): value for key, value in layer.items()}
-    if setting.sample_rate != 100:
-        overrides["data.sample_rate"] = setting.sample_rate
+    for _, layer in layers:
+        overrides |= {resolve_key(key, method): value for key, value in layer.items()}
     return build_config(
-        data=data.source,
+        data=spec.data_named(setting.data).source,
         backbone=setting.backbone,
-        method=variant.method,
+        method=method,
         preset=spec.preset,
         overrides=overrides,
     )
+
+
+def _block_at_fault(
+    spec: BenchSpec, setting: Setting, layers: Sequence[tuple[str, Mapping[str, Any]]], said: str
+) -> str | None:
+    """Return the block with which a fault comes in, told by its message; None if it is there without any."""
+    for count in reversed(range(len(layers))):
+        try:
+            _build(spec, setting, layers[:count])
+        except ConfigError as error:
+            if str(error) == said:
+                continue
+        return layers[count][0]
+    return None
 
 
 def kind_of(key: str, method: str) -> str:

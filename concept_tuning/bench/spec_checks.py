@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import count
 
-from concept_tuning.bench.spec import ALL, BenchSpec, configs_of, kind_of, settings_of, tuned_as
+from concept_tuning.bench.search import draw_trials
+from concept_tuning.bench.spec import ALL, BenchSpec, Setting, config_of, configs_of, kind_of, settings_of, tuned_as
 from concept_tuning.bench.spec_words import did_you_mean
 from concept_tuning.config import METHOD_NAMES
 from concept_tuning.errors import ConfigError
@@ -27,6 +29,8 @@ _HOW = (
     "data.horizontal_flip",
     "data.color_jitter",
 )
+#: Settings that say how long is trained, which methods have in common.
+_LENGTH = ("optim.epochs", "optim.max_steps", "optim.batch_size")
 
 
 def check(spec: BenchSpec) -> None:
@@ -40,13 +44,16 @@ def check(spec: BenchSpec) -> None:
     _check_variants(spec)
     _check_tuned_on(spec)
     _check_budget(spec)
+    _check_search_seed(spec)
     _check_own_places(spec)
     _check_learnt(spec)
+    _check_length(spec)
     _check_fixed(spec)
     _check_aliases(spec)
     _check_ranges(spec)
     for _ in configs_of(spec):
         pass
+    _check_draws(spec)
 
 
 def _check_twice(spec: BenchSpec) -> None:
@@ -106,6 +113,12 @@ def _check_variants(spec: BenchSpec) -> None:
             raise ConfigError(f"{where}, which has no search of its own.")
         if variant in spec.search:
             raise ConfigError(f"{where}, and has a search of its own too; leave one of them out.")
+    for variant in spec.variants:
+        if variant not in spec.methods:
+            raise ConfigError(
+                f"The bench's variant {variant!r} is none of its methods, so that it would never run; add it to "
+                "`methods`, or leave it out."
+            )
 
 
 def _check_tuned_on(spec: BenchSpec) -> None:
@@ -145,6 +158,16 @@ def _check_budget(spec: BenchSpec) -> None:
             )
 
 
+def _check_search_seed(spec: BenchSpec) -> None:
+    """Refuse a search that has one of the seeds: the final run with it would be the chosen trial once more."""
+    if spec.trials > 1 and spec.search_seed in spec.seeds:
+        free = next(seed for seed in count() if seed not in spec.seeds)
+        raise ConfigError(
+            f"The bench's search_seed, {spec.search_seed}, is one of its seeds, whose final run would only repeat the "
+            f"trial that was chosen; write `search_seed: {free}`, or take {spec.search_seed} out of `seeds`."
+        )
+
+
 def _check_own_places(spec: BenchSpec) -> None:
     """Refuse what the bench's file has a place for among the settings of the bench and its data."""
     for where, values in [
@@ -152,7 +175,7 @@ def _check_own_places(spec: BenchSpec) -> None:
         *((f"`set` of the data {data.name!r}", data.set) for data in spec.data),
     ]:
         for key in values:
-            full = resolve_key(key, spec.variant(spec.methods[0]).method)
+            full = _resolved(where, key, spec.variant(spec.methods[0]).method)
             if full in _OWN_PLACES:
                 raise ConfigError(f"{where} holds {key!r}, which belongs under {_OWN_PLACES[full]}; write it there.")
 
@@ -168,7 +191,7 @@ def _check_learnt(spec: BenchSpec) -> None:
 
 def _refuse_learnt(where: str, keys: Iterable[str], method: str, *, allowed: Collection[str]) -> None:
     for key in keys:
-        full = resolve_key(key, method)
+        full = _resolved(where, key, method)
         if full in _OWN_PLACES:
             raise ConfigError(f"{where} changes {key!r}, which belongs under {_OWN_PLACES[full]}; leave it out.")
         if full.split(".")[0] in _LEARNT and full not in allowed:
@@ -176,6 +199,26 @@ def _refuse_learnt(where: str, keys: Iterable[str], method: str, *, allowed: Col
                 f"{where} changes {key!r} ({full}), which is what is learnt: runs on other data are no comparison of "
                 "methods. Leave it out, or write it in the `set` of a data."
             )
+
+
+def _resolved(where: str, key: str, method: str) -> str:
+    """Return the full name of a setting; raises ConfigError that begins with where it stands."""
+    try:
+        return resolve_key(key, method)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_length(spec: BenchSpec) -> None:
+    """Refuse a search of how long is trained for one method; under :data:`ALL` every method draws the same."""
+    for name, space in spec.search.items():
+        for key in space if name != ALL else ():
+            full = resolve_key(key, spec.variant(name).method)
+            if full in _LENGTH:
+                raise ConfigError(
+                    f"The bench's search for {name!r} changes {key!r} ({full}), which is how long is trained: methods "
+                    f"that learn for longer are no equals. Search it under `{ALL}`, or leave it out."
+                )
 
 
 def _check_fixed(spec: BenchSpec) -> None:
@@ -224,3 +267,16 @@ def _check_ranges(spec: BenchSpec) -> None:
                     f"The bench's search for {spec.space_of(method, key)!r} has a range of {key!r}, which is no number "
                     f"({kind}); write {{choices: [...]}}."
                 )
+
+
+def _check_draws(spec: BenchSpec) -> None:
+    """Refuse draws of several settings at once that a trial, or a final run that takes its choice, cannot have."""
+    if spec.trials < 2:
+        return
+    takers: dict[Setting, list[Setting]] = {}
+    for setting in settings_of(spec):
+        takers.setdefault(tuned_as(spec, setting), []).append(setting)
+    for searched, settings in takers.items():
+        for trial, drawn in enumerate(draw_trials(spec, searched)):
+            for one in dict.fromkeys((searched, *settings)):
+                config_of(spec, one, seed=spec.search_seed, drawn=drawn, trial=trial)

@@ -136,6 +136,17 @@ def test_a_source_that_is_not_there_is_found_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_shows_the_plan_of_a_bench_whose_data_are_not_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paper = Path(__file__).parents[2] / "benchmarks" / "specs" / "paper.yaml"
+    assert main(["benchmark", str(paper), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert "stanford-cars, resnet50.tv_in1k, 100 %, 3 seeds each: vanilla (4 trials)" in said.out
+    assert "paper: 60 settings, 120 trials, 180 final runs" in said.out
+    assert "The bench's data 'cub200' cannot be learnt. The files of `cub200` are not there" in said.err
+
+
 def test_an_interrupt_is_a_sentence_and_no_table(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,14 @@ def test_what_was_not_published_has_none() -> None:
         {"set": {"weights": "random"}},
         {"set": {"per_class": 10}},
         {"data": [{"name": "cub200", "source": "flowers102"}]},
+        {"set": {"max_steps": 144}},
+        {"set": {"epochs": 10}},
+        {"set": {"batch_size": 24}},
+        {"set": {"optimizer": "adamw"}},
+        {"set": {"weight_decay": 0.1}},
+        {"set": {"schedule": "constant"}},
+        {"set": {"precision": "bf16"}},
+        {"preset": "small", "set": {"image_size": 224}},
     ],
     ids=str,
 )
@@ -95,6 +103,10 @@ def test_a_method_that_lacks_a_part_has_none_and_the_whole_one_under_another_nam
     variants["co"] = {"method": "co-tuning", "set": {"co_tuning.weight": 0}}
     values = {"variants": variants, "methods": ["vanilla", *variants]}
     assert [found(values, name) is not None for name in variants] == [False, False, False, False, True, False]
+
+
+def test_the_learning_rate_may_be_another() -> None:
+    assert found({"set": {"lr": 0.03}}, "vanilla") is not None
 
 
 def test_timm_knows_the_network_and_its_weights() -> None:

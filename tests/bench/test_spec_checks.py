@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from concept_tuning.bench.preflight import check_sources
-from concept_tuning.bench.spec import BenchSpec, check_spec
-from concept_tuning.data.registry import DATASETS
+from concept_tuning.bench.search import draw_trials
+from concept_tuning.bench.spec import check_spec, settings_of
 from concept_tuning.errors import ConfigError
 
 LR = {"lr": {"low": 0.001, "high": 0.1, "log": True}}
@@ -237,92 +232,128 @@ def test_what_lacks_is_named_unless_it_is_misspelt() -> None:
     refused({"name": "a", "methods": ["vanilla"], "dta": []}, "no setting 'dta'; did you mean 'data'?")
 
 
-def bench_of(**values: object) -> BenchSpec:
-    return check_spec(PLAIN | {"data": [{"name": "birds", "source": "planted"}]} | values)
+def test_the_search_has_a_seed_that_no_final_run_has() -> None:
+    words = "search_seed, 0, is one of its seeds, whose final run would only repeat the trial that was chosen; write "
+    refused(SEARCHING | {"seeds": [1, 0, 2]}, f"{words}`search_seed: 3`, or take 0 out of `seeds`.")
+    refused(SEARCHING | {"search_seed": 2}, "write `search_seed: 0`, or take 2 out of `seeds`.")
+    check_spec(SEARCHING | {"seeds": [1, 0, 2], "search_seed": 3})
+    check_spec(PLAIN | {"seeds": [0, 1]})
+    check_spec(PLAIN | {"seeds": [0, 1], "trials": 1, "search": {"all": {}}})
 
 
-def write_pictures(folder: Path) -> None:
-    for name in ("auk", "owl"):
-        (folder / name).mkdir(parents=True)
-        for number in range(5):
-            Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / name / f"{number}.png")
+@pytest.mark.parametrize("key", ["epochs", "max_steps", "batch_size", "optim.max_steps"])
+def test_no_method_searches_by_itself_how_long_it_learns(key: str) -> None:
+    span = {"choices": [8, 64]}
+    words = f"search for 'l2-sp' changes {key!r} (optim.{key.removeprefix('optim.')}), which is how long is trained"
+    refused(SEARCHING | {"search": {"all": LR, "l2-sp": DECAY | {key: span}}}, words)
+    refused(SEARCHING | {"search": {"all": LR | {key: span}, "l2-sp": {key: span}}}, words)
+    variants = {"half": {"method": "l2-sp"}}
+    values = SEARCHING | {"methods": ["vanilla", "half"], "variants": variants}
+    refused(values | {"search": {"all": LR, "half": {key: span}}}, "for 'half'")
+    check_spec(SEARCHING | {"search": {"all": LR | {key: span}, "l2-sp": DECAY}})
 
 
-def test_known_sources_and_paths_that_are_there_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path / "own")
-    names = ["planted", "elpv", "waterbirds", "cub200", "imagenet-folder", "hf:someone/birds"]
-    names += ["own", str(tmp_path / "own")]
-    data = [{"name": f"d{number}", "source": source} for number, source in enumerate(names)]
-    check_sources(bench_of(data=data))
+def test_a_variant_that_is_never_run_is_refused() -> None:
+    refused(
+        PLAIN | {"variants": {"half": HALF}},
+        "The bench's variant 'half' is none of its methods, so that it would never run; add it to `methods`, or leave",
+    )
+    check_spec(PLAIN | {"methods": ["vanilla", "half"], "variants": {"half": HALF}})
+
+
+@pytest.mark.parametrize("more", [{"low": 0.1}, {"high": 0.1}, {"low": 0.001, "high": 0.1}, {"log": True}], ids=str)
+def test_choices_stand_alone(more: dict) -> None:
+    words = "search for 'all', lr: choices stand alone; leave out low, high and log, or the choices."
+    refused(SEARCHING | {"search": {"all": {"lr": {"choices": [0.1, 0.2]} | more}}}, words)
+
+
+FRONT_DOOR = {"front_door": {"choices": [True, False]}, "beta": {"low": 0.001, "high": 0.1}}
+
+
+def test_draws_that_cannot_be_had_together_are_refused_with_their_trial() -> None:
+    """Each choice can be run by itself, and so can each end of the range."""
+    values = PLAIN | {"methods": ["vanilla", "concept-tuning"], "trials": 4, "search": {"all": LR}}
+    space = {"search": {"all": LR, "concept-tuning": FRONT_DOOR}}
+    refused(values | space, "concept-tuning cannot be run with what trial 1 draws. In `search` for 'all' and 'concept")
+    refused(values | space, "(lr = 0.0")
+    refused(values | space, "front_door = False, beta = 0.0")
+    refused(values | space, "): Setting concept_tuning.beta would do nothing here: there is no latent bottleneck.")
+
+
+def test_draws_are_tried_with_what_takes_the_choice_too() -> None:
+    """A variant whose own settings leave a drawn one without effect is refused for the trial that draws both."""
+    spaces = {"vanilla": LR, "concept-tuning": {"image_weight": {"choices": [0, 1]}, "temperature": {"choices": [0.2]}}}
+    quiet = {"method": "concept-tuning", "tuned_as": "concept-tuning", "set": {"concept_weight": 0}}
+    values = PLAIN | {
+        "data": PLAIN["data"][:1],
+        "methods": ["vanilla", "concept-tuning"],
+        "trials": 8,
+        "search": spaces,
+    }
+    spec = check_spec(values)
+    drawn = [trial.get("image_weight") for trial in draw_trials(spec, settings_of(spec)[1])]
+    words = f"lite0/100/quiet cannot be run with what trial {drawn.index(0)} draws. In "
+    refused(values | {"methods": [*values["methods"], "quiet"], "variants": {"quiet": quiet}}, words)
+
+
+def test_trials_of_a_method_that_the_data_itself_does_not_learn_are_tried() -> None:
+    own = {"method": "concept-tuning", "tuned_as": "concept-tuning", "set": {}}
+    data = [PLAIN["data"][0] | {"methods": ["vanilla", "own"]}]
+    values = PLAIN | {"methods": ["vanilla", "concept-tuning", "own"], "variants": {"own": own}, "trials": 4}
+    search = {"vanilla": LR, "concept-tuning": FRONT_DOOR}
+    refused(
+        values | {"data": data, "search": search}, "lite0/100/concept-tuning cannot be run with what trial 1 draws."
+    )
+
+
+CHANGES = {
+    "the bench's `set`": {"set": {"epochs": 0}},
+    "the `set` of the data 'birds'": {"data": [PLAIN["data"][0] | {"set": {"epochs": 0}}]},
+    "the `set` of the variant 'own'": {
+        "methods": ["vanilla", "own"],
+        "variants": {"own": {"method": "l2-sp", "set": {"epochs": 0}}},
+    },
+    "`search` for 'all' (epochs = 0)": {"trials": 2, "search": {"all": {"epochs": {"choices": [0, 1]}}}},
+    "`search` for 'l2-sp' (lr = -1.0)": {
+        "trials": 2,
+        "search": {"vanilla": LR, "l2-sp": {"lr": {"low": -1, "high": 1}}},
+    },
+    "`seeds`": {"seeds": [-1]},
+    "`sample_rates`": {"sample_rates": [0]},
+}
+
+
+@pytest.mark.parametrize("block", CHANGES)
+def test_settings_that_cannot_be_run_are_said_with_their_place_and_block(block: str) -> None:
+    method = next((name for name in ("own", "l2-sp") if repr(name) in block), "vanilla")
+    place = f"The bench's setting birds/tf_efficientnet_lite0/100/{method} cannot be run."
+    place = place.replace("/100/", "/0/") if block == "`sample_rates`" else place
+    refused(PLAIN | CHANGES[block], f"{place} In {block}: Setting ")
+
+
+def test_a_block_that_mends_another_is_not_at_fault() -> None:
+    """`step_points` of the bench needs the schedule of the data; what is wrong is the variant's."""
+    data = [PLAIN["data"][0] | {"set": {"schedule": "step"}}]
+    values = PLAIN | {"set": {"step_points": [0.5]}, "data": data, "methods": ["vanilla", "own"]}
+    check_spec(values | {"variants": {"own": {"method": "l2-sp"}}})
+    variants = {"own": {"method": "l2-sp", "set": {"lr": 0}}}
+    refused(values | {"variants": variants}, "In the `set` of the variant 'own': Setting optim.lr = 0 is not valid")
+    variants = {"own": {"method": "l2-sp", "set": {"schedule": "cosine"}}}
+    refused(values | {"variants": variants}, "In the `set` of the variant 'own': Setting optim.step_points would do")
+
+
+def test_what_no_block_is_at_fault_for_has_its_place_alone() -> None:
+    refused(PLAIN | {"preset": "huge"}, "The bench's setting birds/tf_efficientnet_lite0/100/vanilla cannot be run. Un")
 
 
 @pytest.mark.parametrize(
-    ("source", "words"),
-    [("waterbird", "did you mean 'waterbirds'?"), ("lost/pictures", "There is no path 'lost/pictures'")],
+    ("change", "where"),
+    [
+        ({"set": {"epocs": 1}}, "The bench's `set`"),
+        ({"data": [PLAIN["data"][0] | {"set": {"epocs": 1}}]}, "`set` of the data 'birds'"),
+        ({"trials": 2, "search": {"all": {"epocs": {"choices": [1]}}}}, "The bench's search for 'all'"),
+        ({"methods": ["own"], "variants": {"own": {"method": "bss", "set": {"epocs": 1}}}}, "of the variant 'own'"),
+    ],
 )
-def test_a_source_that_is_nowhere_is_found_before_a_bench_runs(source: str, words: str) -> None:
-    spec = bench_of(data=[{"name": "birds", "source": "planted"}, {"name": "more", "source": source}])
-    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
-        check_sources(spec)
-    assert "The bench's data 'more' cannot be learnt" in str(caught.value)
-    check_sources(spec, only=["birds"])
-
-
-def test_a_folder_without_pictures_is_found_before_a_bench_runs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"The bench's data 'own' cannot be learnt\. .*no pictures here"):
-        check_sources(bench_of(data=[{"name": "own", "source": str(tmp_path)}]))
-
-
-def test_methods_that_need_groups_are_refused_on_a_folder_before_a_bench_runs(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
-    birds, own = {"name": "birds", "source": "planted"}, {"name": "own", "source": str(tmp_path)}
-    methods = ["vanilla", "dfr", "group-dro"]
-    with pytest.raises(ConfigError, match="data 'own' has no groups, without which dfr and group-dro cannot learn"):
-        check_sources(bench_of(data=[birds, own], methods=methods))
-    check_sources(bench_of(data=[birds, own | {"methods": ["vanilla"]}], methods=methods))
-
-
-def test_data_learnt_by_another_choice_needs_that_data_too() -> None:
-    data = [{"name": "birds", "source": "lost"}, {"name": "more", "source": "planted", "tuned_on": "birds"}]
-    spec = bench_of(data=data)
-    with pytest.raises(ConfigError, match="data 'birds' cannot be learnt"):
-        check_sources(spec, only=["more"])
-
-
-def test_a_weights_file_that_is_nowhere_is_found_before_a_bench_runs(tmp_path: Path) -> None:
-    file = tmp_path / "own.pth"
-    for values in (
-        {"set": {"weights": str(file)}},
-        {"methods": ["vanilla", "own"], "variants": {"own": {"method": "vanilla", "set": {"weights": str(file)}}}},
-        {"trials": 2, "search": {"all": {"weights": {"choices": ["auto", str(file)]}}}},
-    ):
-        file.unlink(missing_ok=True)
-        with pytest.raises(ConfigError, match=re.escape(f"There is no weights file {file}")) as caught:
-            check_sources(bench_of(**values))
-        assert "The bench's setting birds/tf_efficientnet_lite0/100/" in str(caught.value)
-        file.touch()
-        check_sources(bench_of(**values))
-    with pytest.raises(ConfigError, match="nor the path of a weights file"):
-        check_sources(bench_of(set={"weights": "imagenet"}))
-
-
-def test_a_backbone_timm_has_not_is_found_before_a_bench_runs() -> None:
-    check_sources(bench_of(backbones=["resnet50.tv_in1k", "test_vit"]))
-    with pytest.raises(ConfigError, match=r"timm has no network 'resnet5O'\. Did you mean"):
-        check_sources(bench_of(backbones=["resnet5O"]))
-
-
-def test_every_named_source_is_known_before_a_bench_runs() -> None:
-    names = [entry.name for entry in DATASETS if entry.kind != "own"]
-    data = [{"name": f"d{number}", "source": source} for number, source in enumerate(names)]
-    check_sources(bench_of(data=data))
-
-
-def test_a_bench_of_named_data_and_common_networks_is_checked_without_torch() -> None:
-    code = (
-        "import sys\nfrom concept_tuning.bench.preflight import check_sources\n"
-        "from concept_tuning.bench.spec import check_spec\n"
-        f"check_sources(check_spec({SEARCHING!r}))\nassert not {{'torch', 'timm'}} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+def test_an_unknown_setting_is_said_with_its_block(change: dict, where: str) -> None:
+    refused(PLAIN | change, f"{where}: Unknown setting 'epocs'. Did you mean 'epochs'?")

@@ -266,6 +266,6 @@ def test_false_alarms_are_the_largest_that_were_recorded() -> None:
     for seeds in {row["seeds"] for row in rows}:
         largest = max(row["false_alarms"] for row in rows if row["seeds"] == seeds)
         assert false_alarms(seeds) == pytest.approx(largest, abs=0.005)
-    assert false_alarms(1) == false_alarms(2)
+    assert false_alarms(1) > 2 * false_alarms(2)
     assert false_alarms(4) == false_alarms(3)
     assert false_alarms(50) == false_alarms(10)
