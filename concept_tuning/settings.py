@@ -81,6 +81,23 @@ METHOD_SECTIONS: Mapping[str, tuple[str, ...]] = {
 NEEDS_GROUPS = ("group-dro", "dfr")
 NEEDS_PRETRAINED = ("l2-sp", "delta", "co-tuning", "lwf")
 
+#: Known data sets that always come with a validation or a test split, as the catalogue says in words. ISIC's test may
+#: lack its labels, and the Hub's data are each of their own kind.
+GIVES_VALIDATION = ("aircraft", "dtd", "flowers102", "waterbirds")
+GIVES_TEST = (
+    *GIVES_VALIDATION,
+    "cub200",
+    "stanford-cars",
+    "cifar10",
+    "cifar100",
+    "oxford-pets",
+    "food101",
+    "fashion-mnist",
+    "imagenet-folder",
+)
+#: Known data sets whose pictures lie in arrays of one size, and are no files with a header.
+IN_ARRAYS = ("cifar10", "cifar100", "fashion-mnist")
+
 
 def _regularises(config: RunConfig, method: str) -> bool:
     """Whether Concept-Tuning takes a rival's regulariser in."""
@@ -88,7 +105,9 @@ def _regularises(config: RunConfig, method: str) -> bool:
 
 
 #: Settings (by pattern) that have no effect where the condition holds, and why. Naming one is then an
-#: error, not a silent no-op.
+#: error, not a silent no-op. At most it would change the record of a term whose weight is 0.
+#: ``optim.weight_decay`` is not among them: `l2-sp`, `delta` and Concept-Tuning with a regulariser have terms of their
+#: own in its place for all parameters, but a bench and the Train page give one decay to all the methods they compare.
 _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
     (r"planted\..*", lambda c: c.data.source != "planted", "it belongs to the data `planted`"),
     (
@@ -110,6 +129,12 @@ _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
         lambda c: c.data.source == "planted",
         "planted birds are drawn with planted.validation_images and planted.test_images",
     ),
+    (
+        r"data\.validation_fraction",
+        lambda c: c.data.source in GIVES_VALIDATION,
+        "these data come with a validation split",
+    ),
+    (r"data\.test_fraction", lambda c: c.data.source in GIVES_TEST, "these data come with a test split"),
     (
         r"backbone\.weights",
         lambda c: c.method == "scratch" and c.backbone.weights != "random",
@@ -145,6 +170,24 @@ _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
         lambda c: c.concept_tuning.image_weight == 0 and c.concept_tuning.concept_weight == 0,
         "both contrasts have weight 0",
     ),
+    (r"delta\.attention", lambda c: c.delta.weight == 0, "delta.weight is 0"),
+    (r"bss\.singular_values", lambda c: c.bss.weight == 0, "bss.weight is 0"),
+    (r"lwf\.temperature", lambda c: c.lwf.weight == 0, "lwf.weight is 0"),
+    (
+        r"core_tuning\.(focal|projection_dim|temperature)",
+        lambda c: c.core_tuning.weight == 0,
+        "core_tuning.weight is 0",
+    ),
+    (
+        r"bi_tuning\.projection_dim",
+        lambda c: c.bi_tuning.projector_weight == 0,
+        "bi_tuning.projector_weight is 0",
+    ),
+    (
+        r"bi_tuning\.(queue_size|temperature|encoder_momentum)",
+        lambda c: c.bi_tuning.classifier_weight == 0 and c.bi_tuning.projector_weight == 0,
+        "both contrasts have weight 0",
+    ),
     (
         r"data\.mild_scale_min",
         lambda c: c.method != "concept-tuning" or c.concept_tuning.views == 2 or c.concept_tuning.concept_weight == 0,
@@ -160,6 +203,7 @@ _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
         lambda c: c.data.source == "planted",
         "planted birds are drawn at planted.draw_size",
     ),
+    (r"data\.max_pixels", lambda c: c.data.source in IN_ARRAYS, "these pictures lie in arrays of one small size"),
     (r"optim\.sgd_momentum", lambda c: c.optim.optimizer != "sgd", "optim.optimizer is not sgd"),
     (r"optim\.step_(points|factor)", lambda c: c.optim.schedule != "step", "optim.schedule is not step"),
 )
@@ -234,8 +278,14 @@ def build_config(
     return config
 
 
-def resolve_key(key: str, method: str | None = None) -> str:
+def resolve_key(key: str, method: str | None = None, regulariser: str | None = None) -> str:
     """Return the full name of a setting; a bare name that several methods have means that of ``method``.
+
+    Args:
+        key: A full name, or a bare one.
+        method: The method of the run; None: a bare name must be in one section alone.
+        regulariser: The method whose regulariser Concept-Tuning takes in. A bare name that ``method`` itself does not
+            have means that method's.
 
     Raises:
         ConfigError: if there is none, naming the nearest, or if there are several.
@@ -246,7 +296,8 @@ def resolve_key(key: str, method: str | None = None) -> str:
     matches = [name for name in full_names if name.split(".")[1] == key]
     if len(matches) > 1 and method is not None:
         own = [name for name in matches if method in METHOD_SECTIONS.get(name.split(".")[0], (method,))]
-        matches = own or matches[:1]  # of another method: refused as idle, with that reason
+        taken_in = [name for name in matches if regulariser in METHOD_SECTIONS.get(name.split(".")[0], ())]
+        matches = own or taken_in or matches[:1]  # of another method: refused as idle, with that reason
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -262,24 +313,38 @@ def resolve_key(key: str, method: str | None = None) -> str:
 
 def _parse_overrides(overrides: Mapping[str, Any] | Iterable[str], method: str) -> dict[str, Any]:
     if isinstance(overrides, Mapping):
-        return {resolve_key(key, method): value for key, value in overrides.items()}
+        regulariser = _given_regulariser(overrides.items(), method)
+        return {resolve_key(key, method, regulariser): value for key, value in overrides.items()}
+    pairs = [_split_override(text) for text in overrides]
+    regulariser = _given_regulariser(pairs, method)
     parsed: dict[str, Any] = {}
-    for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"Cannot read setting {text!r}; write it as key=value, e.g. lr=0.03.")
-        full = resolve_key(key.strip(), method)
+    for key, value in pairs:
+        full = resolve_key(key, method, regulariser)
         if full in parsed:
             raise ConfigError(f"Setting {full} is given twice.")
-        parsed[full] = _parse_value(full, value.strip())
+        parsed[full] = _parse_value(full, value)
     return parsed
 
 
-def _parse_value(key: str, text: str) -> Any:
-    """Read one command-line value: none, a list where the field is one, else left to pydantic."""
-    if text.lower() in {"none", "null"}:
+def _split_override(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"Cannot read setting {text!r}; write it as key=value, e.g. lr=0.03.")
+    return key.strip(), value.strip()
+
+
+def _given_regulariser(pairs: Iterable[tuple[str, Any]], method: str) -> Any:
+    """Return the regulariser that overrides of Concept-Tuning name, wherever they do; None without one."""
+    if method != "concept-tuning":
         return None
+    return next((value for key, value in pairs if key in {"regulariser", "concept_tuning.regulariser"}), None)
+
+
+def _parse_value(key: str, text: str) -> Any:
+    """Read one command-line value: none where that is no choice by name, a list where the field is one, or as it is."""
     kind = next(setting.type for setting in settings() if setting.key == key)
+    if text.lower() in {"none", "null"} and text not in kind.split("|"):
+        return None
     if kind == "list":
         return [part for part in text.strip("[]()").replace(" ", "").split(",") if part]
     if re.fullmatch(r"\d+(\|\d+)+", kind) and text.isdigit():
@@ -290,9 +355,26 @@ def _parse_value(key: str, text: str) -> Any:
 def _refuse_idle(given: Mapping[str, Any], config: RunConfig) -> None:
     """Refuse a setting that the rest of the configuration leaves without effect."""
     for key in given:
-        for pattern, idle, reason in _IDLE:
-            if re.fullmatch(pattern, key) and idle(config):
-                raise ConfigError(f"Setting {key} would do nothing here: {reason}. Leave it out.")
+        reason = _why_idle(key, config)
+        if reason is not None:
+            acting = ", or ".join(["", *(f"give {name}, which does something" for name in _namesakes(key, config))])
+            raise ConfigError(f"Setting {key} would do nothing here: {reason}. Leave it out{acting}.")
+
+
+def _why_idle(key: str, config: RunConfig) -> str | None:
+    """Return why a setting has no effect; None where it has one."""
+    reasons = (reason for pattern, idle, reason in _IDLE if re.fullmatch(pattern, key) and idle(config))
+    return next(reasons, None)
+
+
+def _namesakes(key: str, config: RunConfig) -> list[str]:
+    """Return the full names of what a setting of a method may have been meant for: namesakes that have an effect."""
+    section, field = key.split(".")
+    if section not in METHOD_SECTIONS:
+        return []
+    others = [f"{other}.{field}" for other in METHOD_SECTIONS if other != section]
+    known = {setting.key for setting in settings()}
+    return [name for name in others if name in known and _why_idle(name, config) is None]
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:

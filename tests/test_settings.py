@@ -21,6 +21,11 @@ def test_values_are_read_from_text_with_their_types() -> None:
     assert config.concept_tuning.beta == 1e-3
 
 
+def test_none_is_read_as_a_choice_where_it_is_one() -> None:
+    config = build_config(method="concept-tuning", overrides=["regulariser=none", "latent_dim=none"])
+    assert (config.concept_tuning.regulariser, config.concept_tuning.latent_dim) == ("none", None)
+
+
 def test_bare_and_full_names_mean_the_same() -> None:
     assert build_config(overrides=["lr=0.5"]) == build_config(overrides=["optim.lr=0.5"])
 

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 ATTENTION_TEMPERATURE = 5.0
 """Of the softmax over standardised rises of the loss, in the code of DELTA's authors."""
+_CHANNELS = 64
+ATTENTION_CELLS = 2**24
+"""Most numbers of one tensor in :func:`channel_attention`, pictures times channels times classes: 64 MiB in float32."""
 
 
 def half_squared_distance(values: Iterable[Tensor], start: Iterable[Tensor]) -> Tensor:
@@ -40,9 +43,12 @@ def feature_map_distance(maps: Tensor, start: Tensor, weights: Tensor | None = N
 
     DELTA (Li et al., ICLR 2019, arXiv 1901.09229, equations 3 and 5): the squared Euclidean distance of each
     channel's map, weighted by the channel's attention. As in the authors' code (github.com/lixingjian/DELTA) and the
-    Transfer-Learning-Library it is halved, divided by the number of cells, and multiplied by the number of channels,
-    so that equal weights of 1 / D are no attention. Both sum over the images of a batch; here it is their mean, so
-    that the batch size changes nothing, and a weight of theirs is one of here after a product with their batch size.
+    Transfer-Learning-Library it is halved, divided by the number of cells, and multiplied by the number of channels.
+    Theirs is so with attention alone: without it they halve the squared distance and divide by nothing. Here it is
+    divided by the cells too, so that equal weights of 1 / D are no attention, and a weight of the term means the same
+    with and without. Both sum over the images of a batch; here it is their mean, so that the batch size changes
+    nothing. A weight of theirs is one of here after a product with their batch size, and without attention with the
+    number of cells too.
 
     Args:
         maps: (B, D, h, w).
@@ -78,19 +84,30 @@ def channel_attention(pooled: Tensor, labels: Tensor, classifier: Tensor, bias: 
     Without channel j the pooled feature j is 0, so each logit falls by its weight times the feature: no pass is
     needed. The authors set the filter's weights to 0, which leaves a constant where a normalisation follows it.
 
+    Memory beyond the arguments does not grow with n: pictures are taken some at a time, as many as
+    :data:`ATTENTION_CELLS` allows.
+
     Args:
         pooled: (n, D) pooled feature maps of the network at its start.
         labels: (n,) int64.
         classifier: (C, D) weights of a classifier trained on such features.
         bias: (C,) its bias.
     """
+    at_once = max(1, ATTENTION_CELLS // (_CHANNELS * classifier.shape[0]))
+    rise = pooled.new_zeros(pooled.shape[1])
+    for some, their in zip(pooled.split(at_once), labels.split(at_once), strict=True):
+        rise += len(some) / len(pooled) * _mean_rises(some, their, classifier, bias)
+    deviation = rise.std(correction=0).clamp(min=torch.finfo(rise.dtype).eps)
+    return ((rise - rise.mean()) / deviation / ATTENTION_TEMPERATURE).softmax(0)
+
+
+def _mean_rises(pooled: Tensor, labels: Tensor, classifier: Tensor, bias: Tensor) -> Tensor:
+    """Return how much the mean loss of pictures rises without each channel, (D,)."""
     logits = pooled @ classifier.T + bias
     base = F.cross_entropy(logits, labels, reduction="none")
     rises = []
-    for channels in torch.arange(pooled.shape[1], device=pooled.device).split(64):
+    for channels in torch.arange(pooled.shape[1], device=pooled.device).split(_CHANNELS):
         without = logits[:, None, :] - pooled[:, channels, None] * classifier.T[channels]
         losses = F.cross_entropy(without.flatten(0, 1), labels.repeat_interleave(len(channels)), reduction="none")
         rises.append((losses.view(-1, len(channels)) - base[:, None]).mean(0))
-    rise = torch.cat(rises)
-    deviation = rise.std(correction=0).clamp(min=torch.finfo(rise.dtype).eps)
-    return ((rise - rise.mean()) / deviation / ATTENTION_TEMPERATURE).softmax(0)
+    return torch.cat(rises)

@@ -8,6 +8,8 @@ It departs from the paper and its authors' code (github.com/lixingjian/DELTA; th
 - Theirs sums the distance over the images of a batch, here it is their mean. The default alpha, 0.48, is their 0.01
   times the library's batch of 48, so that at this batch the term of this layer has the library's weight, and at
   another batch it keeps it. The authors' own batch of 64 would make it 0.64.
+- Theirs divides by the cells of a feature map with attention alone. Here it does without attention too, so that alpha
+  means the same with and without.
 - Theirs finds the attention with a classifier trained by gradient steps, here it is a logistic regression on the
   features at the start.
 """
@@ -22,7 +24,8 @@ from concept_tuning.methods.l2_sp import L2Sp
 class Delta(L2Sp):
     """Cross-entropy, alpha times the feature map's distance from its start, and beta/2 |w|^2 of the classifier.
 
-    It is built as L2-SP is and differs in the distance; the module says what differs from the paper.
+    It is built as L2-SP is and differs in the distance; the module says what differs from the paper. As there,
+    ``optim.weight_decay`` has no effect.
     """
 
     name = "delta"

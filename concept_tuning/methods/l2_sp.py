@@ -15,7 +15,10 @@ from concept_tuning.models.backbone import Backbone
 
 
 class L2Sp(Method):
-    """Cross-entropy, alpha/2 |w - w0|^2 of the backbone and beta/2 |w|^2 of the classifier (equation 2)."""
+    """Cross-entropy, alpha/2 |w - w0|^2 of the backbone and beta/2 |w|^2 of the classifier (equation 2).
+
+    These stand in for the optimiser's weight decay, which is 0 for all parameters whatever ``optim.weight_decay`` is.
+    """
 
     name = "l2-sp"
     summary = "Plain fine-tuning that decays towards the pre-trained parameters instead of zero."

@@ -1,4 +1,11 @@
-"""Stochastic normalisation: batch statistics or the pre-trained moving ones, by chance (Kou et al., NeurIPS 2020)."""
+"""Stochastic normalisation: batch statistics or the pre-trained moving ones, by chance (Kou et al., NeurIPS 2020).
+
+It departs from the authors' code (github.com/thuml/StochNorm; the Transfer-Learning-Library's is alike):
+
+- Theirs normalises by the moving statistics as they were before the batch, here a batch moves them first.
+- Their probability is that of the batch statistics, here it is that of the moving ones. The library's default is 0.5,
+  as it is here.
+"""
 
 from __future__ import annotations
 

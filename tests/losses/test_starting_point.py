@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from concept_tuning.config_methods import DeltaConfig
+from concept_tuning.losses import starting_point
 from concept_tuning.losses.starting_point import (
     channel_attention,
     feature_map_distance,
@@ -75,6 +80,13 @@ def test_the_default_weight_is_that_of_the_librarys_sum_at_its_batch() -> None:
     assert found.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
+def test_without_attention_the_librarys_term_is_divided_by_the_cells_and_the_batch() -> None:
+    """So is not the library's ``BehavioralRegularization``, nor ``reg_fea_map`` of the authors."""
+    maps, start = torch.randn(2, 6, 5, 3, 4, generator=torch.Generator().manual_seed(3))
+    theirs = 0.5 * torch.linalg.vector_norm(maps - start) ** 2
+    assert feature_map_distance(maps, start).item() == pytest.approx(theirs.item() / (3 * 4 * 6), rel=1e-5)
+
+
 def test_attention_is_the_softmax_of_the_standardised_rises_of_the_loss_over_five() -> None:
     generator = torch.Generator().manual_seed(1)
     pooled, labels = torch.randn(7, 70, generator=generator), torch.arange(7) % 3
@@ -110,3 +122,69 @@ def test_channels_of_which_none_matters_more_weigh_alike() -> None:
     pooled, labels = torch.ones(6, 5), torch.arange(6) % 3
     found = channel_attention(pooled, labels, torch.zeros(3, 5), torch.zeros(3))
     assert found.tolist() == pytest.approx([0.2] * 5)
+
+
+def attention_of_all_at_once(pooled: Tensor, labels: Tensor, classifier: Tensor, bias: Tensor) -> Tensor:
+    """The attention as it was before pictures were taken some at a time, which recorded runs have."""
+    logits = pooled @ classifier.T + bias
+    base = F.cross_entropy(logits, labels, reduction="none")
+    rises = []
+    for channels in torch.arange(pooled.shape[1]).split(64):
+        without = logits[:, None, :] - pooled[:, channels, None] * classifier.T[channels]
+        losses = F.cross_entropy(without.flatten(0, 1), labels.repeat_interleave(len(channels)), reduction="none")
+        rises.append((losses.view(-1, len(channels)) - base[:, None]).mean(0))
+    rise = torch.cat(rises)
+    deviation = rise.std(correction=0).clamp(min=torch.finfo(rise.dtype).eps)
+    return ((rise - rise.mean()) / deviation / 5).softmax(0)
+
+
+def attention_inputs(pictures: int, channels: int, classes: int, seed: int = 0) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (pictures,), generator=generator)
+    weight = torch.randn(classes, channels, generator=generator) / channels**0.5
+    pooled = torch.rand(pictures, channels, generator=generator) + weight[labels]
+    return pooled, labels, weight, torch.randn(classes, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(600, 1280, 4), (1574, 130, 2), (600, 100, 10), (1, 64, 3)])
+def test_the_attention_of_few_pictures_is_that_of_all_at_once_to_the_last_bit(shape: tuple[int, int, int]) -> None:
+    given = attention_inputs(*shape)
+    assert torch.equal(channel_attention(*given), attention_of_all_at_once(*given))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 29, 30, 31, 90])
+def test_the_attention_of_many_pictures_is_that_of_all_at_once(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = attention_inputs(90, 70, 5)
+    monkeypatch.setattr(starting_point, "ATTENTION_CELLS", at_once * 64 * 5)
+    torch.testing.assert_close(channel_attention(*given), attention_of_all_at_once(*given), rtol=1e-4, atol=1e-7)
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the most numbers of one tensor that an operator returned."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(value, Tensor):
+                self.numbers = max(self.numbers, value.numel() if value._base is None else 0)
+        return found
+
+
+def test_memory_of_the_attention_does_not_grow_with_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting_point, "ATTENTION_CELLS", 10 * 64 * 5)
+    largest = []
+    for pictures in (10, 50, 400):
+        given = attention_inputs(pictures, 70, 5)
+        with _Largest() as seen:
+            channel_attention(*given)
+        largest.append(seen.numbers)
+    assert largest == [10 * 64 * 5] * 3
+
+
+def test_pictures_of_many_classes_are_taken_some_at_a_time() -> None:
+    given = attention_inputs(1100, 64, 256)
+    with _Largest() as seen:
+        channel_attention(*given)
+    assert 2**23 < seen.numbers <= starting_point.ATTENTION_CELLS == 2**24 < 1100 * 64 * 256

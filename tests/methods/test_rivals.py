@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 from pathlib import Path
@@ -127,11 +128,18 @@ class _StopAt(ConsoleWatcher):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RIVALS)
-def test_a_run_that_was_interrupted_ends_in_the_same_bytes(name: str, weights: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_in_the_same_bytes_with_other_loader_workers_too(
+    name: str, weights: Path, tmp_path: Path
+) -> None:
     config = config_of(name, weights)
     whole = start_run(config, tmp_path / "whole", ConsoleWatcher(quiet=True))
     with pytest.raises(Stopped):
         start_run(config, tmp_path / "cut", _StopAt(3))
+    file = tmp_path / "cut" / "config.json"
+    settings = json.loads(file.read_text())
+    assert settings["engine"]["workers"] == 0
+    settings["engine"]["workers"] = 2
+    file.write_text(json.dumps(settings))
     cut = resume_run(tmp_path / "cut", ConsoleWatcher(quiet=True))
     first, second = load_file(whole.best_weights), load_file(cut.best_weights)
     assert first.keys() == second.keys()
