@@ -51,6 +51,9 @@ MethodName = Literal[
 ]
 PresetName = Literal["smoke", "quick", "small", "paper"]
 
+#: Most that a message shows of a value or a name, in characters, and most lines of it.
+_MOST_SHOWN, _MOST_ERRORS = 200, 20
+
 METHOD_NAMES: tuple[str, ...] = get_args(MethodName)
 PRESET_NAMES: tuple[str, ...] = get_args(PresetName)
 
@@ -405,7 +408,7 @@ class RunConfig:
                 "make them smaller."
             )
         if any(not 0 < point < 1 for point in self.optim.step_points):
-            raise ConfigError(f"optim.step_points must lie between 0 and 1, got {self.optim.step_points}.")
+            raise ConfigError(f"optim.step_points must lie between 0 and 1, got {_cut(str(self.optim.step_points))}.")
         parts = self.concept_tuning
         if parts.front_door and not (parts.position_attention or parts.channel_attention):
             raise ConfigError(
@@ -433,12 +436,20 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     try:
         return _ADAPTER.validate_python(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from error
+        found = error.errors()
+        lines = [_explain(item) for item in found[:_MOST_ERRORS]]
+        lines += [f"{len(found) - _MOST_ERRORS} more are not valid either."] if len(found) > _MOST_ERRORS else []
+        raise ConfigError("\n".join(lines)) from error
 
 
 def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "configuration"
+    key = _cut(".".join(str(part) for part in item["loc"])) or "configuration"
     if item["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         return f"Unknown setting {key!r}."
-    shown = json.dumps(item["input"], default=str)
+    shown = _cut(json.dumps(item["input"], default=str))
     return f"Setting {key} = {shown} is not valid: {item['msg'][0].lower()}{item['msg'][1:]}."
+
+
+def _cut(text: str) -> str:
+    """Return a text of somebody's settings as it is shown: a stranger's may be of any length."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"

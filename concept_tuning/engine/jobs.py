@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import psutil
 
 from concept_tuning.config import RunConfig
+from concept_tuning.engine.processes import command_of, is_job_of, is_ours
 from concept_tuning.engine.records import (
     ROOT,
     STOP_REQUEST,
@@ -45,8 +45,6 @@ from concept_tuning.errors import RunError
 #: Output of a job, in its run folder.
 LOG = "process.log"
 _OWN_FILES = ("config.json", "versions.json", "status.json", "split.json", "metrics.jsonl")
-#: In the command of every process that trains: the package, or the command that it installs.
-_OURS = re.compile(r"concept[_-]tuning")
 _KILL_SECONDS = 10.0
 _SETTLE_SECONDS = 3.0
 
@@ -138,7 +136,7 @@ def request_stop(run: RunRecord) -> psutil.Process:
     with controlled(run.root):
         now = read_run(run.name, run.root)
         folder = RunFolder(now.path)
-        process = working_process(status_or_empty(folder))
+        process = working_process(status_or_empty(folder), folder)
         if process is None:
             raise RunError(f"The run {now.name} cannot be stopped: no process works on it, it is {now.state}.")
         _refuse_foreign(process, now.name)
@@ -158,11 +156,7 @@ def request_stop(run: RunRecord) -> psutil.Process:
 
 def _refuse_foreign(process: psutil.Process, name: str) -> None:
     """Raise RunError unless a process runs this package: the id stands in a file that anyone may have written."""
-    try:
-        command = " ".join(process.cmdline())
-    except psutil.Error:
-        command = ""
-    if not _OURS.search(command):
+    if not is_ours(command_of(process)):
         raise RunError(
             f"The run {name} cannot be stopped: its status.json names process {process.pid}, which is none of "
             "Concept-Tuning Studio. End it by hand if it is yours."
@@ -206,7 +200,7 @@ def delete(run: RunRecord) -> None:
         now = _at_rest(run, "deleted")
         if sum((now.path / mark).exists() for mark in _OWN_FILES) < 2:
             raise RunError(f"{now.path} holds too little of a run to be sure that it is one; remove it by hand.")
-        doomed = now.root / f".deleting-{now.path.name}-{time.time_ns()}"
+        doomed = now.root / f".deleting-{time.time_ns()}"  # whatever the length of its name
         now.path.rename(doomed)  # gone in one step for every watcher
     shutil.rmtree(doomed, ignore_errors=True)
     if doomed.exists():
@@ -249,10 +243,23 @@ def _launch(folder: RunFolder, root: Path) -> None:
         raise run_error("The training process cannot start", error) from error
     threading.Thread(target=process.wait, daemon=True).start()  # so that no dead child is left over
     try:
+        _wait_until_known(process.pid, folder.path)
         write_status(folder, **(folder.status() | {"pid": process.pid}))
     except BaseException:
         process.kill()
         raise
+
+
+def _wait_until_known(pid: int, run: Path) -> None:
+    """Wait until a process that was just started bears its command, by which watchers see that it works on the run.
+
+    The system starts a program before it shows its words: under load some hundredths of a second.
+    """
+    until = time.monotonic() + _SETTLE_SECONDS
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while not is_job_of(command_of(process), run) and is_alive(process) and time.monotonic() < until:
+            time.sleep(0.005)
 
 
 def _begin(path: Path, config: RunConfig) -> None:
@@ -262,7 +269,8 @@ def _begin(path: Path, config: RunConfig) -> None:
         folder = RunFolder.create(draft, config)
         write_status(folder, state="queued", message="Waiting its turn", submitted=time.time())
         draft.rename(path)  # a run is seen with its status or not at all
-        _launch(RunFolder(path), path.parent)
+        with RunFolder(path).locked():  # somebody works on it, though the status names a process only when there is one
+            _launch(RunFolder(path), path.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(path, ignore_errors=True)
@@ -271,7 +279,8 @@ def _begin(path: Path, config: RunConfig) -> None:
 
 def _take_back(path: Path) -> None:
     """Undo :func:`_begin` while the controls are still held, for which the new process waits."""
-    process = working_process(status_or_empty(RunFolder(path)))
+    folder = RunFolder(path)
+    process = working_process(status_or_empty(folder), folder)
     if process is not None:
         _kill(process, path.name)
     shutil.rmtree(path, ignore_errors=True)
@@ -284,14 +293,15 @@ def _at_rest(run: RunRecord, done: str) -> RunRecord:
         RunError: if a process works on it, or it is not a folder of its own below its root.
     """
     now = read_run(run.name, run.root)
+    folder = RunFolder(now.path)
     if now.path.resolve() != now.path:
         raise RunError(f"The run {now.name} cannot be {done}: it is a link to {now.path.resolve()}.")
-    if now.working or working_process(status_or_empty(RunFolder(now.path))) is not None:
+    if now.working or working_process(status_or_empty(folder), folder) is not None:
         raise RunError(f"The run {now.name} cannot be {done} while a process works on it; stop it first.")
     until = time.monotonic() + _SETTLE_SECONDS  # a killed process is gone a moment before its lock falls
     while True:
         try:
-            with RunFolder(now.path).locked():  # held by a process that has not told of its work yet
+            with folder.locked():  # held by a process that has not told of its work yet
                 return now
         except RunError:
             if time.monotonic() >= until:

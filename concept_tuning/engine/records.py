@@ -1,16 +1,14 @@
 """What is known of the runs below a root folder, read from their files alone, so that every watcher sees the same.
 
 Nothing here writes and nothing imports torch. A status that speaks of work is believed only while the
-process that wrote it lives.
+process that wrote it lives and is seen to work on that run: a run folder may be a stranger's.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from concept_tuning.engine.processes import born
+from concept_tuning.engine.curves import LARGEST_INTEGER, Metrics, is_number, read_curves
+from concept_tuning.engine.processes import born, command_of, is_job_of
 from concept_tuning.engine.runs import RunFolder, read_whole
 from concept_tuning.errors import RunError, StudioError
 
@@ -29,8 +28,13 @@ WORKING_STATES = ("queued", "preparing", "training", "evaluating")
 #: Written by whoever asks a run to stop; holds the process id that was asked.
 STOP_REQUEST = "stop-requested"
 _END_STATES = ("finished", "stopped", "failed")
+_RATE = ("accuracy", "low", "high", "n")
 _MARKS = ("config.json", "status.json", "metrics.jsonl")
 _NAME = re.compile(r"[\w.-]{1,100}")
+#: Most of a name in bytes of UTF-8; file systems take 255, and some names of ours begin or go on with it.
+_NAME_BYTES = 200
+#: Most characters of a text from a run's files that is handed to every watcher: a message, a path, a short name.
+_MESSAGE, _PATH, _WORD = 2000, 4096, 200
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class RunRecord:
         path: Absolute path of the run folder.
         state: ``queued``, ``preparing``, ``training``, ``evaluating``, ``finished``, ``stopped``, ``failed``,
             ``interrupted`` (its process is gone without a word) or ``broken`` (its files cannot be read).
-        message: What it is doing, what went wrong, or why it is broken.
+        message: What it is doing, what went wrong, or why it is broken. This and other texts are cut where they are
+            longer than any that is written here.
         method: Fine-tuning method; empty if broken, as the next two.
         backbone: Name of the architecture.
         source: Where the pictures come from.
@@ -89,22 +94,6 @@ class RunRecord:
         return self.state in WORKING_STATES
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """The curves of a run so far, column by column.
-
-    Attributes:
-        steps: ``step``, ``epoch``, ``loss`` and each loss term, one value an optimiser step.
-        evaluations: ``step``, ``accuracy``, ``loss``, ``worst_group_accuracy`` and the others, one value an
-            evaluation on validation; measures of single heads as ``heads.NAME.MEASURE``.
-
-    The columns of one table are equally long; a row that lacks a value has None in its place.
-    """
-
-    steps: Mapping[str, Sequence[Any]]
-    evaluations: Mapping[str, Sequence[Any]]
-
-
 def list_runs(root: Path = ROOT) -> list[RunRecord]:
     """Return the runs in a root folder and in the folders of it, one level deep, by name.
 
@@ -141,38 +130,27 @@ def read_metrics(run: RunRecord) -> Metrics:
 
     Raises:
         RunError: if the file cannot be read, is no plain file or larger than that of a run, or another line than the
-            last is damaged.
+            last is damaged: no JSON, values that are no numbers, or more of them than a run writes.
     """
-    file = RunFolder(run.path).metrics_file
-    try:
-        content = read_whole(file)
-    except FileNotFoundError:
-        content = b""
-    except OSError as error:
-        raise RunError(f"{file} cannot be read: {error.strerror}.") from error
-    rows: dict[str, list[dict[str, Any]]] = {"step": [], "evaluation": []}
-    for number, line in enumerate(io.BytesIO(content), start=1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            row = json.loads(line.decode("utf-8", errors="replace"))
-            float(row["step"])
-            rows[row.pop("kind")].append(_flat(row))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise RunError(f"Line {number} of {file} is damaged; the curves cannot be drawn.") from error
-    return Metrics(_columns(rows["step"]), _columns(rows["evaluation"]))
+    return read_curves(RunFolder(run.path).metrics_file)
 
 
 def check_name(name: str) -> str:
     """Return a name if a run may bear it.
 
     Raises:
-        RunError: unless it is 1 to 100 letters, digits, dashes, underscores and dots, with no dot at either end.
+        RunError: unless it is 1 to 100 letters, digits, dashes, underscores and dots, with no dot at either end, and
+            at most 200 bytes in UTF-8.
     """
     if not _NAME.fullmatch(name) or name.startswith(".") or name.endswith("."):
         raise RunError(
             f"{name!r} cannot be the name of a run; use up to 100 letters, digits, dashes, underscores and dots, "
             "with no dot at the beginning or the end."
+        )
+    if len(name.encode()) > _NAME_BYTES:
+        raise RunError(
+            f"{name!r} cannot be the name of a run; it takes {len(name.encode())} bytes of UTF-8, and at most "
+            f"{_NAME_BYTES} are allowed. Choose a shorter one."
         )
     return name
 
@@ -185,12 +163,20 @@ def is_run(path: Path) -> bool:
         return False
 
 
-def working_process(status: Mapping[str, Any]) -> psutil.Process | None:
+def working_process(status: Mapping[str, Any], folder: RunFolder) -> psutil.Process | None:
     """Return the living process that wrote a status of work, or None if it is gone or the run is at rest.
 
     A process id given to another process since is told by its birth, which the status holds beside it. In a status
     that lacks it (of an earlier version, or written as the process ended) the id counts unless its process began later
     than the status by the clock: by more than a second, since the status tells whole ones.
+
+    A stranger's status may name any process, so that the run must also be seen to be worked on. Whatever trains holds
+    the run's lock: a command, a script, a notebook, a worker of torchrun or Ray. A job has none before it waits for its
+    turn, and none for a moment when its turn has come; its command names the run.
+
+    Args:
+        status: What the run's folder tells.
+        folder: The run's folder.
     """
     if status.get("state") not in WORKING_STATES:
         return None
@@ -200,9 +186,13 @@ def working_process(status: Mapping[str, Any]) -> psutil.Process | None:
             ours = status["born"] == born(process.pid)
         else:
             ours = process.create_time() <= datetime.fromisoformat(status["updated"]).timestamp() + 1
-        return process if ours and is_alive(process) else None
+        return process if ours and is_alive(process) and _works_on(process, folder) else None
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _works_on(process: psutil.Process, folder: RunFolder) -> bool:
+    return is_job_of(command_of(process), folder.path) or folder.is_held()
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -249,7 +239,7 @@ def _read(root: Path, path: Path) -> RunRecord | None:
         if not path.is_dir():
             return None
         reason = str(error) if isinstance(error, StudioError) else f"Its status.json is damaged ({error})."
-        return RunRecord(name, root, path, "broken", reason)
+        return RunRecord(name, root, path, "broken", _cut(reason, _MESSAGE))
 
 
 def _read_whole(name: str, root: Path, path: Path) -> RunRecord:
@@ -263,13 +253,13 @@ def _read_whole(name: str, root: Path, path: Path) -> RunRecord:
         root=root,
         path=path,
         state=state,
-        message=message,
+        message=_cut(message, _MESSAGE),
         method=config.method,
-        backbone=config.backbone.architecture,
-        source=config.data.source,
+        backbone=_cut(config.backbone.architecture, _WORD),
+        source=_cut(config.data.source, _PATH),
         seed=config.engine.seed,
-        step=int(status.get("step", 0)),
-        total_steps=int(status["total_steps"]) if "total_steps" in status else None,
+        step=_count(status.get("step", 0)),
+        total_steps=_count(status["total_steps"]) if "total_steps" in status else None,
         seconds_left=_number(status.get("seconds_left")) if state == "training" else None,
         images_per_second=_number(status.get("images_per_second")),
         updated=None if updated is None else _time(updated),
@@ -287,14 +277,22 @@ def _time(text: str) -> datetime:
 
 
 def _results(folder: RunFolder) -> dict[str, Any]:
-    """Return a run's results; raises RunError unless every split has its accuracy, interval and count as numbers."""
+    """Return a run's results.
+
+    Raises:
+        RunError: unless every split and group has its accuracy, interval and count as numbers, and the worst group a
+            name that can be shown.
+    """
     found = folder.read_json("results.json", "splits")
     try:
         for split in found["splits"].values():
-            for name in ("accuracy", "low", "high", "n"):
-                float(split[name])
+            measures = [rate[name] for rate in (split, *split.get("groups", ())) for name in _RATE]
             if split.get("worst_group_accuracy") is not None:
-                float(split["worst_group_accuracy"])
+                measures.append(split["worst_group_accuracy"])
+            if not all(is_number(measure) for measure in measures):
+                raise ValueError("a measure is no number")
+            if len((split.get("worst_group") or "").encode()) > _MESSAGE:
+                raise ValueError("a name is too long")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder.path / 'results.json'} does not hold what it should; it is damaged.") from error
     return found
@@ -303,12 +301,14 @@ def _results(folder: RunFolder) -> dict[str, Any]:
 def _status(folder: RunFolder) -> tuple[dict[str, Any], str, str]:
     """Return a run's status, its honest state and the message to it."""
     status = folder.status()
-    if status.get("state") in WORKING_STATES and working_process(status) is None:
+    alive = working_process(status, folder) is not None
+    if status.get("state") in WORKING_STATES and not alive:
         status = folder.status()  # its last words may have come between the reading and the asking
+        alive = working_process(status, folder) is not None
     state = status.get("state")
     if state is None:
         return status, "interrupted", "It has not begun; resume begins it."
-    if state in WORKING_STATES and working_process(status) is None:
+    if state in WORKING_STATES and not alive:
         return status, "interrupted", f"Its process ended while {state}; resume goes on from the last checkpoint."
     if state not in (*WORKING_STATES, *_END_STATES):
         raise RunError(f"{folder.path / 'status.json'} tells an unknown state, {state!r}; the run folder is damaged.")
@@ -320,13 +320,12 @@ def _number(value: Any) -> float | None:
     return None if number is None or not math.isfinite(number) else number
 
 
-def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in row.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+def _count(value: Any) -> int:
+    number = int(value)
+    if abs(number) > LARGEST_INTEGER:
+        raise ValueError("a count is too large")
+    return number
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

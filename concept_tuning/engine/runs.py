@@ -43,9 +43,17 @@ _FAILED_FILE = re.compile(
     r"\.lock|(config|split|data|versions|status)\.json|metrics\.jsonl|(error|process)\.log|stop-requested|\..+\.\d+\.tmp"
 )
 #: Largest files that are read, in bytes: splits name every picture, some ten million in a GiB; metrics have a line a
-#: step, some 800,000 in a quarter of that.
-_LARGEST = {"split.json": 1 << 30, "data.json": 1 << 30, "metrics.jsonl": 1 << 28}
+#: step, some 800,000 in a quarter of that. What is read for every list of the runs is small.
+_LARGEST = {
+    "split.json": 1 << 30,
+    "data.json": 1 << 30,
+    "metrics.jsonl": 1 << 28,
+    "config.json": 1 << 22,
+    "status.json": 1 << 22,
+}
 _LARGE = 1 << 26
+#: Most of a name that goes into the name of a run folder, in bytes of UTF-8; file systems take 255 for the whole.
+_PART_BYTES = 64
 #: Windows' mark of a folder that is a link to another.
 _JUNCTION = 0xA0000003
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -89,11 +97,12 @@ class RunFolder:
         """Make a new run folder and write its settings.
 
         Raises:
-            RunError: if the folder already holds a run or other files, or cannot be written.
+            RunError: if the folder already holds a run or other files, or cannot be written, as by a name that is too
+                long.
         """
         folder = cls(Path(path))
-        folder._refuse_taken()
         try:
+            folder._refuse_taken()
             folder.path.mkdir(parents=True, exist_ok=True)
             with folder.locked():
                 folder._refuse_taken()  # by another that was started at the same moment
@@ -131,9 +140,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open an existing run folder; raises :class:`RunError` if there is no run."""
+        """Open an existing run folder; raises :class:`RunError` if there is no run or it cannot be looked into."""
         folder = cls(Path(path))
-        if not folder.config_file.is_file():
+        try:
+            found = folder.config_file.is_file()
+        except OSError as error:  # of a name that is too long, or for lack of rights
+            raise RunError(f"{path} cannot be opened: {error.strerror or error}.") from error
+        if not found:
             raise RunError(f"{path} is not a run folder: it has no config.json.")
         return folder
 
@@ -195,7 +208,7 @@ class RunFolder:
 
         The lock is the operating system's and falls with the process, however it ends.
         """
-        file = self.path / ".lock"
+        file = self._lock_file
         if file.is_symlink():
             raise RunError(f"The run folder {self.path} cannot be worked on: {file} is a link. Remove it first.")
         lock = FileLock(file)
@@ -213,6 +226,47 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def is_held(self) -> bool:
+        """Whether a process works on the run, by its lock.
+
+        The lock is only looked at: no file is made or changed, no link followed, and watchers do not see each other.
+        False too where it cannot be told: there is no lock, it is no plain file, or it may not be read.
+        """
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
+        try:
+            descriptor = os.open(self._lock_file, flags)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(descriptor).st_mode) and _is_locked(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path / ".lock"
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether another holds the lock of an open file, as :mod:`filelock` takes it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return True
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing would not do it if the server was forked meanwhile
+    return False
 
 
 class StatusWriter:
@@ -282,13 +336,17 @@ def versions() -> Mapping[str, str]:
 
 
 def default_run_dir(config: RunConfig, *, root: Path = Path("runs")) -> Path:
-    """Return a fresh, telling folder name: data, method, backbone, seed and time."""
+    """Return a fresh, telling folder name of at most 200 bytes: data, method, backbone, seed and time.
+
+    Long names of data and backbone are cut.
+    """
     source = Path(config.data.source).stem if config.data.source else "data"
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     parts = (source, config.method, config.backbone.architecture, f"seed{config.engine.seed}", stamp)
-    name = "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts)
+    plain = ("".join(c if c.isalnum() or c in "-." else "-" for c in part) for part in parts)
+    name = "_".join(part.encode()[:_PART_BYTES].decode(errors="ignore") for part in plain)
     name = name.lstrip(".")  # a hidden folder is none of the runs that are listed
     candidate, count = root / name, 2
-    while candidate.exists():
+    while os.path.lexists(candidate):
         candidate, count = root / f"{name}-{count}", count + 1
     return candidate

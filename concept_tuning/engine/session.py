@@ -276,7 +276,7 @@ def _refuse_method(method: Method, config: RunConfig, data: DataBundle) -> None:
     if method.needs_groups and not data.group_names:
         raise ConfigError(
             f"{method.name} needs group labels, and {Path(config.data.source).name} has none. Use data with groups "
-            "(planted, elpv, or a CSV file with a group column), or another method."
+            "(planted, elpv, waterbirds, isic, or a CSV file with a group column), or another method."
         )
     if method.needs_pretrained and config.backbone.weights == "random":
         raise ConfigError(

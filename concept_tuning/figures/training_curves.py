@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from concept_tuning.engine.records import Metrics
+from concept_tuning.engine.curves import Metrics
 from concept_tuning.figures.labels import escape, shorten
 from concept_tuning.figures.style import COLOURS, finish, run_colours
 

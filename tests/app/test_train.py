@@ -276,7 +276,8 @@ def test_an_upload_is_hashed_once_and_earlier_ones_can_be_deleted(
     config = json.loads((run / "config.json").read_text())
     config["data"]["source"] = str(kept)
     (run / "config.json").write_text(json.dumps(config))
-    other.button(key="train_upload_dropped").click().run()
+    with RunFolder(run).locked():
+        other.button(key="train_upload_dropped").click().run()
     assert "pets.zip is being used by the run busy" in other.error[0].value
     write_status(RunFolder(run), state="stopped")
     other.button(key="train_upload_dropped").click().run()
@@ -769,10 +770,11 @@ def test_stop_asks_and_resume_queues(root: Path, begun: list[Path], monkeypatch:
     put_run(root, "rest", results=False, state="stopped")
     asked = []
     monkeypatch.setattr(jobs, "request_stop", lambda run: asked.append(run.name))
-    page = opened()
-    assert "step 1 of 2, 1 min 15 s left, 12.5 images/s" in [bar.text for bar in page.get("progress")]
-    assert not [button for button in page.button if button.key == "train_delete_forever_busy"]
-    page.button(key="train_stop_busy").click().run()
+    with RunFolder(root / "busy").locked():
+        page = opened()
+        assert "step 1 of 2, 1 min 15 s left, 12.5 images/s" in [bar.text for bar in page.get("progress")]
+        assert not [button for button in page.button if button.key == "train_delete_forever_busy"]
+        page.button(key="train_stop_busy").click().run()
     assert asked == ["busy"]
     page.button(key="train_play_arrow_rest").click().run()
     assert [path.name for path in begun] == ["rest"]

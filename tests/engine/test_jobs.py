@@ -27,8 +27,6 @@ from concept_tuning.errors import RunError
 from concept_tuning.progress import ConsoleWatcher
 
 #: A job that trains nothing: it notes when its turn begins and ends, which it does when there is a file `go`.
-#: An argument that makes the command of a process look like one of ours, which alone may be stopped.
-OURS = "concept_tuning"
 JOB = """
 import sys, time
 from pathlib import Path
@@ -57,6 +55,18 @@ from concept_tuning.engine.records import list_runs
 print([(run.name, run.state, run.method, run.stopping) for run in list_runs(Path(sys.argv[1]))])
 assert "torch" not in sys.modules
 """
+
+
+def like_a_job(run: str) -> list[str]:
+    """Return words that make the command of a process look like the job of a run, which alone may be stopped."""
+    return ["-m", "concept_tuning", "work", run]
+
+
+def begun(*words: str) -> subprocess.Popen:
+    """Start an idle process with these words in its command, and wait until they can be seen."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
+    wait_for(lambda: psutil.Process(process.pid).cmdline())
+    return process
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
@@ -98,7 +108,7 @@ def spawn(root: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     processes: list[subprocess.Popen] = []
 
     def begin(name: str) -> subprocess.Popen:
-        job = subprocess.Popen([sys.executable, "-c", JOB, str(root / name), str(root)])
+        job = subprocess.Popen([sys.executable, "-c", JOB, str(root / name), str(root), *like_a_job(name)])
         processes.append(job)
         return job
 
@@ -146,7 +156,7 @@ def test_a_process_that_will_not_end_is_killed_after_the_grace_period(at_rest, r
             sys.executable,
             "-c",
             "import signal,time\nsignal.signal(2, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(60)",
-            OURS,
+            *like_a_job("deaf"),
         ],
         stdout=subprocess.PIPE,
     )
@@ -173,7 +183,7 @@ def test_one_interrupt_is_sent_however_often_a_stop_is_asked_for(at_rest, root: 
         "import signal,time\nheard=[]\nsignal.signal(2, lambda *_: heard.append(1))\nprint(1, flush=True)\n"
         "for _ in range(20):\n    time.sleep(0.1)\nprint(len(heard), flush=True)"
     )
-    counter = subprocess.Popen([sys.executable, "-c", code, OURS], stdout=subprocess.PIPE, text=True)
+    counter = subprocess.Popen([sys.executable, "-c", code, *like_a_job("counter")], stdout=subprocess.PIPE, text=True)
     assert counter.stdout is not None
     counter.stdout.readline()
     write_status(RunFolder(root / "counter"), state="training", pid=counter.pid)
@@ -185,8 +195,8 @@ def test_one_interrupt_is_sent_however_often_a_stop_is_asked_for(at_rest, root: 
 
 @pytest.fixture
 def worker() -> Iterator[subprocess.Popen]:
-    """Return a process that looks like one of ours."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", OURS])
+    """Return a process that looks like the job of the run one."""
+    process = begun(*like_a_job("one"))
     yield process
     process.kill()
     process.wait()
@@ -205,7 +215,7 @@ def test_a_process_that_may_not_be_asked_is_left_alone(
         raise psutil.AccessDenied(self.pid)
 
     monkeypatch.setattr(psutil.Process, refused, deny)
-    with pytest.raises(RunError, match=words):
+    with RunFolder(run.path).locked(), pytest.raises(RunError, match=words):
         request_stop(run)
     assert not read_run(run.name, run.root).stopping
     assert worker.poll() is None
@@ -239,7 +249,8 @@ def test_a_stop_leaves_alone_what_has_begun_since(
         (run.path / STOP_REQUEST).write_text(str(os.getpid()))
 
     monkeypatch.setattr(psutil.Process, "send_signal", resumed)
-    found = stop(run)
+    with RunFolder(run.path).locked():
+        found = stop(run)
     assert (found.state, found.stopping, pid_of(found)) == ("queued", True, os.getpid())
 
 
@@ -258,11 +269,13 @@ def test_a_process_that_cannot_be_killed_is_said_and_still_counts_as_working(
 
 
 def test_controls_refuse_while_a_process_works(at_rest, root: Path) -> None:
-    run = at_rest("busy", state="training", pid=os.getpid())
-    assert run.working
-    for control in (delete, resume, lambda run: rename(run, "other")):
-        with pytest.raises(RunError, match="stop it first"):
-            control(run)
+    at_rest("busy", state="training", pid=os.getpid())
+    with RunFolder(root / "busy").locked():
+        run = read_run("busy", root)
+        assert run.working
+        for control in (delete, resume, lambda run: rename(run, "other")):
+            with pytest.raises(RunError, match="stop it first"):
+                control(run)
     write_status(RunFolder(run.path), state="stopped")
     with RunFolder(run.path).locked(), pytest.raises(RunError, match="Another process is working"):
         delete(run)  # there is a process that has not told yet
@@ -316,11 +329,25 @@ def test_a_run_that_cannot_be_removed_whole_is_said_and_removed_later(at_rest, r
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rmdir", in_use)
-        with pytest.raises(RunError, match=r"Not all files of the run one could be removed; .*\.deleting-one-"):
+        with pytest.raises(RunError, match=r"Not all files of the run one could be removed; .*\.deleting-\d"):
             delete(run)
     assert list_runs(root) == []
     with controlled(root):
         assert [path for path in root.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("name", ["鳥" * 80, "x" * 255])
+def test_a_run_whose_name_is_as_long_as_the_disk_takes_it_can_be_deleted(name: str, at_rest, root: Path) -> None:
+    """Made by an earlier version, or in a shell."""
+    delete(at_rest(name))
+    assert [path for path in root.iterdir() if path.is_dir()] == []
+
+
+def test_the_longest_name_that_is_allowed_can_be_started_renamed_and_deleted(root: Path, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "_launch", lambda folder, root: None)
+    run = start(RunConfig(), root, "鳥" * 66)
+    delete(rename(run, "é" * 100))
+    assert list_runs(root) == []
 
 
 def test_rename_keeps_the_run_and_its_folder(at_rest, root: Path) -> None:
@@ -350,6 +377,7 @@ HOSTILE = [
     "a\0b",
     "a\n",
     "x" * 101,
+    "鳥" * 67,
     "end.",
     "-\u202e",
     "~",
@@ -435,17 +463,17 @@ def test_a_resume_that_cannot_be_noted_does_not_hold_the_queue_up(at_rest, root:
 
 
 def test_runs_that_are_started_together_are_started_all_or_none(root: Path, monkeypatch) -> None:
-    begun: list[str] = []
-    monkeypatch.setattr(jobs, "_launch", lambda folder, root: begun.append(folder.path.name))
+    launched: list[str] = []
+    monkeypatch.setattr(jobs, "_launch", lambda folder, root: launched.append(folder.path.name))
     configs = {name: RunConfig() for name in ("one", "two", "three")}
     (root / "three").mkdir()
     with pytest.raises(RunError, match="'three' is taken"):
         start_together(configs, root)
     with pytest.raises(RunError, match="cannot be the name"):
         start_together(configs | {"../four": RunConfig()}, root)
-    assert (begun, list_runs(root)) == ([], [])
+    assert (launched, list_runs(root)) == ([], [])
     (root / "three").rmdir()
-    assert [run.name for run in start_together(configs, root)] == begun == list(configs)
+    assert [run.name for run in start_together(configs, root)] == launched == list(configs)
 
 
 def test_a_start_that_fails_takes_those_before_it_back(root: Path, monkeypatch) -> None:
@@ -454,7 +482,7 @@ def test_a_start_that_fails_takes_those_before_it_back(root: Path, monkeypatch) 
     def launch(folder: RunFolder, root: Path) -> None:
         if launched:
             raise RunError("The disk is full.")
-        launched.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        launched.append(begun(*like_a_job("one")))
         write_status(folder, **(folder.status() | {"pid": launched[0].pid}))
 
     monkeypatch.setattr(jobs, "_launch", launch)
@@ -481,6 +509,45 @@ def test_a_resume_that_fails_says_so_and_can_be_repeated(at_rest, root: Path, mo
     again = read_run("one", root)
     assert (again.state, again.step) == ("failed", 2)
     assert "cannot start" in again.message
+
+
+def test_a_new_run_is_seen_queued_before_its_process_is_noted(root: Path, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(jobs, "_launch", lambda folder, root: seen.append([run.state for run in list_runs(root)]))
+    start(RunConfig(), root, "one")
+    assert seen == [["queued"]]
+
+
+def test_a_process_is_noted_when_its_command_can_be_seen(at_rest, root: Path, monkeypatch) -> None:
+    """The system shows no words of a program that is still being started; nobody would know it for the run's."""
+    run, asked, seen = at_rest("one"), [], []
+    note, look = jobs.write_status, jobs.command_of
+
+    def late(process: psutil.Process) -> list[str]:
+        asked.append(process.pid)
+        return look(process) if len(asked) > 3 else []
+
+    def noted(folder: RunFolder, /, **values: object) -> None:
+        note(folder, **values)
+        seen.append((len(asked), values["pid"], read_run("one", root).state))
+
+    monkeypatch.setattr(jobs, "command_of", late)
+    monkeypatch.setattr(jobs, "write_status", noted)
+    queued = resume(run)
+    assert seen[0] == (0, None, "interrupted")
+    assert seen[1][0] > 3
+    assert seen[1][1:] == (asked[0], "queued")
+    monkeypatch.undo()
+    stop(queued)
+
+
+def test_a_job_is_known_by_its_command_before_it_has_its_lock(at_rest, root: Path) -> None:
+    folder = RunFolder(at_rest("one", state="queued").path)
+    with controlled(root):  # for which it waits
+        jobs._launch(folder, root)
+        assert not folder.is_held()
+        assert read_run("one", root).state == "queued"
+    stop(read_run("one", root))
 
 
 def test_a_new_run_is_never_seen_half_made(root: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -153,6 +154,67 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> Non
         holder.wait()
     with folder.locked():
         assert json.loads((tmp_path / "config.json").read_text())
+
+
+def test_a_look_at_a_lock_changes_nothing_and_stops_nobody(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert not folder.is_held()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".lock").write_text("words")
+    (tmp_path / ".lock").chmod(0o444)
+    with (tmp_path / ".lock").open() as other:  # another watcher, in the middle of its look
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not folder.is_held()
+    (tmp_path / ".lock").chmod(0o644)
+    with folder.locked():
+        for _ in range(3):
+            assert folder.is_held()
+    for _ in range(3):
+        assert not folder.is_held()
+    with folder.locked():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_lock_that_is_no_plain_file_is_not_held(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "foreign").mkdir()
+    lock, real = tmp_path / "foreign" / ".lock", RunFolder(tmp_path / "real")
+    with real.locked():
+        lock.symlink_to(tmp_path / "real" / ".lock")
+        assert real.is_held()
+        assert not RunFolder(tmp_path / "foreign").is_held()
+    lock.unlink()
+    os.mkfifo(lock)  # to open it would wait for ever
+    assert not RunFolder(tmp_path / "foreign").is_held()
+    lock.unlink()
+    lock.mkdir()
+    assert not RunFolder(tmp_path / "foreign").is_held()
+
+
+def test_a_folder_of_a_name_that_is_too_long_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(RunError, match=r"Cannot write the run folder .*: File name too long\. Name another --run-dir"):
+        RunFolder.create(path, RunConfig())
+    with pytest.raises(RunError, match="cannot be opened: File name too long"):
+        RunFolder.open(path)
+
+
+@pytest.mark.parametrize("source", ["鳥" * 80, "x" * 250, "y" * 300 + ".zip"])
+def test_data_of_a_long_name_gives_a_name_that_a_disk_takes(source: str, tmp_path: Path) -> None:
+    config = RunConfig()
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, source=f"/pictures/{source}"),
+        backbone=dataclasses.replace(config.backbone, architecture="z" * 300),
+    )
+    first = default_run_dir(config, root=tmp_path)
+    assert first.name.startswith(source[:20])
+    assert len(first.name.encode()) <= 200
+    RunFolder.create(first, config)
+    second = default_run_dir(config, root=tmp_path)
+    assert second != first
+    assert len(second.name.encode()) <= 200
 
 
 def test_run_names_are_plain_and_fresh(tmp_path: Path) -> None:

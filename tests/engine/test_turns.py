@@ -101,7 +101,7 @@ def test_a_job_gives_the_queue_to_one_that_was_submitted_earlier(run: RunFolder,
         write_status(earlier, state="stopped")
 
     monkeypatch.setattr(turns.time, "sleep", the_earlier_takes_it)
-    with turn(run.path, run.path.parent):
+    with earlier.locked(), turn(run.path, run.path.parent):
         assert taken == ["queued"]
 
 

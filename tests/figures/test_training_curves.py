@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from concept_tuning.engine.records import Metrics
+from concept_tuning.engine.curves import Metrics
 from concept_tuning.figures.training_curves import accuracy_figure, loss_figure
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from concept_tuning.config import RunConfig
 from concept_tuning.diagnostics.diagnose import load_diagnosis
 from concept_tuning.diagnostics.thumbnails import Thumbnails
+from concept_tuning.engine import turns
 from concept_tuning.engine.evaluation import Predictions
-from concept_tuning.engine.jobs import delete, request_stop, resume
+from concept_tuning.engine.jobs import delete, rename, request_stop, resume
 from concept_tuning.engine.pack import pack_run
 from concept_tuning.engine.records import list_runs, read_metrics, read_run
 from concept_tuning.engine.runs import RunFolder
@@ -135,7 +137,17 @@ def test_a_split_cannot_name_files_outside(foreign: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [DEEP, "{}", "[]", '{"kind": "step", "step": "x"}', '{"kind": "../x", "step": 1}', '{"kind": [], "step": 1}'],
+    [
+        DEEP,
+        "{}",
+        "[]",
+        '{"kind": "step", "step": "x"}',
+        '{"kind": "../x", "step": 1}',
+        '{"kind": [], "step": 1}',
+        '{"kind": "evaluation", "step": 1, "accuracy": "' + "9" * 60_000 + '"}',  # a hundred times that, in percent
+        '{"kind": "step", "step": 1, "loss": [' + "[]," * 100_000 + "[]]}",
+        json.dumps({"kind": "step", "step": 1} | {f"term-{number}": 1 for number in range(500)}),
+    ],
 )
 def test_curves_of_a_foreign_run_are_a_sentence(foreign: Path, line: str) -> None:
     (foreign / "metrics.jsonl").write_text(line + "\n")
@@ -168,14 +180,68 @@ def test_a_status_cannot_make_a_stop_hit_a_process_that_is_not_ours(foreign: Pat
         later = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
         (foreign / "status.json").write_text(json.dumps({"state": "training", "pid": victim.pid, "updated": later}))
         run = read_run("foreign", foreign.parent)
-        assert run.working  # the lie is believed as far as it does no harm
-        with pytest.raises(RunError, match=f"process {victim.pid}, which is none of Concept-Tuning Studio"):
+        assert run.state == "interrupted"
+        with pytest.raises(RunError, match="no process works on it, it is interrupted"):
             request_stop(run)
+        with RunFolder(foreign).locked():  # somebody's script has just begun to train it, and has not told yet
+            assert read_run("foreign", foreign.parent).working
+            with pytest.raises(RunError, match=f"process {victim.pid}, which is none of Concept-Tuning Studio"):
+                request_stop(run)
         assert victim.poll() is None
         assert not (foreign / "stop-requested").exists()
     finally:
         victim.kill()
         victim.wait()
+
+
+@pytest.fixture
+def living(tmp_path: Path) -> Iterator[dict[str, int]]:
+    """Return the ids of living processes that a stranger may have guessed, as in a container, by what they are."""
+    words = {
+        "the dashboard": [f"{tmp_path}/concept-tuning-studio/.venv/bin/streamlit", "run", "app/main.py"],
+        "a job of another run": ["-m", "concept_tuning", "work", str(tmp_path / "runs" / "other")],
+        "a diagnosis": ["-m", "concept_tuning", "diagnose", str(tmp_path / "runs" / "foreign")],
+    }
+    code = "import time; print(flush=True); time.sleep(100)"
+    children = {
+        what: subprocess.Popen([sys.executable, "-c", code, *word], stdout=subprocess.PIPE)
+        for what, word in words.items()
+    }
+    for child in children.values():
+        assert child.stdout is not None
+        child.stdout.readline()
+    yield {what: child.pid for what, child in children.items()} | {"the first process": 1}
+    for child in children.values():
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize("named", ["the first process", "the dashboard", "a job of another run", "a diagnosis"])
+@pytest.mark.parametrize("state", ["queued", "training"])
+def test_a_status_that_names_a_living_process_stops_no_queue_and_can_be_removed(
+    state: str, named: str, foreign: Path, living: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lie = {"state": state, "submitted": 0, "pid": living[named], "updated": "2999-01-01T00:00:00+00:00"}
+    (foreign / "status.json").write_text(json.dumps(lie))
+    (run,) = list_runs(foreign.parent)
+    assert (run.state, run.working, run.submitted) == ("interrupted", False, None)
+    own = RunFolder.create(foreign.parent / "own", RunConfig())
+    write_status(own, state="queued", submitted=1000.0)
+
+    def asleep(seconds: float) -> None:
+        raise AssertionError("the job waits")
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(turns.time, "sleep", asleep)
+            with turn(own.path, foreign.parent):
+                assert own.status()["state"] == "preparing"
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    delete(rename(run, "renamed"))
+    assert [run.name for run in list_runs(foreign.parent)] == ["own"]
 
 
 def at_work(run: Path) -> None:
@@ -260,7 +326,8 @@ def test_a_pipe_a_device_or_a_huge_file_in_place_of_a_record_is_a_sentence(
     (foreign / name).unlink(missing_ok=True)
     make(foreign / name)
     write_status(RunFolder(foreign), state="training" if name == "stop-requested" else "finished")
-    (run,) = list_runs(foreign.parent)
+    with RunFolder(foreign).locked():
+        (run,) = list_runs(foreign.parent)
     if name == "stop-requested":
         assert (run.state, run.stopping) == ("training", False)
         return
