@@ -3,6 +3,7 @@
 No other module of the dashboard caches for all sessions or locks; the Gradio demo, a process of its own, is apart.
 
 Cached functions take the file's time of change as a key, so that a diagnosis or run that was made anew is read anew.
+They take paths as bytes, since Streamlit makes no key of a name that is not UTF-8.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,7 +50,9 @@ DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 #: Record of `benchmarks/detector_sweep.py`.
 SWEEP = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "detector_sweep.json"
 DEMO_LABEL = "Demo: planted birds"
-_FOLDER = "diagnosis-folder"
+_FOLDER, _CHOICE = "diagnosis-folder", "diagnosis-choice"
+#: Most letters of a diagnosis in words.
+_WORDS = 200
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,14 @@ def diagnoses() -> list[Source]:
     return found + [Source(_label(path.parent), path.parent) for path in files]
 
 
+def shown(text: str) -> str:
+    """Return text with escapes for what is no Unicode and no page can show, as in a folder's name of other bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _label(folder: Path) -> str:
     """Return what a diagnosis below the folder of runs is called, which is never the demo's label."""
-    name = str(folder.relative_to(ROOT))
+    name = shown(str(folder.relative_to(ROOT)))
     return f"./{name}" if name == DEMO_LABEL else name
 
 
@@ -90,14 +99,17 @@ def choose_diagnosis() -> Diagnosis | None:
         st.info("There is nothing to look at yet: train runs and diagnose them first.", icon=":material/info:")
         return None
     wanted = st.session_state.get("diagnosis", st.query_params.get("diagnosis"))
-    labels = list(known)
+    labels, words = list(known), _all_words(known)
     if wanted is not None and wanted not in known:
         st.warning(f"There is no diagnosis {plain(wanted)}; this is {plain(labels[0])}.", icon=":material/warning:")
+    # Not by ``index``: each choice would make another field of it, which forgets the choice after that.
+    st.session_state[_CHOICE] = wanted if wanted in known else labels[0]
     label = st.sidebar.selectbox(
         "Diagnosis",
         labels,
-        index=labels.index(wanted) if wanted in known else 0,
-        format_func=lambda name: _words(name, str(known[name]), _stamp(known[name] / "diagnosis.json")),
+        key=_CHOICE,
+        on_change=_choose,
+        format_func=words.__getitem__,
         help="Which runs to look at. Make others on the Train page, or with `concept-tuning diagnose`.",
     )
     st.session_state["diagnosis"] = label
@@ -109,14 +121,28 @@ def choose_diagnosis() -> Diagnosis | None:
     return read_diagnosis(known[label])
 
 
+def _choose() -> None:
+    st.session_state["diagnosis"] = st.session_state[_CHOICE]
+
+
+def _all_words(known: Mapping[str, Path]) -> dict[str, str]:
+    """Return the diagnoses in words by label, with the label where two have the same: the page sends back the words."""
+    words = {name: _words(name, os.fsencode(path), _stamp(path / "diagnosis.json")) for name, path in known.items()}
+    often = Counter(words.values())
+    return {
+        name: text if often[text] == 1 or name == DEMO_LABEL else f"{text} ({name})" for name, text in words.items()
+    }
+
+
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _words(label: str, path: str, stamp: int) -> str:
-    """Return a diagnosis in words: the demo's label, else its folder's name and its runs."""
+def _words(label: str, path: bytes, stamp: int) -> str:
+    """Return a diagnosis in words: the demo's label, else its folder's name and its runs, cut where that is long."""
     if label == DEMO_LABEL:
         return label
+    folder = _path(path)
     try:
-        runs = json.loads(read_whole(Path(path) / "diagnosis.json"))["runs"]
-        return f"{Path(path).name}: {', '.join(str(run['name']) for run in runs)}"
+        runs = json.loads(read_whole(folder / "diagnosis.json"))["runs"]
+        return shown(f"{folder.name}: {', '.join(str(run['name']) for run in runs)}"[:_WORDS])[:_WORDS]
     except (OSError, ValueError, TypeError, KeyError, RecursionError, StudioError):
         return label
 
@@ -129,13 +155,13 @@ def chosen_folder() -> Path:
 
 def read_diagnosis(path: Path) -> Diagnosis:
     """Return a diagnosis, read once for all sessions; raises RunError if it is missing or damaged."""
-    return _diagnosis(str(path), _stamp(path / "diagnosis.json"))
+    return _diagnosis(os.fsencode(path), _stamp(path / "diagnosis.json"))
 
 
 def read_showcase() -> Showcase | None:
     """Return the demo's showcase, or None where the demo is missing."""
     path = DEMO / "showcase.json"
-    return _showcase(str(path), _stamp(path)) if path.is_file() else None
+    return _showcase(os.fsencode(path), _stamp(path)) if path.is_file() else None
 
 
 def demo_verdict(methods: set[str]) -> str | None:
@@ -169,7 +195,7 @@ class SharedRun:
 
 def shared_run(path: Path) -> SharedRun:
     """Return a run's model, loaded once for all sessions; raises RunError if it cannot be."""
-    return _run(str(path), _stamp(path / "best" / "model.safetensors"))
+    return _run(os.fsencode(path), _stamp(path / "best" / "model.safetensors"))
 
 
 def run_data(path: Path) -> DataBundle:
@@ -178,7 +204,7 @@ def run_data(path: Path) -> DataBundle:
     Raises:
         StudioError: if the run cannot be loaded or its pictures are not there any more.
     """
-    return _data(str(path), _stamp(path / "best" / "model.safetensors"))
+    return _data(os.fsencode(path), _stamp(path / "best" / "model.safetensors"))
 
 
 def ask_run(
@@ -204,7 +230,13 @@ def ask_run(
     """
     stamp = _stamp(path / "best" / "model.safetensors")
     answer: AnswerT = _asked(
-        str(path), stamp, name, tuple(keys), split, (question.__name__, *more), lambda *known: question(*known, *more)
+        os.fsencode(path),
+        stamp,
+        name,
+        tuple(keys),
+        split,
+        (question.__name__, *more),
+        lambda *known: question(*known, *more),
     )
     return answer
 
@@ -215,7 +247,7 @@ def exported_model(path: Path, format: str) -> bytes:
     Raises:
         RunError: if the run cannot be read, or a package for the format is missing.
     """
-    return _exported(str(path), _stamp(path / "best" / "model.safetensors"), format)
+    return _exported(os.fsencode(path), _stamp(path / "best" / "model.safetensors"), format)
 
 
 def drawn_report(diagnosis: Diagnosis, folder: Path) -> bytes:
@@ -223,12 +255,12 @@ def drawn_report(diagnosis: Diagnosis, folder: Path) -> bytes:
 
     One that lies in the folder is never handed out: in a foreign diagnosis it may hold scripts, or lead elsewhere.
     """
-    return _report(str(folder), _stamp(folder / "diagnosis.json"), diagnosis)
+    return _report(os.fsencode(folder), _stamp(folder / "diagnosis.json"), diagnosis)
 
 
 def detector_sweep() -> dict[str, Any] | None:
     """Return the recorded sweep of the shortcut detectors over rho, or None where it is missing or damaged."""
-    return _sweep(str(SWEEP), _stamp(SWEEP))
+    return _sweep(os.fsencode(SWEEP), _stamp(SWEEP))
 
 
 def drawn_birds(config: PlantedConfig, seed: int, count: int) -> list[tuple[str, np.ndarray]]:
@@ -272,7 +304,7 @@ def survey_data(config: RunConfig) -> Survey:
     """Return what the data of a run holds, kept a minute; for five after :func:`check_data`, with all pictures checked.
 
     Raises:
-        DataError: if the data cannot be used.
+        DataError: if the data cannot be used, or is a CSV file that names pictures outside its folder.
     """
     key = _data_key(config)
     checked = _checked(key)
@@ -283,14 +315,14 @@ def check_data(config: RunConfig, progress: Callable[[int, int], None]) -> Surve
     """Decode every picture of the data of a run, and keep what was found; raises DataError as :func:`survey_data`."""
     from concept_tuning.data.survey import survey
 
-    found = survey(config, check=True, progress=progress)
+    found = survey(config, check=True, progress=progress, contained=True)
     _checked(_data_key(config))[:] = [found]
     return found
 
 
 def training_figures(runs: Sequence[RunRecord]) -> tuple[go.Figure, dict[str, go.Figure]]:
     """Return the accuracy curves of runs, and the loss curves of each; raises RunError if a file is damaged."""
-    stamps = tuple((str(run.path), _stamp(run.path / "metrics.jsonl")) for run in runs)
+    stamps = tuple((os.fsencode(run.path), _stamp(run.path / "metrics.jsonl")) for run in runs)
     return _training_figures(stamps, tuple(runs))
 
 
@@ -314,7 +346,7 @@ def _checked(key: str) -> list[Survey]:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _training_figures(
-    stamps: tuple[tuple[str, int], ...], _runs: tuple[RunRecord, ...]
+    stamps: tuple[tuple[bytes, int], ...], _runs: tuple[RunRecord, ...]
 ) -> tuple[go.Figure, dict[str, go.Figure]]:
     from concept_tuning.engine.records import read_metrics
     from concept_tuning.figures.training_curves import accuracy_figure, loss_figure
@@ -328,7 +360,7 @@ def _survey(key: str) -> Survey:
     from concept_tuning.config import RunConfig
     from concept_tuning.data.survey import survey
 
-    return survey(RunConfig.from_dict(json.loads(key)[0]))
+    return survey(RunConfig.from_dict(json.loads(key)[0]), contained=True)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -346,27 +378,31 @@ def _birds(config: bytes, seed: int, count: int) -> list[tuple[str, np.ndarray]]
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _exported(path: str, stamp: int, format: str) -> bytes:
+def _exported(path: bytes, stamp: int, format: str) -> bytes:
     from concept_tuning.engine.export import export_run
     from concept_tuning.engine.session import load_run
 
     with tempfile.TemporaryDirectory() as folder:
-        return export_run(load_run(Path(path)), format, Path(folder) / f"model.{format}").read_bytes()
+        return export_run(load_run(_path(path)), format, Path(folder) / f"model.{format}").read_bytes()
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _report(path: str, stamp: int, _diagnosis: Diagnosis) -> bytes:
+def _report(path: bytes, stamp: int, _diagnosis: Diagnosis) -> bytes:
     from concept_tuning.report.page import render_report
 
     return render_report(_diagnosis).encode()
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _sweep(path: str, stamp: int) -> dict[str, Any] | None:
+def _sweep(path: bytes, stamp: int) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return dict(json.loads(_path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _path(name: bytes) -> Path:
+    return Path(os.fsdecode(name))
 
 
 def _stamp(path: Path) -> int:
@@ -378,35 +414,35 @@ def _stamp(path: Path) -> int:
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the diagnosis")
-def _diagnosis(path: str, stamp: int) -> Diagnosis:
+def _diagnosis(path: bytes, stamp: int) -> Diagnosis:
     from concept_tuning.diagnostics.diagnose import load_diagnosis
 
-    return load_diagnosis(Path(path))
+    return load_diagnosis(_path(path))
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _showcase(path: str, stamp: int) -> Showcase:
+def _showcase(path: bytes, stamp: int) -> Showcase:
     from concept_tuning.diagnostics.results import load_result
     from concept_tuning.diagnostics.showcase import Showcase
 
-    return load_result(Showcase, Path(path))
+    return load_result(Showcase, _path(path))
 
 
 @st.cache_resource(max_entries=6, show_spinner="Loading the model")
-def _run(path: str, stamp: int) -> SharedRun:
+def _run(path: bytes, stamp: int) -> SharedRun:
     from concept_tuning.diagnostics.diagnose import load_subjects
 
-    return SharedRun(load_subjects([Path(path)])[0], threading.Lock())
+    return SharedRun(load_subjects([_path(path)])[0], threading.Lock())
 
 
 @st.cache_resource(max_entries=6, show_spinner="Opening the pictures")
-def _data(path: str, stamp: int) -> DataBundle:
-    return shared_run(Path(path)).subject.run.data()
+def _data(path: bytes, stamp: int) -> DataBundle:
+    return shared_run(_path(path)).subject.run.data()
 
 
 @st.cache_resource(max_entries=256, show_spinner="Asking the network")
 def _asked(
-    path: str,
+    path: bytes,
     stamp: int,
     name: str,
     keys: tuple[str, ...],
@@ -416,7 +452,7 @@ def _asked(
 ) -> Any:
     from concept_tuning.diagnostics.one_picture import pick_pictures
 
-    pictures = pick_pictures(run_data(Path(path)), keys, split=split)
-    shared = shared_run(Path(path))
+    pictures = pick_pictures(run_data(_path(path)), keys, split=split)
+    shared = shared_run(_path(path))
     with shared.lock:
         return _question(shared.named(name), pictures)

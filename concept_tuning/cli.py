@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from concept_tuning import __version__
 from concept_tuning.cli_bench import add_bench_commands
 from concept_tuning.cli_diagnose import add_diagnose_commands, analysis_rows
+from concept_tuning.data.printable import printable, printable_lines
 from concept_tuning.errors import StudioError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(end="", flush=True)  # a reader that has gone away is noticed here, and not at the end of the process
         return code
     except StudioError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {printable_lines(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -272,7 +273,7 @@ def _sentence(result: dict[str, Any], validation_note: str) -> str:
     worst = ""
     if result["worst_group_accuracy"] is not None:
         cell = next(cell for cell in result["groups"] if cell["name"] == result["worst_group"])
-        worst = f"; worst group {100 * cell['accuracy']:.1f} % ({cell['name']}, n = {cell['n']})"
+        worst = f"; worst group {100 * cell['accuracy']:.1f} % ({printable(cell['name'])}, n = {cell['n']})"
     note = f" (validation drawn {validation_note})" if result["split"] == "val" else ""
     return (
         f"{result['split']}: accuracy {100 * result['accuracy']:.1f} % "
@@ -283,7 +284,7 @@ def _sentence(result: dict[str, Any], validation_note: str) -> str:
 def _print_groups(result: Evaluation) -> None:
     rows = [
         {
-            "name": r.name,
+            "name": printable(r.name),
             "n": r.n,
             "accuracy": f"{100 * r.accuracy:.1f} %",
             "95 %": f"{100 * r.low:.1f}-{100 * r.high:.1f}",

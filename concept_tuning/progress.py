@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from concept_tuning.data.printable import printable_lines
+
 
 class ConsoleWatcher:
     """Shows stages as lines and training as a bar with time left, loss terms and images per second."""
@@ -20,7 +22,7 @@ class ConsoleWatcher:
     def message(self, text: str) -> None:
         """Print a stage."""
         if not self._quiet:
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(printable_lines(text), file=sys.stderr)
 
     def step(self, done: int, total: int, values: Mapping[str, float]) -> None:
         """Move the bar."""

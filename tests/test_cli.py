@@ -15,6 +15,7 @@ from PIL import Image
 
 from concept_tuning.cli import main
 from concept_tuning.config import METHOD_NAMES
+from concept_tuning.progress import ConsoleWatcher
 
 QUICK = [
     "--backbone", "test_resnet", "--quiet", "--set", "weights=random", "image_size=64", "batch_size=8",
@@ -207,3 +208,15 @@ def test_interrupts_are_heard_again_in_a_session_of_its_own_alone(alone: bool) -
     finally:
         signal.signal(signal.SIGINT, heard)
     assert done.stdout.splitlines()[-1] == str(alone)
+
+
+def test_names_of_files_do_not_act_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+    (tmp_path / "pictures" / "a" / "\x1b]0;owned\x07.png").write_bytes(b"no picture")
+    assert main(["train", "--data", str(tmp_path / "pictures"), "--run-dir", str(tmp_path / "run")]) == 2
+    told = capfd.readouterr()
+    assert "\x1b]0;" not in told.err + told.out
+    ConsoleWatcher().message("Left out \x1b]0;owned\x07.png: no picture\nNext line")
+    told = capfd.readouterr()
+    assert told.err == "Left out \\x1b]0;owned\\x07.png: no picture\nNext line\n"

@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 from concept_tuning.config import DataConfig
 from concept_tuning.data.csv_file import csv_table, is_listing
 from concept_tuning.data.folders import SPLIT_NAMES, SUFFIXES, folder_table, is_hidden
+from concept_tuning.data.printable import printable
 from concept_tuning.data.table import ImageTable
 from concept_tuning.data.unpacking import extract_archive, writing
 from concept_tuning.errors import DataError
@@ -25,7 +26,8 @@ def archive_table(path: Path, config: DataConfig) -> ImageTable:
 
     The archive's top may be any number of folders that hold nothing but the next one. If a single CSV file lies
     there whose first line names paths and labels, it counts (:func:`~concept_tuning.data.csv_file.csv_table`,
-    without absolute paths), else the class folders (:func:`~concept_tuning.data.folders.folder_table`).
+    without absolute paths, and with at most ``max_archive_entries`` pictures), else the class folders
+    (:func:`~concept_tuning.data.folders.folder_table`).
 
     Args:
         path: The archive.
@@ -76,10 +78,11 @@ def _open(path: Path, target: Path, config: DataConfig) -> ImageTable:
         folder = _step_down(target)
         tables = sorted(entry for entry in folder.glob("*.[cC][sS][vV]") if not is_hidden(entry.name))
         if len(tables) == 1 and is_listing(tables[0]):
-            return csv_table(tables[0], config, allow_absolute=False)
+            return csv_table(tables[0], config, allow_absolute=False, most=config.max_archive_entries)
         return folder_table(folder, config)
     except DataError as error:
-        raise DataError(str(error).replace(str(target), str(path))) from error
+        shown = printable(str(target))  # as messages have it
+        raise DataError(str(error).replace(shown, str(path)).replace(str(target), str(path))) from error
 
 
 def _step_down(folder: Path) -> Path:

@@ -37,7 +37,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from concept_tuning.config import DataConfig
-from concept_tuning.data.decode import UnreadableImage
+from concept_tuning.data.decode import UnreadableImage, keeping_turn
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -137,7 +137,8 @@ def open_cache(
 
     A picture is centrally cropped where its long side is over four times the short one, and brought to a
     short side of :func:`cache_side` pixels with antialiasing; it is never enlarged. Pictures are decoded in
-    a few threads, so ``table.read`` is called from several at once; the files do not depend on the threads.
+    a few threads, large ones (:data:`~concept_tuning.data.decode.LARGE_PIXELS`) in turn, so ``table.read`` is called
+    from several at once; the files do not depend on the threads.
     A damaged cache is made again, and so is one with an unreadable picture that has become readable.
 
     Args:
@@ -220,6 +221,11 @@ class _Decoded:
 
 
 def _decode_row(table: ImageTable, row: int, side: int) -> _Decoded:
+    with keeping_turn():
+        return _decode_small(table, row, side)
+
+
+def _decode_small(table: ImageTable, row: int, side: int) -> _Decoded:
     try:
         pixels = table.read(row)
     except UnreadableImage as error:

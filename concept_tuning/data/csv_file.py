@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import difflib
-import io
 import math
 import os
 import posixpath
-import re
-import stat
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from concept_tuning.config import DataConfig
+from concept_tuning.data.containment import LEADS_OUT, Containment, file_fault
+from concept_tuning.data.csv_lines import filled_lines, read_heading
 from concept_tuning.data.decode import decode_mask
 from concept_tuning.data.folders import (
     SPLIT_NAMES,
@@ -30,20 +27,16 @@ from concept_tuning.data.folders import (
     said_problems,
     validation_note,
 )
+from concept_tuning.data.printable import printable
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
-COLUMNS = {
-    "path": ("path", "image", "file", "filename", "filepath", "imagepath"),
-    "label": ("label", "class", "target"),
-    "split": ("split",),
-    "group": ("group",),
-    "mask": ("mask", "maskpath"),
-}
-_DELIMITERS = ",;\t"
+#: Most pictures that a list may name.
+MOST_PICTURES = 2_000_000
+_REPEATED = ("label", "split", "group")
 
 
-def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True) -> ImageTable:
+def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True, most: int = MOST_PICTURES) -> ImageTable:
     """List the pictures that a CSV file names; each is decoded only when it is read.
 
     The first line names the columns, in any case and order: ``path`` (or ``image``, ``file``, ``filename``) and
@@ -54,27 +47,29 @@ def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True) ->
     without a mask have no entry ``object`` in ``masks``.
 
     Args:
-        path: The CSV file.
+        path: The CSV file, of at most 256 MiB; it is read a line at a time.
         config: ``max_pixels`` is used.
-        allow_absolute: Take absolute paths too; the file's author can then name any file of the machine.
+        allow_absolute: Take absolute paths too, and follow links out of the folder; the file's author can then
+            name any file of the machine.
+        most: Most pictures that it may name.
 
     Raises:
         DataError: Naming the line: a column is lacking or named twice; a path twice; no label; an unknown
             split; a group or split for some pictures alone; a path that leaves the folder. Also a file that is
-            no CSV, none of the pictures there, a class without pictures, fewer than two classes, or a class that
-            training lacks.
+            no CSV or too large, none of the pictures there, a class without pictures, fewer than two classes, or a
+            class that training lacks.
     """
     folder = os.path.abspath(path.parent)
-    records = _read(path, folder, allow_absolute)
+    records = _read(path, folder, allow_absolute, most)
     try:
-        found, problems = _present(records)
+        found, problems = _present(records, file_fault if allow_absolute else Containment(folder).fault)
         names, labels = _codes([record.label for record in records], [record.label for record in found])
         _check_classes(names, labels, problems)
         splits = _splits(found)
         if splits is not None:
             check_given_splits(set(splits.tolist()), lambda code: {names[n] for n in labels[splits == code]})
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{printable(str(path))}: {error}") from error
     groups = [record.group for record in found]
     group_names, group_codes = _codes(groups, groups) if any(groups) else ((), None)
     keys = tuple(record.key for record in found)
@@ -96,9 +91,9 @@ def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True) ->
 
 
 def is_listing(path: Path) -> bool:
-    """Whether a CSV file's first line names a column of paths and one of labels."""
+    """Whether a CSV file's first line names a column of paths and one of labels; no more than its head is read."""
     try:
-        _columns(path, _text(path))
+        read_heading(path)
     except DataError:
         return False
     return True
@@ -115,35 +110,38 @@ class _Record:
     mask: str
 
 
-def _read(path: Path, folder: str, allow_absolute: bool) -> list[_Record]:
+def _read(path: Path, folder: str, allow_absolute: bool, most: int) -> list[_Record]:
     """Return the checked lines of the file."""
-    text = _text(path)
-    columns, delimiter, width = _columns(path, text)
+    name, heading = printable(str(path)), read_heading(path)
     records: list[_Record] = []
     line_of: dict[str, int] = {}
-    filled = ((line, cells) for line, cells in _lines(path, text, delimiter) if any(cells))
-    next(filled)  # the names of the columns
-    for line, cells in filled:
-        where = f"{path}, line {line}"
-        if any(cells[width:]):
+    texts: dict[str, str] = {}  # so that a label that comes often is held once
+    lines = filled_lines(path, heading)
+    next(lines, None)  # the names of the columns
+    for line, cells in lines:
+        where = f"{name}, line {line}"
+        if any(cells[heading.width :]):
             raise DataError(
-                f"{where}: {len(cells)} cells, but the first line names {width} columns; "
+                f"{where}: {len(cells)} cells, but the first line names {heading.width} columns; "
                 "put a cell that contains the separator in double quotes."
             )
-        value = {name: cells[n] if n < len(cells) else "" for name, n in columns.items()}
+        value = {column: cells[n] if n < len(cells) else "" for column, n in heading.columns.items()}
+        value |= {column: texts.setdefault(cell, cell) for column, cell in value.items() if column in _REPEATED}
         record = _record(line, value, folder, allow_absolute, where)
         earlier = line_of.get(record.file, line_of.get(record.key))
         if earlier is not None:
-            raise DataError(f"{path}: lines {earlier} and {line} name the same picture {record.key!r}; remove one.")
+            raise DataError(f"{name}: lines {earlier} and {line} name the same picture {record.key!r}; remove one.")
+        if len(records) == most:
+            raise DataError(f"{where}: more than {most} pictures are listed; shorten the list, or use class folders.")
         line_of[record.file] = line_of[record.key] = line
         records.append(record)
     if not records:
-        raise DataError(f"{path}: no pictures are listed below the first line; add a line for each.")
-    for name, cells in (("split", [r.split for r in records]), ("group", [r.group for r in records])):
+        raise DataError(f"{name}: no pictures are listed below the first line; add a line for each.")
+    for column, cells in (("split", [r.split for r in records]), ("group", [r.group for r in records])):
         if any(cells) and not all(cells):
             line = records[cells.index("")].line
             raise DataError(
-                f"{path}, line {line}: the {name} is missing; give it for every picture, or leave the column out."
+                f"{name}, line {line}: the {column} is missing; give it for every picture, or leave the column out."
             )
     return records
 
@@ -162,52 +160,6 @@ def _record(line: int, value: dict[str, str], folder: str, allow_absolute: bool,
     if mask:
         mask = _resolve(mask, folder, allow_absolute, where)[1]
     return _Record(line, key, file, value["label"], split, value.get("group", ""), mask)
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
-    try:
-        return data.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not {encoding.upper()} text; save the file as CSV in UTF-8.") from error
-
-
-def _columns(path: Path, text: str) -> tuple[dict[str, int], str, int]:
-    """Return the place of each known column, the separator, and the number of columns."""
-    first = next((line for line in re.split(r"[\r\n]+", text) if line.strip(" ,;\t")), None)
-    if first is None:
-        raise DataError(f"{path} is empty; its first line must name the columns path and label.")
-    for delimiter in _DELIMITERS:
-        header = next(csv.reader([first], delimiter=delimiter, skipinitialspace=True))
-        names = [re.sub(r"[\s_-]", "", name).lower() for name in header]
-        places = {column: [n for n, name in enumerate(names) if name in known] for column, known in COLUMNS.items()}
-        if places["path"] and places["label"]:
-            for column, where in places.items():
-                if len(where) > 1:
-                    several = " and ".join(repr(header[n].strip()) for n in where)
-                    raise DataError(f"{path}, line 1: {several} both name the {column}; rename or remove one of them.")
-            return {column: where[0] for column, where in places.items() if where}, delimiter, len(header)
-    raise DataError(
-        f"{path}, line 1: it must name the columns path and label (and perhaps split, group, mask), separated by "
-        f"comma, semicolon or tab; found {first[:80]!r}."
-    )
-
-
-def _lines(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the line that each record starts on, from 1, and its cells."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            yield line, [cell.strip() for cell in cells]
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}, line {line}: it cannot be read as CSV ({error}); look for a stray quote.") from error
 
 
 def _resolve(cell: str, folder: str, allow_absolute: bool, where: str) -> tuple[str, str]:
@@ -239,36 +191,34 @@ def _spelt_as_stored(folder: str, name: str) -> str:
     return next((other for other in others if os.path.exists(other)), file)
 
 
-def _present(records: Sequence[_Record]) -> tuple[list[_Record], list[ProblemFile]]:
+def _present(
+    records: Sequence[_Record], fault_of: Callable[[str], str | None]
+) -> tuple[list[_Record], list[ProblemFile]]:
     """Keep the lines whose picture is there; a mask that is not there is taken away from its line."""
     found: list[_Record] = []
     problems: list[ProblemFile] = []
     for record in records:
-        fault, mask = file_fault(record.file), record.mask
+        fault, mask_fault = fault_of(record.file), fault_of(record.mask) if record.mask else None
+        for what, one in (("picture", fault), ("mask", mask_fault)):
+            if one == LEADS_OUT:
+                raise DataError(
+                    f"line {record.line}: the {what} of {record.key!r} lies outside the folder of the CSV file, to "
+                    "which a link leads; put a copy in place of the link."
+                )
         if fault:
             problems.append(ProblemFile(record.key, f"{fault} (line {record.line})"))
             continue
-        if mask and (fault := file_fault(mask)):
-            problems.append(ProblemFile(record.key, f"its mask {mask} is left out: {fault} (line {record.line})"))
-            mask = ""
-        found.append(replace(record, mask=mask))
+        if mask_fault:
+            told = f"its mask {printable(record.mask)} is left out: {mask_fault} (line {record.line})"
+            problems.append(ProblemFile(record.key, told))
+            record = replace(record, mask="")
+        found.append(record)
     if not found:
         raise DataError(
             "none of the listed pictures is there; paths are relative to the folder of the CSV file."
             + said_problems(problems)
         )
     return found, problems
-
-
-def file_fault(file: str) -> str | None:
-    """Why a file cannot be opened as a picture; None if nothing speaks against it."""
-    try:
-        mode = os.stat(file).st_mode
-    except FileNotFoundError:
-        return "there is no such file"
-    except (OSError, ValueError) as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    return None if stat.S_ISREG(mode) else "not a regular file"
 
 
 def _codes(values: Sequence[str], used: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -6,11 +6,13 @@ limit on the size is one global number for the whole process; here each call has
 
 from __future__ import annotations
 
+import ctypes
 import io
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,10 +40,14 @@ _READERS = (
     PpmImagePlugin.PpmImageFile,
 )
 FORMATS: tuple[str, ...] = tuple(reader.format for reader in _READERS)
+#: A picture of more pixels is decoded by one thread of a process at a time: decoding takes up to 15 bytes a pixel.
+LARGE_PIXELS = 20_000_000
 _PREFIX_BYTES = 16
 _WHITE = (255, 255, 255, 255)
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _warning_filters = threading.Lock()
+_turn = threading.RLock()
+_kept = threading.local()
 
 
 class UnreadableImage(Exception):  # noqa: N818  (named for what it tells the user)
@@ -61,6 +67,21 @@ class TooManyPixels(UnreadableImage):
             f"too large: {width} x {height} pixels, and at most {limit} are allowed (setting data.max_pixels)"
         )
         self.width, self.height = width, height
+
+
+@contextmanager
+def keeping_turn() -> Iterator[None]:
+    """Keep the turn of a large picture that is decoded in the block until its end, for what is done with the array.
+
+    Pictures of over :data:`LARGE_PIXELS` are decoded by one thread of the process at a time. Without this the turn ends
+    when the array is returned, and other threads may decode theirs while it is held.
+    """
+    before = getattr(_kept, "stack", None)
+    with ExitStack() as _kept.stack:
+        try:
+            yield
+        finally:
+            _kept.stack = before
 
 
 def decode_image(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
@@ -116,9 +137,10 @@ def _loaded(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
             image = _open(stream)
             _check_size(image.size, max_pixels)
-            with _quiet_about_size(image.size):
-                image.load()
-            yield image
+            with _in_turn(image.size):
+                with _quiet_about_size(image.size):
+                    image.load()
+                yield image
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
@@ -156,6 +178,33 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise UnreadableImage("it has no pixels")
     if width * height > max_pixels:
         raise TooManyPixels(width, height, max_pixels)
+
+
+@contextmanager
+def _in_turn(size: tuple[int, int]) -> Iterator[None]:
+    """Wait for the turn of a large picture, and keep it for the block, or for that of :func:`keeping_turn`."""
+    if size[0] * size[1] <= LARGE_PIXELS:
+        yield
+        return
+    with ExitStack() as own:
+        stack = getattr(_kept, "stack", None) or own
+        stack.enter_context(_turn)
+        stack.callback(_give_back_memory)
+        yield
+
+
+def _allocator_trim() -> Callable[[int], int] | None:
+    """Return what makes the C library give freed memory back to the system; None where there is no such thing."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+_trim = _allocator_trim()
+
+
+def _give_back_memory() -> None:
+    """Give back what a large picture took: glibc would keep up to a gigabyte of it for each thread apart."""
+    if _trim is not None:
+        _trim(0)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from concept_tuning.config import DataConfig
 from concept_tuning.data.decode import decode_image
+from concept_tuning.data.printable import printable
 from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -33,6 +35,9 @@ _UNREAD_SUFFIXES = frozenset(
 )
 _HOUSEKEEPING = frozenset(("__MACOSX", "@eaDir", "lost+found"))
 _NAMED = 5
+#: Ways through links by which one folder is walked; without an end to them, links in each of n folders to the next make
+#: 2^n ways.
+_MOST_WAYS = 8
 
 
 def folder_table(root: Path, config: DataConfig) -> ImageTable:
@@ -44,8 +49,9 @@ def folder_table(root: Path, config: DataConfig) -> ImageTable:
     pictures. Classes are sorted naturally ("2" before "10"), upper case apart from lower case.
 
     Hidden files and files that are no pictures by their suffix are passed over. Left out and listed as problems
-    are pictures outside any class folder, links that lead out of ``root``, links in a circle, unreadable
-    folders, and picture formats that are not decoded. Broken pictures show only when they are read.
+    are pictures outside any class folder, links that lead out of ``root``, links in a circle, more than eight ways
+    through links to one folder, unreadable folders, and picture formats that are not decoded. Broken pictures show
+    only when they are read.
 
     Args:
         root: The folder. Keys are paths below it, with ``/``, composed Unicode characters (NFC), and
@@ -98,21 +104,28 @@ class Listing:
 
 
 def scan(root: Path) -> Listing:
-    """Walk a folder, following links only to places inside it; raises :class:`DataError` if it cannot be read."""
+    """Walk a folder, following links only to places inside it; raises :class:`DataError` if it cannot be read.
+
+    Each folder is walked in its own place, and by at most eight ways through links; those nearest to the root, and of
+    them the first by name, count.
+    """
     listing = Listing()
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
+    ways: Counter[str] = Counter()
+    waiting: deque[tuple[str, tuple[str, ...]]] = deque([("", (os.path.realpath(root),))])
     while waiting:
-        inside, chain = waiting.pop()
+        inside, chain = waiting.popleft()
+        below: list[tuple[str, tuple[str, ...]]] = []
         try:
             with os.scandir(os.path.join(root, inside)) as entries:
                 for entry in entries:
                     if not is_hidden(entry.name):
                         relative = f"{inside}/{entry.name}" if inside else entry.name
-                        waiting.extend(_visit(entry, relative, chain, listing))
+                        below.extend(_visit(entry, relative, chain, listing))
         except OSError as error:
             if not inside:
                 raise DataError(f"The folder {root} cannot be read ({error.strerror}).") from error
             listing.problems.append(ProblemFile(key_text(inside), f"the folder cannot be read: {error.strerror}"))
+        waiting.extend(folder for folder in sorted(below) if _counts(*folder, ways, listing))
     return listing
 
 
@@ -122,7 +135,10 @@ def is_hidden(name: str) -> bool:
 
 
 def key_text(name: str) -> str:
-    """A file name as printable text: composed (NFC), and bytes that are no UTF-8 written out as ``\\udcXX``."""
+    """A file name as text that can be stored: composed (NFC), and bytes that are no UTF-8 written out as ``\\udcXX``.
+
+    Control characters stay; see :func:`~concept_tuning.data.printable.printable`.
+    """
     if name.isascii():
         return name
     return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode("utf-8"))
@@ -184,7 +200,7 @@ def said_problems(problems: Sequence[ProblemFile]) -> str:
     """The first problems as lines that can follow an error's message."""
     if not problems:
         return ""
-    lines = [f"\n  {problem.key}: {problem.reason}" for problem in problems[:_NAMED]]
+    lines = [f"\n  {printable(problem.key)}: {printable(problem.reason)}" for problem in problems[:_NAMED]]
     rest = f"\n  and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
     return "\nLeft out:" + "".join(lines) + rest
 
@@ -239,10 +255,22 @@ def _visit(
         listing.problems.append(ProblemFile(key_text(relative), reason))
         return []
     if folder:
-        listing.folders.append(relative)
         return [(relative, (*chain, real))]
     listing.pictures.append(relative)
     return []
+
+
+def _counts(relative: str, chain: tuple[str, ...], ways: Counter[str], listing: Listing) -> bool:
+    """Enter one folder into the listing; return whether it is to be walked by this way, too."""
+    top, *_, real = chain
+    if real != os.path.join(top, relative):
+        ways[real] += 1
+        if ways[real] > _MOST_WAYS:
+            reason = f"links lead to this folder by more than {_MOST_WAYS} ways; put copies in their place"
+            listing.problems.append(ProblemFile(key_text(relative), reason))
+            return False
+    listing.folders.append(relative)
+    return True
 
 
 def _rows(listing: Listing) -> tuple[list[_Row], bool]:
@@ -324,10 +352,9 @@ def _check_empty(folders: Sequence[str], of_split: dict[int, set[str]], splits_g
             raise DataError(f"the split folder {parts[0]} holds no pictures; fill it or remove it.")
         is_class = len(parts) == (2 if splits_given else 1)
         if is_class and code == 0 and parts[-1] not in of_split.get(0, set()):
-            raise DataError(
-                f"the class folder {'/'.join(parts)} holds no pictures that can be used; fill it or remove it."
-            )
+            shown = printable("/".join(parts))
+            raise DataError(f"the class folder {shown} holds no pictures that can be used; fill it or remove it.")
 
 
 def _and(names: Iterable[str]) -> str:
-    return " and ".join(key_text(name) for name in sorted(names))
+    return " and ".join(printable(key_text(name)) for name in sorted(names))

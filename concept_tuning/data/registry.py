@@ -18,6 +18,7 @@ from concept_tuning.config import ARCHIVE_SUFFIXES, RunConfig
 from concept_tuning.data.cache import ImageCache, open_cache
 from concept_tuning.data.known.catalogue import KNOWN
 from concept_tuning.data.known.opening import is_known, is_there, known_table
+from concept_tuning.data.printable import printable
 from concept_tuning.data.splits import check_coverage, split_table, splits_from_keys
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
@@ -179,8 +180,13 @@ class DataBundle:
     table: ImageTable
 
 
-def open_table(config: RunConfig) -> ImageTable:
+def open_table(config: RunConfig, *, contained: bool = False) -> ImageTable:
     """List the pictures of ``config.data.source``; a name wins over a path that is spelt alike.
+
+    Args:
+        config: The run's settings.
+        contained: Refuse a CSV file that names pictures outside its folder, by absolute paths or through links, as
+            where another than the server's own user chose it. Every other source is held to its folder anyway.
 
     Raises:
         DataError: There is no such name or path, or the source cannot be used.
@@ -196,7 +202,7 @@ def open_table(config: RunConfig) -> ImageTable:
         return elpv_table(config.elpv, max_pixels=config.data.max_pixels)
     if is_known(source):
         return known_table(config.data)
-    return _open_path(source, config)
+    return _open_path(source, config, contained)
 
 
 def load_data(
@@ -205,6 +211,7 @@ def load_data(
     report: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     splits: Mapping[str, Sequence[str]] | None = None,
+    contained: bool = False,
 ) -> DataBundle:
     """Open the source, decode its pictures into the cache (or find them there), and split them.
 
@@ -214,12 +221,13 @@ def load_data(
         progress: Is called with the number of pictures decoded and the number of all.
         splits: Keys of an earlier run's splits (:func:`~concept_tuning.data.splits.splits_to_json`), which
             are then reused exactly, without drawing anything.
+        contained: As for :func:`open_table`.
 
     Raises:
         DataError: The source cannot be used, has fewer than two classes, or leaves a class without pictures
             in a split; or a picture of the saved ``splits`` is gone or unreadable.
     """
-    table = open_table(config)
+    table = open_table(config, contained=contained)
     if len(table.class_names) < 2:
         found = f"only the class {table.class_names[0]!r}" if table.class_names else "no class"
         raise DataError(f"{table.source} has {found}; at least two classes are needed to classify.")
@@ -243,7 +251,7 @@ def load_data(
     )
 
 
-def _open_path(source: str, config: RunConfig) -> ImageTable:
+def _open_path(source: str, config: RunConfig, contained: bool) -> ImageTable:
     path = Path(source).expanduser()
     if path.is_dir():
         from concept_tuning.data.folders import folder_table
@@ -251,11 +259,11 @@ def _open_path(source: str, config: RunConfig) -> ImageTable:
         return folder_table(path, config.data)
     if not path.exists():
         raise DataError(unknown_source(source))
-    name = path.name.lower()
+    name = path.name.lower() if path.is_file() else ""  # a pipe would be waited for
     if name.endswith(CSV_SUFFIXES):
         from concept_tuning.data.csv_file import csv_table
 
-        return csv_table(path, config.data)
+        return csv_table(path, config.data, allow_absolute=not contained)
     if name.endswith(ARCHIVE_SUFFIXES):
         from concept_tuning.data.archives import archive_table
 
@@ -310,7 +318,7 @@ def _left_out(table: ImageTable, cache: ImageCache) -> str:
     problems = [cache.problems[place] for place in order] + list(table.problems)
     if not problems:
         return ""
-    lines = [f"  {problem.key}: {problem.reason}" for problem in problems[:_NAMED]]
+    lines = [f"  {printable(problem.key)}: {printable(problem.reason)}" for problem in problems[:_NAMED]]
     rest = len(problems) - _NAMED
     return "\nLeft out as unusable:\n" + "\n".join(lines) + (f"\n  and {rest} more" if rest > 0 else "")
 

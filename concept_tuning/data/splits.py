@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from concept_tuning.config import DataConfig
+from concept_tuning.data.printable import printable
 from concept_tuning.data.table import SPLITS
 from concept_tuning.errors import DataError
 
@@ -108,19 +109,19 @@ def splits_from_keys(saved: Mapping[str, Sequence[str]], keys: Sequence[str]) ->
     """
     if set(saved) != set(SPLITS):
         raise DataError(
-            f"The saved split must name exactly {', '.join(SPLITS)}; it names {', '.join(saved) or 'none'}."
+            f"The saved split must name exactly {', '.join(SPLITS)}; it names {printable(', '.join(saved)) or 'none'}."
         )
     row_of = {key: row for row, key in enumerate(keys)}
     listed = [key for name in SPLITS for key in saved[name]]
     gone = [key for key in listed if key not in row_of]
     if gone:
         raise DataError(
-            f"The data changed since the split was saved: {_some(gone)} cannot be found. "
+            f"The data changed since the split was saved: {printable(_some(gone))} cannot be found. "
             "Restore the pictures, or start a new run, which makes a new split."
         )
     twice = [key for key, count in Counter(listed).items() if count > 1]
     if twice:
-        raise DataError(f"The saved split is damaged: {_some(twice)} listed more than once.")
+        raise DataError(f"The saved split is damaged: {printable(_some(twice))} listed more than once.")
     return {name: np.array([row_of[key] for key in saved[name]], dtype=np.int64) for name in SPLITS}
 
 

@@ -68,6 +68,7 @@ def survey(
     samples: int = 12,
     side: int = 160,
     progress: Callable[[int, int], None] | None = None,
+    contained: bool = False,
 ) -> Survey:
     """Survey the source of a run.
 
@@ -77,16 +78,17 @@ def survey(
         samples: Most pictures to show.
         side: Longest side of these, in pixels.
         progress: Is called with the number of pictures decoded and the number of all, if they are checked.
+        contained: Refuse a CSV file that names pictures outside its folder, by absolute paths or through links.
 
     Raises:
         DataError: the source cannot be used, has fewer than two classes, or leaves a class without pictures in a split.
     """
     if check:
-        bundle = load_data(config, progress=progress)
+        bundle = load_data(config, progress=progress, contained=contained)
         table, problems, copies = bundle.table, bundle.problems, bundle.copies
         rows = {name: split.rows for name, split in bundle.splits.items()}
     else:
-        table, copies = open_table(config), None
+        table, copies = open_table(config, contained=contained), None
         rows, problems = _listed_rows(table, config), table.problems
     shown, unreadable = _samples(table, rows["train"], samples, side)
     known = {problem.key for problem in problems}

@@ -51,6 +51,7 @@ _DAMAGE = (
     OverflowError,
     NotImplementedError,
     MemoryError,
+    RecursionError,  # tarfile goes one deeper with each header that describes the next
 )
 
 

@@ -230,6 +230,17 @@ def test_a_tar_file_with_holes_is_refused(tmp_path):
     refused(tmp_path / "x.tar", "the entry 'holes.png' is a file with holes")
 
 
+@pytest.mark.parametrize("kind", "LKx")
+def test_a_chain_of_headers_that_each_describe_the_next_is_refused(kind, tmp_path):
+    text = b"11 path=ab\n" if kind == "x" else b"owl/1.png\0"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind.encode(), len(text)
+    link = header.tobuf(tarfile.GNU_FORMAT) + text.ljust(tarfile.BLOCKSIZE, b"\0")
+    good = make_tar(tmp_path / "good.tar", FILES).read_bytes()
+    (tmp_path / "x.tar").write_bytes(link * 900 + good)
+    refused(tmp_path / "x.tar", "cannot be unpacked, as it is damaged.*recursion")
+
+
 def test_bombs_are_stopped_by_their_ratio(tmp_path):
     zeros = {"a.bmp": bytes(1_000_000)}
     make_zip(tmp_path / "x.zip", zeros)
@@ -591,6 +602,22 @@ def test_a_list_in_an_archive_cannot_name_files_outside(config, tmp_path):
         path = make_zip(tmp_path / f"{number}.zip", IMAGES | {"list.csv": text.encode()})
         with pytest.raises(DataError, match=rf"{number}\.zip.list\.csv, line 3: the path .* (is absolute|leaves)"):
             archive_table(path, config)
+
+
+def test_a_list_in_an_archive_names_no_more_pictures_than_it_may_hold(config, tmp_path):
+    path = make_zip(tmp_path / "x.zip", IMAGES | {"list.csv": LIST.encode()})
+    few = DataConfig(cache_dir=config.cache_dir, max_archive_entries=5)  # a folder, three pictures and the list
+    assert len(archive_table(path, few)) == 3
+    lines = "".join(f"{number},owl\n" for number in range(5))
+    path = make_zip(tmp_path / "y.zip", IMAGES | {"list.csv": (LIST + lines).encode()})
+    with pytest.raises(DataError, match=r"y\.zip.list\.csv, line 7: more than 5 pictures are listed"):
+        archive_table(path, few)
+
+
+def test_a_list_that_is_no_text_below_its_first_line_is_told_and_not_passed_over(config, tmp_path):
+    path = make_zip(tmp_path / "x.zip", BIRDS | {"list.csv": b"path,label\nowl/1.png,K\xe4uzchen\n"})
+    with pytest.raises(DataError, match=r"x\.zip.list\.csv, line 2: not UTF-8 text"):
+        archive_table(path, config)
 
 
 def test_messages_name_the_archive_not_the_cache(config, tmp_path):

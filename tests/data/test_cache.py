@@ -22,7 +22,7 @@ from PIL import Image
 from concept_tuning.config import DataConfig
 from concept_tuning.data import cache as cache_module
 from concept_tuning.data.cache import ImageCache, cache_key, cache_root, cache_side, open_cache, shrink
-from concept_tuning.data.decode import UnreadableImage
+from concept_tuning.data.decode import UnreadableImage, decode_image
 from concept_tuning.data.table import ImageTable
 from concept_tuning.errors import DataError
 
@@ -389,6 +389,33 @@ def test_only_a_few_pictures_are_held_while_building(tmp_path):
         tracemalloc.stop()
     # 350 more rows: index and digests, not 350 pictures of 196,608 bytes
     assert peaks[1] - peaks[0] < 20 * 196_608
+
+
+def test_large_pictures_are_made_small_one_after_another(config, monkeypatch, tmp_path):
+    monkeypatch.setattr("concept_tuning.data.decode.LARGE_PIXELS", 10)
+    monkeypatch.setattr("concept_tuning.data.cache.os.cpu_count", lambda: 4)
+    files = [tmp_path / f"{row}.png" for row in range(12)]
+    for row, file in enumerate(files):
+        Image.fromarray(draw(row)).save(file)
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def counted(pixels: np.ndarray, side: int) -> np.ndarray:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        with lock:
+            inside[0] -= 1
+        return shrink(pixels, side)
+
+    monkeypatch.setattr("concept_tuning.data.cache.shrink", counted)
+    table = Source().table(read=lambda row: decode_image(files[row], max_pixels=10**6))
+    cache = open_cache(table, config)
+    assert most == [1]
+    assert np.array_equal(cache.image(2).permute(1, 2, 0).numpy(), shrink(draw(2), 20))
+    most[0] = 0
+    open_cache(Source().table(stamp=lambda row: f"{row} from memory"), config)
+    assert most[0] > 1  # the others go on together
 
 
 def test_bytes_do_not_depend_on_which_thread_is_faster(config):

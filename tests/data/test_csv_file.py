@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from concept_tuning.config import DataConfig
 from concept_tuning.data.csv_file import csv_table, is_listing
+from concept_tuning.data.csv_lines import MOST_BYTES, MOST_CHARACTERS
 from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.table import SPLITS
 from concept_tuning.errors import DataError
@@ -243,6 +246,122 @@ def test_a_list_of_pictures_is_told_from_other_tables(tmp_path):
         assert is_listing(tmp_path / "x.csv") is expected
 
 
+def taken(call) -> int:
+    """Return how much memory a call takes at most, in bytes."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_list_is_told_by_its_head_and_read_a_line_at_a_time(folder):
+    path = folder / "list.csv"
+    with path.open("w") as stream:
+        stream.write("path,label,note\n")
+        for number in range(400):
+            stream.write(f"{PICTURES[number] if number < 4 else number},{number % 2},{'x' * 20_000}\n")
+    assert path.stat().st_size > 8e6
+    assert taken(lambda: is_listing(path)) < 1e6
+    assert taken(lambda: csv_table(path, CONFIG)) < 3e6
+    assert len(csv_table(path, CONFIG)) == 4
+
+
+def test_a_list_of_gigabytes_is_refused_unread(table, folder):
+    path = folder / "list.csv"
+    path.write_text("path,label\na.png,owl\nb.png,wren\n")
+    os.truncate(path, MOST_BYTES + 1)
+    with pytest.raises(DataError, match=r"list\.csv is larger than 256 MiB, more than a list of pictures may be"):
+        csv_table(path, CONFIG)
+
+
+@pytest.mark.parametrize("cell", ["x,", '"\n",', " "])
+def test_a_line_of_any_length_is_refused(table, cell):
+    text = "path,label\na.png,owl\n" + cell * (MOST_CHARACTERS // len(cell) + 1)
+    with pytest.raises(DataError, match=rf"line 3: .*longer than {MOST_CHARACTERS} characters.*look for a stray quote"):
+        table(text)
+
+
+def test_long_lines_are_counted_one_by_one(table):
+    lines = [f"{name},{name[0]},{'x' * 100_000},{'y' * 100_000},{'z' * 100_000}" for name in PICTURES]
+    assert len(table("\n".join(["path,label,1,2,3", *lines]))) == 4
+
+
+def test_a_list_may_name_so_many_pictures(table):
+    text = "path,label\na.png,owl\nb.png,wren\nc.png,wren\n"
+    assert len(table(text, most=3)) == 3
+    with pytest.raises(DataError, match="line 4: more than 2 pictures are listed; shorten the list"):
+        table(text, most=2)
+
+
+def test_a_first_line_that_does_not_end_is_refused(table):
+    text = "path,label" + ",x" * 40_000
+    with pytest.raises(DataError, match=r"no whole line that is filled within 65536 bytes; its first line must name"):
+        table(text + "\na.png,owl\n")
+    with pytest.raises(DataError, match="no whole line that is filled"):
+        table("\n" * 70_000 + "path,label\na.png,owl\n")
+    assert len(table("\n" * 60_000 + "path,label\na.png,owl\nb.png,wren\n")) == 2
+
+
+@pytest.mark.parametrize("before", [1, 100_000])
+def test_the_line_that_is_no_text_is_found_wherever_it_is(table, before):
+    lines = b"path,label\n" + b"\xc3\xa9.png,owl\n" + b",\n" * (before - 1)
+    with pytest.raises(DataError, match=f"line {before + 2}: not UTF-8 text"):
+        table(lines + b"b.png,\xe4\nc.png,wren\n")
+    with pytest.raises(DataError, match=f"line {before + 2}: not UTF-8 text"):
+        table(lines + b"b.png,\xc3")  # cut off
+    wide = "\ufeffpath,label\n".encode("utf-16-le") + ",\n".encode("utf-16-le") * before
+    with pytest.raises(DataError, match=f"line {before + 2}: not UTF-16 text"):
+        table(wide + b"\0\xd8\0\0\n\0")
+
+
+def test_links_lead_out_of_the_folder_only_where_absolute_paths_may(table, folder, tmp_path):
+    outside = tmp_path / "set-private"  # starts like the folder's name
+    outside.mkdir()
+    (folder / "c.png").rename(outside / "c.png")
+    (folder / "file.png").symlink_to(outside / "c.png")
+    (folder / "deep").symlink_to(outside)
+    (folder / "near.png").symlink_to("sub/d.png")
+    for line, what in (
+        ("file.png,wren,", "picture"),
+        ("deep/c.png,wren,", "picture"),
+        ("b.png,wren,deep/c.png", "mask"),
+    ):
+        text = f"path,label,mask\na.png,owl,\n{line}\n"
+        assert len(table(text)) == 2
+        with pytest.raises(
+            DataError, match=rf"list\.csv: line 3: the {what} of '.*' lies outside the folder.*put a copy"
+        ):
+            table(text, allow_absolute=False)
+    inside = table("path,label,mask\na.png,owl,near.png\nnear.png,wren,\n", allow_absolute=False)
+    assert inside.read(1)[0, 0, 0] == 3
+    assert inside.masks is not None
+    assert "object" in inside.masks(0)
+    (tmp_path / "link").symlink_to(folder)  # the folder itself may be reached through a link
+    assert len(csv_table(tmp_path / "link" / "list.csv", CONFIG, allow_absolute=False)) == 2
+
+
+def test_what_a_link_leads_to_is_not_even_said_to_be_there(table, folder):
+    (folder / "x.png").symlink_to("/nothing/here.png")
+    with pytest.raises(DataError, match=r"line 3: the picture of .x\.png. lies outside"):
+        table("path,label\na.png,owl\nx.png,wren\n", allow_absolute=False)
+
+
+def test_names_in_messages_do_not_act_on_a_terminal(table, folder):
+    (folder / "evil\x1b]0;pwn\x07").mkdir()
+    path = folder / "evil\x1b]0;pwn\x07" / "list\u202e.csv"
+    path.write_text("path,label,mask\n../a.png,owl,\n")
+    with pytest.raises(DataError) as caught:
+        csv_table(path, CONFIG)
+    assert "evil\\x1b]0;pwn\\x07/list\\u202e.csv, line 2" in str(caught.value)
+    told = table("path,label,mask\na.png,owl,m\x1b[2J.png\nb.png,wren,\n").problems[0].reason
+    assert "m\\x1b[2J.png is left out" in told
+    with pytest.raises(DataError) as caught:
+        table("path,label\nx\x1b[2J.png,owl\ny.png,wren\n")
+    assert "\n  x\\x1b[2J.png: there is no such file" in str(caught.value)
+
+
 # The csv module before Python 3.13 leaves a lone carriage return unquoted where lines end in a newline.
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12).map(str.strip)
 
@@ -282,12 +401,12 @@ def test_no_relative_path_reaches_outside(parts, separator, tmp_path_factory):
     (folder / "list.csv").write_text(f'path,label\n"{separator.join(parts)}",owl\n')
     opened: list[str] = []
 
-    def spy(path, *args, **kwargs):
+    def spy(path):
         opened.append(str(path))
-        raise FileNotFoundError
+        return "there is no such file"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("concept_tuning.data.csv_file.os.stat", spy)
+        patch.setattr("concept_tuning.data.containment.Containment.fault", lambda place, file: spy(file))
         patch.setattr("concept_tuning.data.csv_file.os.path.exists", lambda path: False)
         with pytest.raises(DataError):
             csv_table(folder / "list.csv", CONFIG, allow_absolute=False)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 import struct
 import threading
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
-from concept_tuning.data.decode import FORMATS, UnreadableImage, decode_image, decode_mask
+from concept_tuning.data import decode
+from concept_tuning.data.decode import FORMATS, UnreadableImage, decode_image, decode_mask, keeping_turn
 
 PIXELS = 1_000_000
 LOSSLESS = ("PNG", "BMP", "TIFF", "PPM")
@@ -51,6 +54,86 @@ def test_every_format_gives_a_flat_colour_back(form):
     pixels = decode_image(encode(flat, form), max_pixels=PIXELS)
     assert pixels.shape == (16, 24, 3)
     assert np.abs(pixels.astype(int) - flat).max() <= 4
+
+
+class Busy:
+    """Counts how many are in a block at once."""
+
+    def __init__(self) -> None:
+        self.most, self._now, self._lock = 0, 0, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.02)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._now -= 1
+
+
+def busy_while(monkeypatch: pytest.MonkeyPatch, name: str) -> Busy:
+    """Return what counts the calls of a function of the decoder that run at once."""
+    busy, before = Busy(), getattr(decode, name)
+
+    def counted(*args: object) -> object:
+        with busy:
+            return before(*args)
+
+    monkeypatch.setattr(decode, name, counted)
+    return busy
+
+
+@pytest.mark.parametrize(("limit", "one"), [(NOISE.shape[0] * NOISE.shape[1] - 1, True), (63, False)])
+def test_large_pictures_are_decoded_one_at_a_time_and_others_together(monkeypatch, limit, one):
+    monkeypatch.setattr(decode, "LARGE_PIXELS", limit)
+    busy = busy_while(monkeypatch, "_upright")
+    data = encode(NOISE, "PNG")
+    calls = [decode_image, decode_mask] * 6
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda call: call(data, max_pixels=PIXELS), calls))
+    assert np.array_equal(found[0], NOISE)
+    assert (busy.most == 1) is one
+
+
+def test_a_turn_is_kept_for_what_is_done_with_the_array(monkeypatch):
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 10)
+    busy, data = Busy(), encode(NOISE, "PNG")
+
+    def use() -> None:
+        with keeping_turn():
+            decode_image(data, max_pixels=PIXELS)
+            with busy:
+                decode_mask(data, max_pixels=PIXELS)  # the same thread waits for nobody
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(use) for _ in range(8)]:
+            done.result(timeout=20)
+    assert busy.most == 1
+
+
+def test_a_picture_that_fails_gives_its_turn_away(monkeypatch):
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 10)
+    data = encode(NOISE, "PNG")
+    with pytest.raises(UnreadableImage), keeping_turn():
+        decode_image(data[:150], max_pixels=PIXELS)
+    with pytest.raises(UnreadableImage):
+        decode_image(data[:150], max_pixels=PIXELS)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(decode_image, data, max_pixels=PIXELS).result(timeout=20).shape == NOISE.shape
+
+
+@pytest.mark.skipif(decode._trim is None, reason="the C library gives memory back by itself")
+def test_memory_of_a_large_picture_is_given_back_by_every_thread(monkeypatch):
+    trimmed = []
+    monkeypatch.setattr(decode, "_trim", trimmed.append)
+    data = encode(NOISE, "PNG")
+    decode_image(data, max_pixels=PIXELS)
+    assert trimmed == []
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 10)
+    decode_image(data, max_pixels=PIXELS)
+    assert trimmed == [0]
 
 
 def test_grey_and_black_and_white_fill_three_channels():
@@ -251,9 +334,9 @@ def test_damaged_files_give_pixels_or_a_reason(form, changes):
 def test_reasons_are_in_words(data, reason, tmp_path):
     (tmp_path / "x.png").write_bytes(data)
     for source in (data, tmp_path / "x.png"):
-        for decode in (decode_image, decode_mask):
+        for call in (decode_image, decode_mask):
             with pytest.raises(UnreadableImage, match=reason):
-                decode(source, max_pixels=PIXELS)
+                call(source, max_pixels=PIXELS)
 
 
 def test_missing_files_and_folders(tmp_path):

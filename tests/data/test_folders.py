@@ -253,6 +253,61 @@ def test_links_within_the_folder_are_followed_but_not_in_circles(put, tmp_path):
     assert folder_table(through_a_link, CONFIG).keys == table.keys
 
 
+def test_links_from_each_folder_to_the_next_do_not_double_the_work(put, tmp_path):
+    root = put("owl/d0/1.png", "wren/1.png")
+    depth = 40
+    for level in range(depth):
+        place = root / "owl" / f"d{level}"
+        place.mkdir(exist_ok=True)
+        for name in ("a", "b"):
+            (place / name).symlink_to(f"../d{level + 1}")
+    (root / "owl" / f"d{depth}").mkdir()
+    put(f"owl/d{depth}/2.png")
+    start = time.process_time()
+    table = folder_table(root, CONFIG)
+    assert time.process_time() - start < 3
+    assert {"owl/d0/1.png", f"owl/d{depth}/2.png", "wren/1.png"} <= set(table.keys)
+    assert len(table) == 3 + 8  # each folder in its own place and by at most eight ways through links
+    reasons = left_out(table)
+    assert len(reasons) < 20 * depth
+    assert set(reasons.values()) == {"links lead to this folder by more than 8 ways; put copies in their place"}
+
+
+def test_of_many_ways_to_a_folder_the_first_by_name_count(put):
+    root = put("owl/1.png", "wren/1.png")
+    for number in range(1, 12):
+        (root / f"to-{number:02d}").symlink_to("wren")
+    table = folder_table(root, CONFIG)
+    assert table.class_names == ("owl", *(f"to-{number:02d}" for number in range(1, 9)), "wren")
+    assert sorted(left_out(table)) == ["to-09", "to-10", "to-11"]
+
+
+def test_one_split_may_be_a_link_to_another(put):
+    root = put("train/owl/1.png", "train/wren/1.png", "test/owl/2.png", "test/wren/2.png")
+    (root / "val").symlink_to("test")
+    table = folder_table(root, CONFIG)
+    assert table.problems == ()
+    assert listed(table)["val/owl/2.png"] == ("owl", "val")
+
+
+def test_names_in_messages_do_not_act_on_a_terminal(put):
+    evil = "a\x1b]0;pwn\x07\u202e"
+    told = "a\\x1b]0;pwn\\x07\\u202e"
+    root = put("owl/1.png", "wren/1.png", f"{evil}/x.txt", f"{evil}.heic")
+    with pytest.raises(DataError) as caught:
+        folder_table(root, CONFIG)
+    assert f"the class folder {told} holds no pictures" in str(caught.value)
+    assert f"  {told}.heic: .heic files are not decoded" in str(caught.value)
+    assert evil not in str(caught.value)
+    put(f"{evil}/1.png")
+    assert f"{evil}/1.png" in folder_table(root, CONFIG).keys  # what is stored stays as it is
+    root = put(f"train/{evil}/1.png", f"{evil}.x/y/1.png")
+    with pytest.raises(DataError) as caught:
+        folder_table(root, CONFIG)
+    assert told in str(caught.value)
+    assert evil not in str(caught.value)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_is_not_opened(put):
     root = put("owl/1.png", "wren/1.png")

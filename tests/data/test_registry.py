@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import re
 import shutil
@@ -17,6 +18,7 @@ from concept_tuning.data.cache import shrink
 from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.registry import DATASETS, load_data, open_table
 from concept_tuning.data.splits import splits_to_json
+from concept_tuning.data.survey import survey
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -57,7 +59,7 @@ def config(tmp_path) -> RunConfig:
 @pytest.fixture
 def use(monkeypatch):
     def put(table: ImageTable) -> None:
-        monkeypatch.setattr(registry, "open_table", lambda config: table)
+        monkeypatch.setattr(registry, "open_table", lambda config, contained: table)
 
     return put
 
@@ -228,6 +230,40 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "bird.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"neither a folder, nor an archive \(\.zip.*nor a CSV file"):
         open_table(validate({"data": {"source": str(tmp_path / "bird.png")}}))
+
+
+@pytest.mark.parametrize("name", ["list.csv", "birds.zip"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="is neither a folder, nor an archive"):
+        open_table(validate({"data": {"source": str(tmp_path / name)}}))
+
+
+@pytest.mark.parametrize("way", ["absolute", "link"])
+def test_a_list_that_another_chose_stays_in_its_folder(config, folder, tmp_path, way):
+    (tmp_path / "secret").mkdir()
+    for number in range(5):
+        (folder / "wren" / f"{number}.png").rename(tmp_path / "secret" / f"{number}.png")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    place = "link" if way == "link" else tmp_path / "secret"
+    lines = [f"owl/{number}.png,owl\n{place}/{number}.png,wren" for number in range(5)]
+    (folder / "list.csv").write_text("\n".join(["path,label", *lines]))
+    chosen = validate({"data": {"source": str(folder / "list.csv"), "cache_dir": config.data.cache_dir}})
+    assert len(load_data(chosen).table) == 10  # whoever types the command may name any file
+    for refuse in (open_table, load_data, survey):
+        with pytest.raises(DataError, match=r"line 3: the p.* (is absolute|lies outside the folder of the CSV file)"):
+            refuse(chosen, contained=True)
+    with pytest.raises(DataError, match="line 3"):
+        survey(chosen, check=True, contained=True)
+
+
+def test_left_out_files_do_not_act_on_a_terminal(config, use):
+    keys = ("owl\x1b[2J.png", *(f"p{number}" for number in range(1, 20)))
+    use(memory_table(bad=range(0, 20, 2), keys=keys))
+    with pytest.raises(DataError) as caught:
+        load_data(config)
+    assert "owl\\x1b[2J.png: broken file" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
 
 
 def test_listed_names_open_and_say_whether_they_are_here(monkeypatch):

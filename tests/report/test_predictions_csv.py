@@ -44,13 +44,13 @@ def test_without_groups_there_is_no_column_of_them(made) -> None:
 
 
 def test_no_cell_begins_a_formula(made) -> None:
-    evil = ("=1+1", "@SUM(A1)", "-2", " \t=cmd", "\uff1dA1", 'a,"b"\n=c')
+    evil = ("=1+1", "@SUM(A1)", "-2", " \t=cmd", "\uff1dA1", 'a,"b"\n=c', "owl/a;=cmd|' C calc'!A0.png")
     results = {
         place: dataclasses.replace(
             found,
             class_names=tuple(evil[: len(found.class_names)]),
             group_names=evil[: len(found.group_names)],
-            keys=(evil[4], evil[5], *found.keys[2:]),
+            keys=(*evil[4:], *found.keys[3:]),
         )
         for place, found in made.results.items()
     }
@@ -59,19 +59,61 @@ def test_no_cell_begins_a_formula(made) -> None:
     assert not any(cell.strip()[:1] in tuple("=+-@\uff1d") and cell for cell in cells)
     assert "'=1+1" in cells
     assert "'\uff1dA1" in cells
-    assert evil[5] in cells
+    assert 'a,"b"\n\'=c' in cells
+    assert "owl/a;'=cmd|' C calc'!A0.png" in cells
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_cell_begins_a_formula_whatever_a_spreadsheet_separates_by(made, separator) -> None:
+    evil = ("a;=1", "b\t+1", "c; \u00a0@SUM(A1)", 'd;"=1', "e\r\n-1", "f\n\uff1d1", ";\t=1", '";=1')
+    results = {
+        place: dataclasses.replace(found, keys=(*evil, *found.keys[len(evil) :]))
+        for place, found in made.results.items()
+    }
+    text = predictions_csv(Source(dataclasses.replace(made, results=results)))
+    cells = [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) for cell in row]
+    assert not [cell for cell in cells if cell.strip(' \t\r\n"\u00a0')[:1] in tuple("=+-@\uff1d") and cell.strip(' "')]
+    naive = [cell for line in text.splitlines() for cell in line.split(separator)]  # one that knows no quotes
+    assert not [cell for cell in naive if cell.strip(' \t"\u00a0')[:1] in tuple("=+-@\uff1d") and cell.strip(' "')]
+
+
+def test_every_cell_is_in_quotes(made) -> None:
+    text = predictions_csv(Source(made))
+    for line in text.splitlines():
+        assert line.startswith('"')
+        assert line.endswith('"')
+        assert line.count('"') == 2 * (line.count('","') + 1)
 
 
 def test_without_predictions_there_is_a_heading_alone(made) -> None:
     text = predictions_csv(Source(dataclasses.replace(made, results={})))
-    assert text == "picture,class\r\n"
+    assert text == '"picture","class"\r\n'
 
 
-@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "\ufeff=1", "\uff0b1", "\tx"])
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", " =1", "\ufeff=1", "\uff0b1", "\tx"])
 def test_formulas_get_an_apostrophe(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["", "a", "a=b", "test/0001", "1-2", " a", "é-", "'=x"])
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("\t=1", "'\t'=1"),
+        ("a;=1", "a;'=1"),
+        ("a; \t+1;b;-2", "a; \t'+1;b;'-2"),
+        ("a\t\u00a0@x", "a\t\u00a0'@x"),
+        ("a\r\n=1", "a\r\n'=1"),
+        ('a;""=1', 'a;""\'=1'),
+        ("=1;=2", "'=1;'=2"),
+        ("a;\uff0d1", "a;'\uff0d1"),
+    ],
+)
+def test_formulas_within_a_text_get_an_apostrophe_where_a_cell_may_begin(text: str, safe: str) -> None:
+    assert safe_cell(text) == safe
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a=b", "test/0001", "1-2", " a", "é-", "'=x", "a;b", "a;b=c", "a, =b", "a\tb"]
+)
 def test_other_texts_stay(text: str) -> None:
     assert safe_cell(text) == text

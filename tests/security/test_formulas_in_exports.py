@@ -16,15 +16,14 @@ FORMULAS = [
     "+1+1",
     "-1+1",
     "@SUM(A1)",
-    "\t=1",
-    "\r=1",
-    "\n=1",
     " =1",
     "\u00a0=1",
     "\ufeff=1",
     "\uff1d1",
     '=HYPERLINK("http://evil.example","x")',
 ]
+#: What begins a cell or a row of its own, where cells are separated by semicolons or tabs.
+BREAKS = [";", "\t", "\r", "\n", "; ", "\t\u00a0", ';"']
 
 
 def modules_that_write_csv() -> list[Path]:
@@ -52,9 +51,27 @@ def test_a_cell_that_begins_a_formula_gets_an_apostrophe(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", FORMULAS)
+@pytest.mark.parametrize("sign", BREAKS)
+def test_a_formula_within_a_text_gets_an_apostrophe_where_a_cell_may_begin(sign: str, text: str) -> None:
+    blank = text[: len(text) - len(text.lstrip(" \u00a0\ufeff"))]
+    formula = text.removeprefix(blank)
+    assert safe_cell(f"owl{sign}{text}") == f"owl{sign}{blank}'{formula}"
+    assert safe_cell(f"{sign}{text}").endswith(f"{sign}{blank}'{formula}")
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        *((text, f"'{text}") for text in FORMULAS),
+        ("\t=1", "'\t'=1"),
+        ("\r=1", "' =1"),
+        ("\n=1", "'\n'=1"),
+        ("owl;=1", "owl;'=1"),
+    ],
+)
 @pytest.mark.parametrize("file", ["cells.csv", "trials.csv"])
 def test_the_tables_of_a_bench_hold_no_formula(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, safe: str
 ) -> None:
     row = {"data": text, "state": text, "method": "vanilla", "accuracy": -0.5}
     monkeypatch.setattr(tables, "cell_rows", lambda spec, out: [row])
@@ -65,5 +82,5 @@ def test_the_tables_of_a_bench_hold_no_formula(
     tables.write_tables(None, tmp_path)  # type: ignore[arg-type]
     with (tmp_path / file).open(encoding="utf-8", newline="") as opened:
         (read,) = list(csv.DictReader(opened))
-    assert read["data"] == read["state"] == "'" + text.replace("\r", " ")
+    assert read["data"] == read["state"] == safe
     assert (read["method"], read["accuracy"]) == ("vanilla", "-0.5")

@@ -16,6 +16,7 @@ from concept_tuning.data.known.files import (
     ready_root,
     torchvision_class,
 )
+from concept_tuning.data.printable import printable
 from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -39,7 +40,7 @@ def class_folder_table(known: Known, config: DataConfig) -> ImageTable:
     folder = root / known.folder
     listed, problems = _scanned(known, folder, _INNER[known.name], None)
     names = sorted({one.class_name for one in listed}, key=natural_key)
-    return picture_table(known, folder, listed, names, config, problems=problems)
+    return picture_table(known, folder, listed, names, config, problems=problems, inner=[_INNER[known.name]])
 
 
 def imagenet_table(known: Known, config: DataConfig) -> ImageTable:
@@ -63,7 +64,7 @@ def imagenet_table(known: Known, config: DataConfig) -> ImageTable:
     ]
     folders = sorted({one.class_name for one in training + testing}, key=natural_key)
     names = [words.get(name, name) for name in folders]
-    return picture_table(known, root, listed, names, config, problems=problems + more)
+    return picture_table(known, root, listed, names, config, problems=problems + more, inner=["train", "val"])
 
 
 def _scanned(known: Known, folder: Path, inner: str, split: int | None) -> tuple[list[Listed], list[ProblemFile]]:
@@ -79,7 +80,7 @@ def _scanned(known: Known, folder: Path, inner: str, split: int | None) -> tuple
     classes = {path for path in listing.folders if "/" not in path} - _NO_CLASSES
     empty = sorted(classes - {one.class_name for one in listed}, key=natural_key)
     if not classes or empty:
-        fault = f"the class folder {empty[0]} holds no pictures" if empty else "there are no class folders"
+        fault = f"the class folder {printable(empty[0])} holds no pictures" if empty else "there are no class folders"
         raise DataError(f"`{known.name}` in {folder / inner}: {fault}. {expected(known)}")
     return listed, problems
 

@@ -13,6 +13,7 @@ import numpy as np
 from concept_tuning.config import DataConfig
 from concept_tuning.data.known.catalogue import Known
 from concept_tuning.data.known.files import Listed, explained, picture_table, ready_root
+from concept_tuning.data.printable import printable
 from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -152,10 +153,11 @@ def _for_each(path: Path, numbers: Iterable[str], cells: int = 1) -> dict[str, l
     found = _lines(path, cells)
     wanted = set(numbers)
     for number in sorted(wanted ^ found.keys()):
+        shown = printable(number)
         raise DataError(
-            f"{path}: there is no line for picture {number}."
+            f"{path}: there is no line for picture {shown}."
             if number in wanted
-            else f"{path}: picture {number} is not in images.txt."
+            else f"{path}: picture {shown} is not in images.txt."
         )
     return found
 

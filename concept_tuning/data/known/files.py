@@ -15,7 +15,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from concept_tuning.config import DataConfig
-from concept_tuning.data.csv_file import file_fault
+from concept_tuning.data.containment import Containment
 from concept_tuning.data.folders import (
     check_given_splits,
     class_list,
@@ -25,6 +25,7 @@ from concept_tuning.data.folders import (
     validation_note,
 )
 from concept_tuning.data.known.catalogue import Known
+from concept_tuning.data.printable import printable_lines
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -102,7 +103,8 @@ def explained(known: Known, root: Path) -> Iterator[None]:
     except Exception as error:  # the lists are of many formats, whose readers raise many things
         told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise DataError(
-            f"The files of `{known.name}` below {root} are damaged or laid out in another way ({told}). "
+            f"The files of `{known.name}` below {root} are damaged or laid out in another way "
+            f"({printable_lines(told)}). "
             f"{expected(known)}\nReplace them by those of {known.address}."
         ) from error
 
@@ -115,8 +117,12 @@ def picture_table(
     config: DataConfig,
     *,
     problems: Sequence[ProblemFile] = (),
+    inner: Sequence[str] = (),
 ) -> ImageTable:
     """Make the table of listed picture files; those that are not there are left out and become problems.
+
+    So are those that lie outside the folder, be it by a path that is absolute or climbs or by a link, as in a folder of
+    the user's own (:func:`~concept_tuning.data.folders.folder_table`). The folder itself may be a link.
 
     Args:
         known: The data set.
@@ -125,12 +131,14 @@ def picture_table(
         names: The classes in order.
         config: ``max_pixels`` is used.
         problems: What was left out before.
+        inner: Folders in ``folder`` that may be links to elsewhere, as those that were walked to list the pictures.
 
     Raises:
         DataError: A picture is listed twice, no picture of a class is there, fewer than two classes, or a class of
             validation or test that training lacks.
     """
-    found, problems = _present(known, folder, listed, list(problems))
+    place = Containment(folder, *(folder / name for name in inner))
+    found, problems = _present(known, folder, listed, list(problems), place)
     try:
         labels = _labels(found, names, problems)
         splits = None
@@ -164,13 +172,13 @@ def torchvision_class(name: str) -> Any:
 
 
 def _present(
-    known: Known, folder: Path, listed: Sequence[Listed], problems: list[ProblemFile]
+    known: Known, folder: Path, listed: Sequence[Listed], problems: list[ProblemFile], place: Containment
 ) -> tuple[list[Listed], list[ProblemFile]]:
     found: dict[str, Listed] = {}
     for one in listed:
         if one.path in found:
             raise DataError(f"The lists of `{known.name}` in {folder} name the picture {one.path!r} twice.")
-        fault = file_fault(os.path.join(folder, one.path))
+        fault = place.fault(os.path.join(folder, one.path))
         if fault is None:
             found[one.path] = one
         else:
@@ -212,8 +220,8 @@ def _download(known: Known, root: Path, fetch: Callable[[Path], object], lacking
                 shutil.rmtree(part, ignore_errors=True)
     except (OSError, RuntimeError, EOFError) as error:  # of the net, the disk, a wrong checksum, a cut-off archive
         raise DataError(
-            f"`{known.name}` could not be downloaded into {root}: {error}. Try again, or get the files from "
-            f"{known.address} and set `root` to their folder. {expected(known)}"
+            f"`{known.name}` could not be downloaded into {root}: {printable_lines(str(error))}. Try again, or get the "
+            f"files from {known.address} and set `root` to their folder. {expected(known)}"
         ) from error
 
 

@@ -14,6 +14,7 @@ from concept_tuning.config import DataConfig
 from concept_tuning.data.folders import natural_key
 from concept_tuning.data.known.catalogue import Known
 from concept_tuning.data.known.files import Listed, explained, picture_table, ready_root
+from concept_tuning.data.printable import printable
 from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -166,9 +167,10 @@ def _lesions(root: Path, part: str) -> list[_Lesion]:
         image = row["image"]
         marked = [code for code in (*_DIAGNOSES, _UNKNOWN) if float(row.get(code) or 0) == 1]
         if len(marked) != 1 or (marked == [_UNKNOWN] and part == "ISIC_2019_Training"):
-            raise DataError(f"{path}, line {line}: {image} must have a 1 for exactly one of {', '.join(_DIAGNOSES)}.")
+            several = ", ".join(_DIAGNOSES)
+            raise DataError(f"{path}, line {line}: {printable(image)} must have a 1 for exactly one of {several}.")
         if image not in about:
-            raise DataError(f"{path}, line {line}: {image} is not in {part}_Metadata.csv.")
+            raise DataError(f"{path}, line {line}: {printable(image)} is not in {part}_Metadata.csv.")
         place = about[image]["anatom_site_general"] or _NOT_RECORDED
         lesion = about[image].get("lesion_id") or f"{image} alone"
         found.append(_Lesion(f"{part}_Input/{image}.jpg", marked[0], place, lesion))

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from concept_tuning.config import HUB_PREFIX, DataConfig
+from concept_tuning.data.containment import Containment
 from concept_tuning.data.decode import UnreadableImage, decode_image
 from concept_tuning.data.folders import SPLIT_NAMES, check_given_splits, natural_key, validation_note
 from concept_tuning.data.known.files import default_root
+from concept_tuning.data.printable import printable, printable_lines
 from concept_tuning.data.table import ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -50,9 +52,9 @@ def hub_table(config: DataConfig) -> ImageTable:
             f"Data sets of the Hub need the package `{PACKAGE}`, which is not installed: `pip install {PACKAGE}`, or "
             "`pip install 'concept-tuning-studio[hub]'`."
         )
-    parts = _loaded(match[1], match[2], config)
+    parts, place = _loaded(match[1], match[2], config)
     try:
-        return _table(parts, config)
+        return _table(parts, config, place)
     except DataError as error:
         raise DataError(f"{config.source}: {error}") from error
 
@@ -67,6 +69,7 @@ class HubPictures:
         places: (N,) split and row there of each picture.
         stamps: By split, what changes with its files.
         max_pixels: Pictures with more are unreadable.
+        place: Where the files of rows without bytes must lie.
     """
 
     parts: Mapping[str, Any]
@@ -74,14 +77,22 @@ class HubPictures:
     places: Sequence[tuple[str, int]]
     stamps: Mapping[str, str]
     max_pixels: int
+    place: Containment
 
     def read(self, row: int) -> np.ndarray:
-        """Return picture ``row``, (H, W, 3) uint8."""
+        """Return picture ``row``, (H, W, 3) uint8.
+
+        Raises:
+            UnreadableImage: As for :func:`~concept_tuning.data.decode.decode_image`; or the row has no picture, or
+                names a file outside the copy and the caches.
+        """
         split, place = self.places[row]
         stored = self.parts[split][place][self.column]
         if stored and stored.get("bytes") is not None:
             return decode_image(stored["bytes"], max_pixels=self.max_pixels)
         if stored and stored.get("path"):
+            if fault := self.place.fault(stored["path"]):
+                raise UnreadableImage(fault)
             return decode_image(Path(stored["path"]), max_pixels=self.max_pixels)
         raise UnreadableImage("the row holds no picture")
 
@@ -91,7 +102,8 @@ class HubPictures:
         return f"{_key(split, place)}|{self.stamps[split]}"
 
 
-def _loaded(name: str, subset: str | None, config: DataConfig) -> Mapping[str, Any]:
+def _loaded(name: str, subset: str | None, config: DataConfig) -> tuple[Mapping[str, Any], Containment]:
+    """Return the splits, and where the files of their pictures must lie."""
     import datasets
 
     root = None if config.root is None else Path(config.root).expanduser()
@@ -100,16 +112,25 @@ def _loaded(name: str, subset: str | None, config: DataConfig) -> Mapping[str, A
     try:
         if copy is not None and copy.is_dir():
             cache = str(default_root() / "huggingface")
-            return datasets.load_dataset(str(copy), subset, cache_dir=cache)  # nosec B615
+            return datasets.load_dataset(str(copy), subset, cache_dir=cache), Containment(copy, cache)  # nosec B615
         with nullcontext() if config.download else _offline():
             own = None if root is None else str(root)
-            return datasets.load_dataset(name, subset, cache_dir=own)  # nosec B615
+            return datasets.load_dataset(name, subset, cache_dir=own), Containment(*_caches(own))  # nosec B615
     except Exception as error:  # the net, the disk, the Hub's refusals and damaged files each raise their own
-        told = str(error).strip().rstrip(".") or type(error).__name__
+        told = printable_lines(str(error).strip().rstrip(".")) or type(error).__name__
         ways = "Set `root` to a folder that has it as owner/name below it"
         if not config.download:
             ways += ", or `download=true` to have it downloaded"
         raise DataError(f"{config.source} cannot be opened: {told}. {ways}.") from error
+
+
+def _caches(own: str | None) -> list[str | Path]:
+    """Return where the package keeps files: its cache of data sets, or one of one's own, and the Hub's of downloads."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    kept = [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH]
+    return [*(kept if own is None else [own]), constants.HF_HUB_CACHE]
 
 
 @contextmanager
@@ -127,7 +148,7 @@ def _offline() -> Iterator[None]:
             datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
-def _table(parts: Mapping[str, Any], config: DataConfig) -> ImageTable:
+def _table(parts: Mapping[str, Any], config: DataConfig, place: Containment) -> ImageTable:
     import datasets
 
     codes, problems = _split_codes(list(parts))
@@ -160,6 +181,7 @@ def _table(parts: Mapping[str, Any], config: DataConfig) -> ImageTable:
         places=places,
         stamps={split: _stamp(parts[split]) for split in codes},
         max_pixels=config.max_pixels,
+        place=place,
     )
     return ImageTable(
         source=config.source,
@@ -182,7 +204,7 @@ def _split_codes(names: Sequence[str]) -> tuple[dict[str, int], list[ProblemFile
         return {names[0]: 0}, []
     codes = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
     if 0 not in codes.values():
-        raise DataError(f"none of its splits {', '.join(names)} is called train.")
+        raise DataError(f"none of its splits {printable(', '.join(names))} is called train.")
     others = [ProblemFile(name, "a split that is none of train, validation and test") for name in names]
     return codes, [problem for problem in others if problem.key not in codes]
 
@@ -193,7 +215,9 @@ def _column(what: str, found: Sequence[str], preferred: Sequence[str]) -> str:
     chosen = next((name for name in preferred if name in found), None)
     if chosen is None:
         told = (
-            f"several columns of {what} ({', '.join(found)}), none of them called" if found else f"no column of {what},"
+            f"several columns of {what} ({printable(', '.join(found))}), none of them called"
+            if found
+            else f"no column of {what},"
         )
         raise DataError(f"it has {told} {' or '.join(preferred)}. Store it as a folder or CSV file instead.")
     return chosen

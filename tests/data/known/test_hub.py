@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from miniatures import opened, picture
 from PIL import Image
@@ -101,6 +102,59 @@ def test_a_row_without_a_picture_is_unreadable(datasets, tmp_path: Path) -> None
     assert table.read(0).shape == (4, 6, 3)
     with pytest.raises(UnreadableImage, match="the row holds no picture"):
         table.read(1)
+
+
+def named(file: Path | str) -> dict[str, object]:
+    """Return what a row holds of a picture whose bytes lie elsewhere."""
+    return {"bytes": None, "path": str(file)}
+
+
+def test_a_row_cannot_name_a_file_outside_the_copy(datasets, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "owner" / "set"
+    inside = [picture(folder / "files" / f"{n}.jpg") for n in range(2)]
+    secret = picture(tmp_path / "secret" / "secret.jpg")
+    (folder / "link.jpg").symlink_to(secret)
+    (folder / "near.jpg").symlink_to(inside[0])
+    os.mkfifo(folder / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    climbing = folder / ".." / ".." / ".." / "secret" / "secret.jpg"
+    pipes = [tmp_path / "pipe.jpg", folder / "pipe.jpg"]
+    rows = [named(file) for file in (*inside, folder / "near.jpg")]
+    rows += [named(file) for file in (secret, folder / "link.jpg", climbing, *pipes, "secret.jpg")]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    columns = {"image": rows, "label": [n % 2 for n in range(len(rows))]}
+    # By pyarrow, since `datasets` would put the bytes of the files in.
+    pyarrow.parquet.write_table(
+        pyarrow.table(columns, schema=features.arrow_schema), folder / "train-00000-of-00001.parquet"
+    )
+    table = opened("hf:owner/set", tmp_path / "data")
+    for read in (table.read, pickle.loads(pickle.dumps(table.read))):
+        assert all(read(row).shape == (16, 20, 3) for row in range(3))
+        for row in range(3, len(rows)):
+            with pytest.raises(UnreadableImage, match=r"leads out of the data folder|not a regular file"):
+                read(row)
+
+
+def test_pictures_of_the_hub_may_be_links_within_its_caches(datasets, tmp_path: Path, monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    blob = picture(cache / "datasets--owner--set" / "blobs" / "0123")
+    shot = cache / "datasets--owner--set" / "snapshots" / "9"
+    shot.mkdir(parents=True)
+    (shot / "a.jpg").symlink_to("../../blobs/0123")
+    rows = [named(shot / "a.jpg"), named(picture(tmp_path / "own" / "b.jpg")), named(picture(tmp_path / "c.jpg"))]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    part = datasets.Dataset.from_dict({"image": rows, "label": [0, 1, 1]}, features=features)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"train": part})
+    table = opened("hf:owner/set", tmp_path / "own")
+    assert np.array_equal(table.read(0), np.asarray(Image.open(blob).convert("RGB")))
+    assert table.read(1).shape == (16, 20, 3)
+    with pytest.raises(UnreadableImage, match="leads out"):
+        table.read(2)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    assert known_table(DataConfig(source="hf:owner/set")).read(2).shape == (16, 20, 3)
 
 
 def test_splits_of_which_none_is_for_training_are_refused(datasets, tmp_path: Path) -> None:
