@@ -1,6 +1,9 @@
 """The Gradio demo: vanilla against concept-tuned predictions, on this machine or by a link.
 
 python app/gradio_demo.py [--run-a RUN --run-b RUN] [--share] [--auth USER:PASSWORD_FILE] [--port N]
+
+Behind a proxy of your own, set FORWARDED_ALLOW_IPS to the address from which it connects, and log-ins are counted for
+each visitor; otherwise all that come through it, or through the tunnel of --share, have ten a minute together.
 """
 
 from __future__ import annotations
@@ -105,6 +108,8 @@ def serve(
     in_space = "SPACE_ID" in os.environ
     gate = Middleware(Gate, folder=folder, uploads=lambda: demo.upload_file_set, behind_proxy=share or in_space)
     sweeping = sweep_regularly(folder)
+    # Unset, uvicorn believes connections from this machine about who asked, and the tunnel of a public link is one.
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     _, local, public = demo.launch(
         server_name=_ANYWHERE if in_space else _LOOPBACK,
         server_port=port,

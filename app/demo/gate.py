@@ -7,24 +7,27 @@ here that folder goes by another name of the same length, so that bodies keep th
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.demo.answers import busy_in_words, errors_in_words, renamed, with_headers
+from app.demo.incoming import PAUSE_SECONDS, TOO_SLOW, Cut, Incoming
 from app.demo.intake import UploadError, fresh_picture
-from app.demo.storage import stored_bytes
+from app.demo.worker import BUSY
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,22 +67,19 @@ WRITABLE: tuple[str, ...] = (
     rf"{_API}/reset/?",
 )
 _READ, _WRITE = (re.compile("|".join(f"(?:{pattern})" for pattern in part)) for part in (READABLE, WRITABLE))
-_UPLOAD, _FILE = f"{_API}/upload", f"{_API}/file="
+_UPLOAD, _FILE, _LOGIN_CHECK = f"{_API}/upload", f"{_API}/file=", f"{_API}/login_check"
 _JOINS = re.compile(rf"{_API}/(queue/join|call/(v2/)?[\w-]+)")
 _LOGIN = re.compile(r"/login/?")
 
-#: Most bytes of a question, which names files and does not hold them; of one upload, its files together; and of all
-#: uploads and answers on disk.
-MAX_QUESTION, MAX_UPLOAD, MAX_STORED = 256 * 1024, 100 * 2**20, 2**30
+#: Most bytes of a question, which names files and does not hold them.
+MAX_QUESTION = 256 * 1024
 #: Log-ins that one address may try within a minute.
 MAX_LOGINS, _MINUTE = 10, 60.0
+#: Uploads that wait to be shown back. They are decoded one at a time: one can take some hundred megabytes.
+MAX_SHOWN = 24
 NOTHING_HERE = "There is nothing here."
 FOREIGN_FILE = "Only files that were uploaded here can be used; upload the picture first."
-DISK_SHARE = "The demo's share of the disk is used up; uploads are deleted after ten minutes. Try again then."
-
-
-class _TooLarge(Exception):  # noqa: N818 - ends the reading of a body, and is answered here
-    """A body is over the limit."""
+NO_LOGIN = "Log in first."
 
 
 class Gate:
@@ -101,8 +101,9 @@ class Gate:
         self._behind_proxy = behind_proxy
         self._inside = str(self._folder).encode()
         self._outside = b"/files".ljust(len(self._inside), b"-")
-        self._reserved = 0
-        self._logins: dict[str, deque[float]] = defaultdict(deque)
+        self._incoming = Incoming(self._folder)
+        self._showing, self._to_show = asyncio.Semaphore(1), 0
+        self._logins: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -124,15 +125,19 @@ class Gate:
             await answer(scope, receive, send)
             return
         send = busy_in_words(send) if _JOINS.fullmatch(path) else errors_in_words(send)
-        if path != _UPLOAD:
-            await self._hand_on(scope, receive, send)
-            return
-        size = _announced(scope)
-        self._reserved += size
-        try:
-            await self._hand_on(scope, _counted(receive, MAX_UPLOAD), send)
-        finally:
-            self._reserved -= size
+        await (self._upload if path == _UPLOAD else self._hand_on)(scope, receive, send)
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let Gradio receive an upload within its limits."""
+        with self._incoming.upload(receive) as upload:
+
+            async def sending(message: Message) -> None:
+                if upload.cut is None:  # what Gradio says of a form that was cut is not the reason
+                    await send(message)
+
+            await self._hand_on(scope, upload, sending)
+        if upload.cut is not None:
+            await _cut(upload.cut)(scope, receive, send)
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let Gradio answer; where it fails at a request, say so in words, without its inside."""
@@ -151,8 +156,8 @@ class Gate:
             await self._failure(scope, error)(scope, receive, send)
 
     def _failure(self, scope: Scope, error: Exception) -> Response:
-        if isinstance(error, _TooLarge):
-            return _refusal(413, f"At most {MAX_UPLOAD >> 20} MB can be sent at once; send fewer or smaller files.")
+        if isinstance(error, Cut):
+            return _cut(error)
         _LOG.warning("The request to %s failed: %s: %s", scope["path"], type(error).__name__, error)
         if _JOINS.fullmatch(scope["path"]):
             return _refusal(404, "There is no such endpoint, or it takes something else; see /gradio_api/info.")
@@ -165,41 +170,63 @@ class Gate:
         if allowed is None or not allowed.fullmatch(path) or ".." in path:
             return _refusal(404, NOTHING_HERE), receive
         if path.startswith(_FILE):
-            return await self._file(unquote(path.removeprefix(_FILE))), receive
+            return await self._file(scope, unquote(path.removeprefix(_FILE))), receive
         if path == _UPLOAD:
-            return await self._room(scope), receive
+            refused = await self._incoming.refusal(_announced(scope))
+            return (None if refused is None else _cut(refused)), receive
         if method == "POST":
             return await self._question(scope, receive)
         return None, receive
 
-    async def _file(self, name: str) -> Response | None:
+    async def _file(self, scope: Scope, name: str) -> Response | None:
         """Answer for a file: what was uploaded comes back as a fresh picture of its pixels or not at all."""
         place = Path(name)
         if "\0" in name or not place.is_absolute() or not place.resolve().is_relative_to(self._folder):
             return _refusal(404, "There is no such file.")
-        if str(place) not in self._uploads():
-            return None
+        if not await self._is_logged_in(scope):
+            return _refusal(401, NO_LOGIN)
+        return await self._shown(place) if str(place) in self._uploads() else None
+
+    async def _is_logged_in(self, scope: Scope) -> bool:
+        """Ask Gradio, as it asks itself before its own files, whether a request may be answered."""
+        said: list[int] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                said.append(message["status"])
+
+        check = {"method": "GET", "path": _LOGIN_CHECK, "raw_path": _LOGIN_CHECK.encode(), "query_string": b""}
+        await self._app({**scope, **check}, receive, send)
+        return said == [200]
+
+    async def _shown(self, place: Path) -> Response:
+        """Return an upload as a fresh picture, one at a time for all visitors."""
+        if self._to_show >= MAX_SHOWN:
+            return _refusal(503, BUSY)
+        self._to_show += 1
         try:
-            return Response(await run_in_threadpool(fresh_picture, place), media_type="image/webp")
+            async with self._showing:
+                return Response(await run_in_threadpool(fresh_picture, place), media_type="image/webp")
         except UploadError as error:
             return _refusal(415, str(error))
-
-    async def _room(self, scope: Scope) -> Response | None:
-        """Refuse an upload that is too large, or for which there is no room with those that are coming in."""
-        size = _announced(scope)
-        if size > MAX_UPLOAD:
-            return self._failure(scope, _TooLarge())
-        stored = await run_in_threadpool(stored_bytes, self._folder)
-        return _refusal(503, DISK_SHARE) if stored + self._reserved + size > MAX_STORED else None
+        finally:
+            self._to_show -= 1
 
     async def _question(self, scope: Scope, receive: Receive) -> tuple[Response | None, Receive]:
         """Refuse a body that is too large, or that names a file other than an upload; returns what to receive again."""
         request = Request(scope, receive)
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_QUESTION:
-                return _refusal(413, "The request is too large."), receive
+        try:
+            with anyio.fail_after(PAUSE_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > MAX_QUESTION:
+                        return _refusal(413, "The request is too large."), receive
+        except TimeoutError:
+            return _refusal(408, TOO_SLOW), receive
         if _LOGIN.fullmatch(scope["path"]):
             if self._tries_too_often(request):
                 return _refusal(429, "Too many log-ins; wait a minute."), receive
@@ -218,12 +245,18 @@ class Gate:
         return None, again
 
     def _tries_too_often(self, request: Request) -> bool:
+        """Return whether an address has had its log-ins of this minute; one that is refused does not count."""
         now = time.monotonic()
-        tries = self._logins[request.client.host if request.client else ""]
+        self._logins = {name: tries for name, tries in self._logins.items() if now - tries[-1] <= _MINUTE}
+        address = request.client.host if request.client else ""
+        tries = self._logins.get(address, deque())
         while tries and now - tries[0] > _MINUTE:
             tries.popleft()
+        if len(tries) >= MAX_LOGINS:
+            return True
         tries.append(now)
-        return len(tries) > MAX_LOGINS
+        self._logins[address] = tries
+        return False
 
     def _cleaned(self, scope: Scope) -> Scope:
         """Return a request with the server's own name of a file, without a stranger's word on who forwarded it."""
@@ -241,25 +274,14 @@ def _refusal(status: int, detail: str) -> Response:
     return JSONResponse({"detail": detail}, status_code=status)
 
 
+def _cut(reason: Cut) -> Response:
+    return _refusal(reason.status, reason.message)
+
+
 def _announced(scope: Scope) -> int:
-    """Return how many bytes a request says that it has; the most that are taken where it does not say."""
+    """Return how many bytes a request says that it has; 0 where it does not say."""
     found = dict(scope["headers"]).get(b"content-length", b"")
-    return int(found) if found.isdigit() else MAX_UPLOAD
-
-
-def _counted(receive: Receive, limit: int) -> Receive:
-    """Return ``receive`` that ends with :class:`_TooLarge` when more than ``limit`` bytes have come."""
-    count = 0
-
-    async def receiving() -> Message:
-        nonlocal count
-        message = await receive()
-        count += len(message.get("body", b""))
-        if count > limit:
-            raise _TooLarge
-        return message
-
-    return receiving
+    return int(found) if found.isdigit() else 0
 
 
 def _named_files(value: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ MAX_PICTURES, MAX_ARCHIVES, _MAX_ENTRIES, _MAX_UNPACKED, _MAX_RATIO = 100, 5, 40
 READ_SECONDS = 20.0
 #: Short side in pixels in which a sender's picture is shown back.
 _PREVIEW_SIDE = 640
+#: Decoding a picture of thirty million pixels takes some hundred megabytes, so that few are decoded at once.
+_DECODING = threading.BoundedSemaphore(2)
 _ZIP_MARK = b"PK\x03\x04"
 _GONE = "The uploaded file is not there any more; upload it again."
 
@@ -121,7 +124,8 @@ def _bytes(path: Path) -> bytes:
 
 def _decode(content: bytes) -> np.ndarray:
     try:
-        return decode_image(content, max_pixels=MAX_PIXELS)
+        with _DECODING:
+            return decode_image(content, max_pixels=MAX_PIXELS)
     except TooManyPixels as error:
         raise UploadError(
             f"The picture is too large: {error.width} x {error.height} pixels, and at most "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import streamlit as st
@@ -16,6 +17,7 @@ from concept_tuning.diagnostics.background import (
     FOLDER,
     DiagnosisJob,
     delete_diagnosis,
+    is_taken,
     list_diagnoses,
     start_diagnosis,
     stop_diagnosis,
@@ -63,6 +65,7 @@ def _form(finished: dict[str, RunRecord]) -> None:
         list(finished),
         max_selections=_MOST_RUNS,
         key="train_diagnose",
+        format_func=state.shown,
         help="They must have been trained on the same pictures.",
     )
     first, second = st.columns(2)
@@ -109,9 +112,8 @@ def _test_pictures(run: RunRecord) -> int:
 
 
 def _free_name() -> str:
-    """Return a name that no diagnosis has, nor a folder that is none of ours."""
-    taken = {job.name for job in list_diagnoses(state.ROOT)}
-    return next(name for number in range(1, 10_000) if (name := f"diagnosis-{number}") not in taken)
+    """Return the first name that neither a diagnosis has nor a folder or a record that is none of ours."""
+    return next(name for number in itertools.count(1) if not is_taken(state.ROOT, name := f"diagnosis-{number}"))
 
 
 def _live() -> None:
@@ -134,7 +136,7 @@ def _states(jobs: list[DiagnosisJob]) -> dict[str, str]:
 
 def _show_job(job: DiagnosisJob) -> None:
     st.markdown(f"**{plain(job.name)}** :{_COLOURS.get(job.state, 'blue')}-badge[{job.state}]")
-    st.caption(plain(", ".join(job.runs)))
+    st.caption(plain(state.shown(", ".join(job.runs))))
     if job.state == "working":
         st.progress(job.progress, text=f"{plain(job.message)} ({job.begun} of {job.total}), {job.seconds:.0f} s so far")
     elif job.state == "failed":

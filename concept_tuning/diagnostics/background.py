@@ -104,7 +104,7 @@ def start_diagnosis(
     command += ["--only", *only] if only else []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if os.path.lexists(path):
             raise FileExistsError
         record.open("x").close()  # of two that start at once, one is refused
     except FileExistsError as error:
@@ -112,21 +112,28 @@ def start_diagnosis(
     except OSError as error:
         raise run_error(f"Cannot work in {folder}", error) from error
     try:
-        process = _launch(command, log)
-        values |= {"pid": process.pid, "born": born(process.pid)}  # None if it ended at once
-        write_atomically(record, json.dumps(values) + "\n")
-    except OSError as error:
+        _begin(command, log, record, values)
+    except BaseException as error:
         record.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
-        raise run_error("The diagnosis cannot start", error) from error
+        if isinstance(error, OSError):
+            raise run_error("The diagnosis cannot start", error) from error
+        raise
     return _read(record)
 
 
+def is_taken(root: Path, name: str) -> bool:
+    """Return whether a new diagnosis below a root cannot be called so: there is its folder, its record or a link."""
+    folder = Path(root).resolve() / FOLDER
+    return any(os.path.lexists(folder / file) for file in (name, f"{name}{_RECORD}"))
+
+
 def list_diagnoses(root: Path) -> list[DiagnosisJob]:
-    """Return the diagnoses started below a root, the newest first; damaged records are passed over."""
+    """Return the diagnoses started below a root, the newest first; damaged records and odd names are passed over."""
     found: list[tuple[float, DiagnosisJob]] = []
     for record in (Path(root).resolve() / FOLDER).glob(f"*{_RECORD}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, RunError):
+            check_name(record.name.removesuffix(_RECORD))
             found.append((float(_values(record)["started"]), _read(record)))
     return [job for _, job in sorted(found, key=lambda pair: -pair[0])]
 
@@ -173,6 +180,17 @@ def delete_diagnosis(job: DiagnosisJob) -> None:
         raise RunError(f"Not all files of the diagnosis could be removed; what is left is in {job.path}.")
     for file in (job.log, record):
         file.unlink(missing_ok=True)
+
+
+def _begin(command: Sequence[str], log: Path, record: Path, values: Mapping[str, Any]) -> None:
+    """Start the process and note it in the record; one that cannot be noted is ended, since nobody would see it."""
+    process = _launch(command, log)
+    try:
+        # The time of birth is None if it ended at once.
+        write_atomically(record, json.dumps({**values, "pid": process.pid, "born": born(process.pid)}) + "\n")
+    except BaseException:
+        process.kill()
+        raise
 
 
 def _launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:

@@ -23,9 +23,9 @@ _PLAIN = 4096
 #: Most bytes of a result that is read: those of some thousand pictures have some ten million.
 _LARGEST = 1 << 30
 
-#: Kinds of arrays that are read, and the most bytes of one item: objects would need code, and one text of a
-#: gigabyte's width would take a gigabyte for each item.
-_KINDS, _WIDEST = "biufU", 4096
+#: Kinds of arrays that are read: truth values and numbers. Objects would need code, and an array of texts takes its
+#: width for each of them, however short they are.
+_KINDS = "biuf"
 
 ResultT = TypeVar("ResultT")
 
@@ -45,7 +45,7 @@ def _decode(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     dtype = np.dtype(value["dtype"])
-    if dtype.kind not in _KINDS or dtype.itemsize > _WIDEST:
+    if dtype.kind not in _KINDS:
         raise ValueError(f"an array of {dtype} is not read")
     raw = (
         np.array(value["values"], dtype)
@@ -97,10 +97,16 @@ def save_result(result: object, path: Path) -> None:
 
 
 def load_result(kind: type[ResultT], path: Path) -> ResultT:
-    """Read a result of a kind; raises :class:`RunError` if it is missing, damaged, of another kind or no file."""
+    """Read a result of a kind.
+
+    Raises:
+        RunError: if it is missing, damaged, of another kind or no file, or takes more memory than there is.
+    """
     try:
         return TypeAdapter(kind).validate_json(read_whole(path, _LARGEST))
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); run the diagnosis again.") from error
+    except MemoryError as error:
+        raise RunError(f"{path} takes more memory than there is; run the diagnosis again on fewer pictures.") from error
     except (ValidationError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RunError(f"{path} is not a saved {kind.__name__}; run the diagnosis again.") from error

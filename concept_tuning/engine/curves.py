@@ -52,7 +52,7 @@ class _Curves:
                 raise ValueError("a curve has values that are no numbers")
             if name not in self._columns:
                 self._refuse_large(len(self._columns) + 1)
-                if len(name) > _NAME:
+                if len(name.encode("utf-8")) > _NAME:  # which refuses halves of characters, too
                     raise ValueError("a curve has too long a name")
             column = self._columns.setdefault(name, [])
             column += [None] * (self._rows - len(column))

@@ -219,9 +219,14 @@ def _run_folders(root: Path) -> Iterator[Path]:
             yield from (inner for inner in _folders(path, required=False) if is_run(inner))
 
 
+def _is_shown(name: str) -> bool:
+    """Whether a folder's name is neither hidden nor of bytes that are no Unicode, which no page can show."""
+    return not name.startswith(".") and not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def _folders(path: Path, *, required: bool = True) -> list[Path]:
     try:
-        return [inner for inner in path.iterdir() if not inner.name.startswith(".") and inner.is_dir()]
+        return [inner for inner in path.iterdir() if _is_shown(inner.name) and inner.is_dir()]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -328,4 +333,6 @@ def _count(value: Any) -> int:
 
 
 def _cut(text: str, most: int) -> str:
+    """Return text that any page can show: so long at most, with escapes for what is no Unicode."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import tempfile
+import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -13,8 +16,9 @@ import pytest
 from demo_server import DemoServer
 from PIL import Image
 
-from app.demo import gate
+from app.demo import gate, incoming
 from app.demo.answers import HEADERS
+from app.demo.intake import UploadError
 from app.demo.page import PUBLIC
 from app.demo.worker import BUSY
 
@@ -186,7 +190,7 @@ def test_the_named_form_of_a_question_is_answered_too(web: httpx.Client) -> None
 def test_an_upload_over_the_limit_is_refused_as_it_comes(web: httpx.Client) -> None:
     def endless():
         yield b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n'
-        for _ in range(gate.MAX_UPLOAD // 2**20 + 8):
+        for _ in range(incoming.MAX_UPLOAD // 2**20 + 8):
             yield b"x" * 2**20
 
     headers = {"content-type": "multipart/form-data; boundary=b"}
@@ -281,7 +285,7 @@ def test_with_auth_nothing_is_answered_without_it(tmp_path: Path) -> None:
     password.write_text("open sesame\n")
     server = DemoServer(tmp_path, "--auth", f"ali:{password}")
     try:
-        with httpx.Client(base_url=server.url, timeout=60) as web:
+        with httpx.Client(base_url=server.url, timeout=60) as web, httpx.Client(base_url=server.url) as stranger:
             assert "password" not in server.output()
             assert web.get("/config").status_code == 401
             assert web.get("/gradio_api/info").status_code == 401
@@ -290,19 +294,110 @@ def test_with_auth_nothing_is_answered_without_it(tmp_path: Path) -> None:
             assert web.post("/login", data={"username": "ali", "password": "wrong"}).status_code == 400
             assert web.post("/login", data={"username": "ali", "password": "open sesame"}).status_code == 200
             assert web.post("/gradio_api/call/about", json={"data": []}).status_code == 200
-            guesses = [web.post("/login", data={"username": "ali", "password": "x"}).status_code for _ in range(20)]
-            assert guesses[-1] == 429
+            path = _upload(web, _picture())
+            assert web.get(f"/gradio_api/file={path}").status_code == 200
+            missing = str(Path(path).with_name("none.jpg"))
+            for name in (path, missing):  # who has not logged in does not learn which files there are
+                answer = stranger.get(f"/gradio_api/file={name}")
+                assert (answer.status_code, answer.json()) == (401, {"detail": gate.NO_LOGIN})
+            guesses = [
+                stranger.post("/login", data={"username": "ali", "password": "x"}, headers={name: f"10.0.0.{place}"})
+                for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP")
+                for place in range(12)
+            ]
+            assert [guess.status_code for guess in guesses] == [400] * 8 + [429] * 28
     finally:
         server.end()
 
 
-def _gate(folder: Path, uploads: set[str], status: int = 200) -> httpx.AsyncClient:
+def _gate(folder: Path, uploads: set[str], status: int = 200, login: int = 200) -> httpx.AsyncClient:
     async def app(scope, receive, send) -> None:
-        await send({"type": "http.response.start", "status": status, "headers": []})
+        said = login if scope["path"] == "/gradio_api/login_check" else status
+        await send({"type": "http.response.start", "status": said, "headers": []})
         await send({"type": "http.response.body", "body": b"from gradio"})
 
     inner = gate.Gate(app, folder=folder, uploads=lambda: uploads)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=inner), base_url="http://demo")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("login", [401, 404, 500])
+async def test_a_file_needs_a_log_in_that_gradio_says_is_there(tmp_path: Path, login: int) -> None:
+    (tmp_path / "x.jpg").write_bytes(_picture())
+    (tmp_path / "answer.csv").write_text("answer")
+    async with _gate(tmp_path, {str(tmp_path / "x.jpg")}, login=login) as web:
+        for name in ("x.jpg", "answer.csv"):
+            assert (await web.get(f"/gradio_api/file={tmp_path / name}")).status_code == 401
+        assert (await web.head(f"/gradio_api/file={tmp_path / 'x.jpg'}")).status_code == 401
+    async with _gate(tmp_path, {str(tmp_path / "x.jpg")}) as web:
+        assert (await web.get(f"/gradio_api/file={tmp_path / 'x.jpg'}")).headers["content-type"] == "image/webp"
+        assert (await web.get(f"/gradio_api/file={tmp_path / 'answer.csv'}")).text == "from gradio"
+
+
+@pytest.mark.anyio
+async def test_uploads_are_shown_one_at_a_time_and_so_many_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, most = 0, 0
+
+    def slowly(path: Path) -> bytes:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        time.sleep(0.02)
+        now -= 1
+        if path.name == "bad.jpg":
+            raise UploadError("no picture")
+        return b"fresh"
+
+    monkeypatch.setattr(gate, "fresh_picture", slowly)
+    monkeypatch.setattr(gate, "MAX_SHOWN", 8)
+    paths = [str(tmp_path / "x.jpg"), str(tmp_path / "bad.jpg")]
+    async with _gate(tmp_path, set(paths)) as web:
+        for _ in range(2):  # whoever was answered makes room
+            asked = [web.get(f"/gradio_api/file={paths[place % 2]}") for place in range(20)]
+            answers = await asyncio.gather(*asked)
+            assert most == 1
+            counts = Counter(answer.status_code for answer in answers)
+            assert counts == {200: 4, 415: 4, 503: 12}
+        assert {answer.json()["detail"] for answer in answers if answer.status_code == 503} == {BUSY}
+
+
+@pytest.mark.anyio
+async def test_a_question_that_never_ends_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def endless():
+        yield b"{"
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(gate, "PAUSE_SECONDS", 0.05)
+    headers = {"content-type": "application/json"}
+    async with _gate(tmp_path, set()) as web:
+        for path in ("/gradio_api/call/compare", "/login"):
+            assert (await web.post(path, content=endless(), headers=headers)).status_code == 408
+
+
+@pytest.mark.anyio
+async def test_log_ins_are_counted_for_each_address_and_forgotten_after_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": b"wrong"})
+
+    inner = gate.Gate(app, folder=tmp_path, uploads=set)
+
+    async def tries(address: str, count: int) -> list[int]:
+        transport = httpx.ASGITransport(app=inner, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://demo") as web:
+            return [(await web.post("/login", data={"password": "x"})).status_code for _ in range(count)]
+
+    assert await tries("10.0.0.1", 12) == [400] * 10 + [429] * 2
+    assert await tries("10.0.0.2", 1) == [400]
+    assert sorted(inner._logins) == ["10.0.0.1", "10.0.0.2"]
+    later = time.monotonic() + gate._MINUTE + 1
+    monkeypatch.setattr(gate.time, "monotonic", lambda: later)
+    assert await tries("10.0.0.3", 11) == [400] * 10 + [429]
+    assert list(inner._logins) == ["10.0.0.3"]
 
 
 @pytest.mark.anyio
@@ -317,7 +412,7 @@ async def test_a_full_queue_is_said_in_the_demos_own_words(tmp_path: Path) -> No
 @pytest.mark.anyio
 async def test_an_upload_over_the_limit_is_refused_as_it_is_announced(tmp_path: Path) -> None:
     async with _gate(tmp_path, set()) as web:
-        headers = {"content-length": str(gate.MAX_UPLOAD + 1)}
+        headers = {"content-length": str(incoming.MAX_UPLOAD + 1)}
         answer = await web.post("/gradio_api/upload", headers=headers, content=b"x")
         assert answer.status_code == 413
 
@@ -329,10 +424,10 @@ async def test_uploads_are_refused_while_the_disk_share_is_used_up(
     (tmp_path / "kept").write_bytes(b"x" * 100)
     async with _gate(tmp_path, set()) as web:
         assert (await web.post("/gradio_api/upload", content=b"x")).text == "from gradio"
-        monkeypatch.setattr(gate, "MAX_STORED", 50)
+        monkeypatch.setattr(incoming, "MAX_STORED", 50)
         answer = await web.post("/gradio_api/upload", content=b"x")
         assert answer.status_code == 503
-        assert json.loads(answer.text)["detail"] == gate.DISK_SHARE
+        assert json.loads(answer.text)["detail"] == incoming.DISK_SHARE
 
 
 @pytest.fixture

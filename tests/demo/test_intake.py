@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 
 from app.demo import intake
 from app.demo.intake import UploadError, fresh_picture, read_batch, read_picture
+from concept_tuning.data.decode import UnreadableImage
 
 
 def _png(colour: int = 90, size: tuple[int, int] = (30, 20)) -> bytes:
@@ -170,3 +174,33 @@ def test_a_batch_has_one_limit_of_time_of_archives_and_of_unpacked_bytes(
     monkeypatch.setattr(intake, "READ_SECONDS", -1.0)
     with pytest.raises(UploadError, match="takes too long"):
         read_batch([_upload(tmp_path, _png())], tmp_path, sides=(8,))
+
+
+def test_few_pictures_are_decoded_at_once_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, most, count = 0, 0, threading.Lock()
+
+    def slowly(content: bytes, *, max_pixels: int) -> np.ndarray:
+        nonlocal now, most
+        with count:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with count:
+            now -= 1
+        if content == b"bad":
+            raise UnreadableImage("bad")
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(intake, "decode_image", slowly)
+    good, bad = _upload(tmp_path, _png()), _upload(tmp_path, b"bad", "bad.png")
+
+    def ask(place: int) -> bool:
+        try:
+            (fresh_picture(Path(good["path"])), read_batch([good], tmp_path, sides=[4]))
+            return read_picture((good, bad)[place % 2], tmp_path).shape == (4, 4, 3)
+        except UploadError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(16))) == [True, False] * 8
+    assert most == 2

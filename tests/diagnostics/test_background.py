@@ -16,6 +16,7 @@ from concept_tuning.diagnostics import background
 from concept_tuning.diagnostics.background import (
     FOLDER,
     delete_diagnosis,
+    is_taken,
     list_diagnoses,
     refuse_while_diagnosed,
     start_diagnosis,
@@ -195,6 +196,53 @@ def test_what_cannot_be_started_leaves_nothing_behind(command, tmp_path: Path, m
     with pytest.raises(RunError, match="cannot start"):
         start_diagnosis([record(tmp_path)], tmp_path, "first")
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_one_that_cannot_be_noted_does_not_run_on_unseen(command, tmp_path: Path, monkeypatch, error) -> None:
+    begun: list[subprocess.Popen] = []
+    launch = background._launch
+
+    def fail(path: Path, text: str) -> None:
+        assert begun[0].poll() is None
+        raise error
+
+    monkeypatch.setattr(background, "_launch", lambda *told: begun.append(launch(*told)) or begun[0])
+    monkeypatch.setattr(background, "write_atomically", fail)
+    expected = RunError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected, match="cannot start: the disk is full" if expected is RunError else None):
+        start_diagnosis([record(tmp_path)], tmp_path, "first")
+    assert begun[0].wait(10) != 0
+    assert list((tmp_path / FOLDER).iterdir()) == []
+    monkeypatch.undo()
+    assert not is_taken(tmp_path, "first")
+
+
+@pytest.mark.parametrize("left", ["folder", "file", "empty record", "link to nothing"])
+def test_a_name_is_taken_by_whatever_lies_there(command, tmp_path: Path, left: str) -> None:
+    folder = tmp_path / FOLDER
+    assert not is_taken(tmp_path, "first")
+    folder.mkdir()
+    if left == "folder":
+        (folder / "first").mkdir()
+    elif left == "link to nothing":
+        (folder / "first").symlink_to(tmp_path / "nothing")
+    else:
+        (folder / ("first" if left == "file" else "first.job.json")).touch()
+    assert is_taken(tmp_path, "first")
+    assert not is_taken(tmp_path, "second")
+    assert list_diagnoses(tmp_path) == []
+    with pytest.raises(RunError, match="There is a diagnosis 'first' already"):
+        start_diagnosis([record(tmp_path)], tmp_path, "first")
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a b", b"x" * 101, b".hidden"])
+def test_a_record_of_a_name_that_none_may_bear_is_passed_over(name: bytes, tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    values = json.dumps({"runs": ["a"], "total": 3, "started": 1.0})
+    for each in (name, b"sound"):
+        (tmp_path / FOLDER / os.fsdecode(each + b".job.json")).write_text(values)
+    assert [job.name for job in list_diagnoses(tmp_path)] == ["sound"]
 
 
 def test_a_run_is_not_to_be_touched_while_it_is_diagnosed(command, tmp_path: Path) -> None:

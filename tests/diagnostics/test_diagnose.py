@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from concept_tuning.diagnostics.diagnose import choose_analyses, diagnose, load_
 from concept_tuning.diagnostics.workbench import SHOWN, Workbench
 from concept_tuning.errors import ConfigError, RunError
 
+#: Quick analyses, some of which draw at random, without those that add up gradients: the first pass back through a
+#: network in a process may round otherwise than the next.
+REPEATABLE = ("predictions", "groups", "verdict", "concept-maps", "counterfactuals", "properties", "embedding")
 NEEDS_SCRATCH, NEEDS_HEAD = {"ledger"}, {"position-attention", "channel-attention", "switches"}
 
 
@@ -69,6 +73,41 @@ def test_every_analysis_gives_a_result_or_says_why_not(bench, subjects, tmp_path
     for name in set(names) - {"timings.json"}:
         one, other = (json.loads((tmp_path / folder / name).read_text()) for folder in ("first", "second"))
         assert_alike(one, other)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Return the files of a diagnosis but for its timings, by name."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.name not in ("timings.json", ".lock"))
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def test_two_diagnoses_of_the_same_runs_have_the_same_bytes(bench, tmp_path) -> None:
+    found = []
+    for name in ("first", "second"):
+        made = diagnose(dataclasses.replace(bench, _features={}, _concepts={}), tmp_path / name, only=REPEATABLE)
+        assert {entry.analysis for entry in made.overview.entries if entry.file is not None} == set(REPEATABLE)
+        found.append(contents(tmp_path / name))
+    assert {"diagnosis.json", "results/thumbnails.json"} < set(found[0])
+    assert found[0].keys() == found[1].keys()
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_bytes_whatever_the_order_of_their_sets(bench, tmp_path) -> None:
+    runs = [str(subject.run.folder.path) for subject in bench.subjects]
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "concept_tuning", "diagnose", *runs, "--out", str(tmp_path / seed)]
+        done = subprocess.run(
+            [*command, "--only", *REPEATABLE],
+            env=os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    first, second = contents(tmp_path / "1"), contents(tmp_path / "2")
+    assert "report.html" in first
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
 
 
 def test_chosen_analyses_alone_are_made(bench, tmp_path) -> None:

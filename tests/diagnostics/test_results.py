@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 from pydantic.dataclasses import dataclass
 
+from concept_tuning.diagnostics import results
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable, load_result, save_result
 from concept_tuning.errors import RunError
 
@@ -53,6 +55,7 @@ def test_results_are_frozen() -> None:
         lambda found: found | {"values": {"dtype": "<f4", "shape": [9], "values": [1.0]}},
         lambda found: found | {"values": {"dtype": "|O", "shape": [1], "base64": "AAAA"}},
         lambda found: found | {"values": {"dtype": "no such", "shape": [1], "values": [1]}},
+        lambda found: found | {"values": {"dtype": "<U1", "shape": [1], "values": ["x"]}},
         lambda found: [],
     ],
 )
@@ -77,3 +80,31 @@ def test_values_that_json_lacks_are_written_as_strings(tmp_path) -> None:
     save_result(sample(values), tmp_path / "sample.json")
     json.loads((tmp_path / "sample.json").read_text(), parse_constant=refuse)
     assert load_result(Sample, tmp_path / "sample.json").rates[0].high == float("inf")
+
+
+def test_an_array_of_texts_takes_no_more_memory_than_its_file(tmp_path) -> None:
+    path = tmp_path / "sample.json"
+    save_result(sample(np.zeros(2)), path)
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"values": {"dtype": "<U1024", "shape": [20_000], "values": [""] * 20_000}}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(RunError, match=r"sample.json is not a saved Sample"):
+            load_result(Sample, path)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 10e6  # eighty million bytes as that array, eighty thousand as the file
+
+
+def test_too_little_memory_is_told(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / "sample.json"
+    save_result(sample(np.zeros(2)), path)
+    monkeypatch.setattr(results.np, "array", fail)
+    with pytest.raises(
+        RunError, match=r"sample.json takes more memory than there is; run the diagnosis again on fewer"
+    ):
+        load_result(Sample, path)

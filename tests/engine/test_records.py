@@ -337,6 +337,18 @@ def test_texts_of_any_length_are_cut_before_every_watcher_gets_them(tmp_path: Pa
     assert read_run("one", tmp_path).message == "b" * 2000
 
 
+def test_what_is_no_unicode_is_shown_with_escapes_or_passed_over(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "one", RunConfig())
+    (folder.path / "status.json").write_text('{"state": "stopped", "message": "half \\ud800 of a character"}')
+    (tmp_path / os.fsdecode(b"other\xff")).mkdir()
+    RunFolder.create(tmp_path / os.fsdecode(b"other\xff") / "inner", RunConfig())
+    (run,) = list_runs(tmp_path)
+    assert run.message == "half \\ud800 of a character"
+    folder.metrics_file.write_text('{"kind": "step", "step": 1, "\\ud800": 0.5}\n')
+    with pytest.raises(RunError, match=r"Line 1 of .* is damaged"):
+        read_metrics(run)
+
+
 @pytest.mark.parametrize(
     "values", [{"method": LONG}, {LONG: 1}, {str(number): 1 for number in range(10_000)}, {"optim": {"lr": [LONG]}}]
 )
