@@ -177,12 +177,12 @@ def test_no_memory_in_the_training_process_is_said_and_resume_ends_the_same(tiny
         ),
         (
             RuntimeError("Unexpected bus error ... This might be caused by insufficient shared memory (shm)."),
-            "workers=",
+            r"fewer loader processes \(`workers`\)",
         ),
         (RuntimeError("unable to write to file </torch_9_0>: No space left on device (28)"), "Out of memory"),
         (
             RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. "),
-            "loader process has ended, .*workers=",
+            r"loader process has ended, .*\(`workers`\)",
         ),
         (RuntimeError("DataLoader worker (pid(s) 9) exited unexpectedly"), "loader process has ended"),
         (PermissionError(errno.EACCES, "Permission denied", "/runs/a"), "^/runs/a could not be .*: Permission denied"),
