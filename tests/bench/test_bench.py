@@ -217,6 +217,8 @@ def test_a_bench_with_failed_runs_says_how_many_and_does_not_end_well(
     file.write_text(yaml.safe_dump({name: value for name, value in values.items() if name != "search"}))
     for cell in final_cells(load_spec(file), out):
         note_failure(cell.path, "It diverged.")
+        cell.path.mkdir()  # without its folder it would be made anew
+        (cell.path / "config.json").write_text(json.dumps(cell.config.to_dict()))
     assert main(["benchmark", str(file), "--out", str(out)]) == FAILED != 0
     assert "2 of 2 runs failed; the first: It diverged." in capsys.readouterr().err
 
