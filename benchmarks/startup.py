@@ -44,7 +44,10 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
         _IMPORT: [one[_IMPORT] - one[_BARE] for one in taken],
         _HELP: [one[_HELP] for one in taken],
     }
-    return {name: {"median": round(max(0.0, median(all_)), 3), "slowest": round(max(all_), 3)} for name, all_ in found.items()}
+    return {
+        name: {"median": round(max(0.0, median(all_)), 3), "slowest": round(max(all_), 3)}
+        for name, all_ in found.items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
