@@ -23,6 +23,7 @@ import streamlit as st
 from pydantic import TypeAdapter
 
 from app.markdown import plain
+from concept_tuning.data.printable import as_unicode
 from concept_tuning.diagnostics.words import MINUS
 from concept_tuning.engine.runs import read_whole
 from concept_tuning.errors import StudioError
@@ -75,14 +76,9 @@ def diagnoses() -> list[Source]:
     return found + [Source(_label(path.parent), path.parent) for path in files]
 
 
-def shown(text: str) -> str:
-    """Return text with escapes for what is no Unicode and no page can show, as in a folder's name of other bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _label(folder: Path) -> str:
     """Return what a diagnosis below the folder of runs is called, which is never the demo's label."""
-    name = shown(str(folder.relative_to(ROOT)))
+    name = as_unicode(str(folder.relative_to(ROOT)))
     return f"./{name}" if name == DEMO_LABEL else name
 
 
@@ -142,7 +138,7 @@ def _words(label: str, path: bytes, stamp: int) -> str:
     folder = _path(path)
     try:
         runs = json.loads(read_whole(folder / "diagnosis.json"))["runs"]
-        return shown(f"{folder.name}: {', '.join(str(run['name']) for run in runs)}"[:_WORDS])[:_WORDS]
+        return as_unicode(f"{folder.name}: {', '.join(str(run['name']) for run in runs)}"[:_WORDS])[:_WORDS]
     except (OSError, ValueError, TypeError, KeyError, RecursionError, StudioError):
         return label
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+
 from concept_tuning.config import RunConfig
 from concept_tuning.settings import build_config
 
@@ -36,3 +42,12 @@ def tiny_config(method: str = "vanilla", backbone: str = "test_resnet", **overri
             values.pop("queue_size", None)
     values.update(overrides)
     return build_config(method=method, backbone=backbone, overrides=values)
+
+
+def write_weights(path: Path, backbone: str = "test_resnet") -> Path:
+    """Write weights of a tiny network to begin with, a classifier of 1000 classes included; returns the file."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = timm.create_model(backbone, pretrained=False, num_classes=1000)
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
+    return path

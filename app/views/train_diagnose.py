@@ -13,6 +13,7 @@ from app.markdown import plain
 from app.pages import page
 from app.views.train_names import begin, follow_again, follow_name
 from app.views.train_runs import follow
+from concept_tuning.data.printable import as_unicode
 from concept_tuning.diagnostics.background import (
     FOLDER,
     DiagnosisJob,
@@ -65,7 +66,7 @@ def _form(finished: dict[str, RunRecord]) -> None:
         list(finished),
         max_selections=_MOST_RUNS,
         key="train_diagnose",
-        format_func=state.shown,
+        format_func=as_unicode,
         help="They must have been trained on the same pictures.",
     )
     first, second = st.columns(2)
@@ -136,7 +137,7 @@ def _states(jobs: list[DiagnosisJob]) -> dict[str, str]:
 
 def _show_job(job: DiagnosisJob) -> None:
     st.markdown(f"**{plain(job.name)}** :{_COLOURS.get(job.state, 'blue')}-badge[{job.state}]")
-    st.caption(plain(state.shown(", ".join(job.runs))))
+    st.caption(plain(as_unicode(", ".join(job.runs))))
     if job.state == "working":
         st.progress(job.progress, text=f"{plain(job.message)} ({job.begun} of {job.total}), {job.seconds:.0f} s so far")
     elif job.state == "failed":

@@ -14,7 +14,7 @@ import numpy as np
 
 from concept_tuning.config import DataConfig
 from concept_tuning.data.decode import decode_image
-from concept_tuning.data.printable import printable
+from concept_tuning.data.printable import as_unicode, printable
 from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
 from concept_tuning.errors import DataError
 
@@ -141,7 +141,7 @@ def key_text(name: str) -> str:
     """
     if name.isascii():
         return name
-    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode("utf-8"))
+    return unicodedata.normalize("NFC", as_unicode(name))
 
 
 def natural_key(name: str) -> tuple[object, ...]:

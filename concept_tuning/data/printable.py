@@ -17,6 +17,14 @@ def printable(text: str) -> str:
     return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def as_unicode(text: str) -> str:
+    """Return a text with escapes (``\\udcXX``) for what is no Unicode, as in a file's name of other bytes.
+
+    No page can show such halves of characters, nor any file in UTF-8 store them.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def printable_lines(text: str) -> str:
     """Return a message of several lines, each as :func:`printable` gives it."""
     return "\n".join(printable(line) for line in text.splitlines())

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from concept_tuning.data.printable import as_unicode
 from concept_tuning.engine.curves import LARGEST_INTEGER, Metrics, is_number, read_curves
 from concept_tuning.engine.processes import born, command_of, is_job_of
 from concept_tuning.engine.runs import RunFolder, read_whole
@@ -221,7 +222,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 def _is_shown(name: str) -> bool:
     """Whether a folder's name is neither hidden nor of bytes that are no Unicode, which no page can show."""
-    return not name.startswith(".") and not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return not name.startswith(".") and as_unicode(name) == name
 
 
 def _folders(path: Path, *, required: bool = True) -> list[Path]:
@@ -334,5 +335,5 @@ def _count(value: Any) -> int:
 
 def _cut(text: str, most: int) -> str:
     """Return text that any page can show: so long at most, with escapes for what is no Unicode."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = as_unicode(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-import timm
 import torch
-from safetensors.torch import load_file, save_file
-from tiny_runs import TINY
+from safetensors.torch import load_file
+from tiny_runs import TINY, write_weights
 
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.methods.registry import METHODS
@@ -123,12 +122,7 @@ def test_the_probe_of_lp_ft_leaves_the_backbone_alone_on_two_processes_too(tmp_p
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of the tiny network's weights, classifier included, to begin with."""
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        network = timm.create_model("test_efficientnet_gn", pretrained=False, num_classes=1000)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
-    return path
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", "test_efficientnet_gn")
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in (*WHOLE_SHARES, "scratch")])

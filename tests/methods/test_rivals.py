@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from tiny_runs import tiny_config
+from safetensors.torch import load_file
+from tiny_runs import tiny_config, write_weights
 from torch import Tensor, nn
 
 from concept_tuning.config import METHOD_NAMES, RunConfig
@@ -35,12 +34,7 @@ RIVALS = METHOD_NAMES[4:]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of the tiny network's weights, classifier included, to begin with."""
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        network = timm.create_model("test_resnet", pretrained=False, num_classes=1000)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
-    return path
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
 def config_of(name: str, weights: Path, **settings: object) -> RunConfig:
