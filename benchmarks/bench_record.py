@@ -4,6 +4,7 @@
         --ran "concept-tuning benchmark benchmarks/specs/offline.yaml --workers 2"
     python benchmarks/bench_record.py table offline --data planted                    # markdown, of the record
     python benchmarks/bench_record.py table offline --data planted --only ct-cheap ct-no-image
+    python benchmarks/bench_record.py over offline --data map-90-300 map-90-600 map-97-600    # means over several
 
 `keep` leaves out what has not been run yet and says how much that is. With `--add` what the record has of other
 settings stays, so that a bench can be recorded in parts, whichever machine ran them; each part has its command, commits
@@ -22,7 +23,8 @@ from typing import Any
 
 from records import RESULTS
 
-from concept_tuning.bench.markdown import percent, points
+from concept_tuning.bench.markdown import over_data_text, percent, points
+from concept_tuning.bench.over_data import BLOCKS, over_data
 from concept_tuning.bench.spec import BenchSpec, Setting, load_spec
 from concept_tuning.bench.tables import cell_rows, summary, trial_rows
 from concept_tuning.errors import RunError, StudioError
@@ -113,10 +115,8 @@ def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> 
     Raises:
         RunError: if the record has no such data or method.
     """
+    _look_for(record, [data])
     rows = [row for row in record["summary"] if row["data"] == data]
-    if not rows:
-        known = ", ".join(dict.fromkeys(row["data"] for row in record["summary"]))
-        raise RunError(f"The record has no data {data!r}; it has {known}.")
     missing = [name for name in only if name not in {row["method"] for row in rows}]
     if missing:
         raise RunError(f"The record has no {missing[0]!r} on {data}.")
@@ -131,6 +131,31 @@ def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> 
         lines += [_line(row, suffix) for row in here]
     head = [f"{name} `{base}`" if name.endswith("against") else name for name in _COLUMNS]
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines])
+
+
+def over(record: Mapping[str, Any], data: Sequence[str], *, only: Sequence[str] = ()) -> str:
+    """Return how methods compare with the first one over some of a record's data (all, if none is named), as markdown.
+
+    Raises:
+        RunError: if the record has no such data, or no method is finished on enough of it.
+    """
+    _look_for(record, data)
+    base = record["methods"][0]
+    rows = [row for row in record["summary"] if not data or row["data"] in data]
+    found = [one for one in over_data(rows, base, len(record["seeds"])) if not only or one.method in only]
+    if not found:
+        raise RunError(
+            f"The record has no such method that is finished with every seed on {BLOCKS} or more of these data."
+        )
+    return over_data_text(found, base)
+
+
+def _look_for(record: Mapping[str, Any], data: Iterable[str]) -> None:
+    """Raise RunError if a record lacks some data."""
+    known = dict.fromkeys(row["data"] for row in record["summary"])
+    for name in data:
+        if name not in known:
+            raise RunError(f"The record has no data {name!r}; it has {', '.join(known)}.")
 
 
 def _line(row: Mapping[str, Any], suffix: str) -> str:
@@ -175,14 +200,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keeping.add_argument("--ran", required=True, metavar="COMMAND", help="the command that ran it")
     keeping.add_argument("--caveat", nargs="+", default=[], help="what to know of the figures")
     keeping.add_argument("--add", action="store_true", help="let stay what the record has of other settings")
-    printing = commands.add_parser("table", help="print tables of a record")
-    printing.add_argument("name", help="of the bench")
-    printing.add_argument("--data", nargs="+", default=[], help="these data; default: all")
-    printing.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods beside the first")
+    for name, what in (("table", "print tables of a record"), ("over", "print methods over several data of a record")):
+        printing = commands.add_parser(name, help=what)
+        printing.add_argument("name", help="of the bench")
+        printing.add_argument("--data", nargs="+", default=[], help="these data; default: all")
+        printing.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods beside the first")
     options = parser.parse_args(arguments)
     try:
         if options.command == "table":
             print(_texts(_read(options.name), options.data, options.only))
+        elif options.command == "over":
+            print(over(_read(options.name), options.data, only=options.only))
         else:
             spec = load_spec(options.spec)
             told = {"command": options.ran, "commits": options.commit, "caveats": options.caveat}

@@ -101,12 +101,28 @@ def test_a_table_begins_with_the_method_compared_with_and_marks_what_leaves_zero
     assert "l2-sp" not in capsys.readouterr().out
 
 
+def test_the_mean_over_several_data_is_of_those_named(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_record.main(made)
+    file = tmp_path / "results" / "bench_made.json"
+    record = json.loads(file.read_text())
+    more = [row | {"data": name} for name in ("more", "others", "last") for row in record["summary"]]
+    file.write_text(json.dumps(record | {"summary": record["summary"] + more}))
+    capsys.readouterr()
+    assert bench_record.main(["over", "made", "--data", "birds", "more", "last", "--only", "l2-sp"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    assert line.startswith("| `l2-sp` | 3 | +")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["table", "other"], "There is no record bench_other.json"),
         (["table", "made", "--data", "fish"], "no data 'fish'; it has birds"),
         (["table", "made", "--only", "bss"], "no 'bss' on birds"),
+        (["over", "made", "--data", "fish"], "no data 'fish'; it has birds"),
+        (["over", "made"], "no such method that is finished with every seed on 3 or more"),
     ],
 )
 def test_what_is_not_there_gets_a_sentence(

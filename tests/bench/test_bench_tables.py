@@ -190,6 +190,18 @@ def test_the_summary_says_how_many_comparisons_chance_may_make(tmp_path: Path) -
     assert f"So up to {2 * share:.1f} of these may leave zero by chance." in text
 
 
+def test_methods_on_three_data_have_a_table_over_them(tmp_path: Path) -> None:
+    spec = check_spec(SPEC | {"data": [{"name": name, "source": "planted"} for name in ("one", "two", "three")]})
+    for setting in settings_of(spec):
+        for seed in spec.seeds if (setting.data, setting.method) != ("three", "l2-sp") else (1, 2):
+            made_runs.write_final(tmp_path, setting, seed, right(0.9 if setting.method == "lp-ft" else 0.6, seed))
+    text = write_tables(spec, tmp_path)
+    (line,) = [line for line in text.splitlines() if line.startswith("| `")]
+    assert line.startswith("| `lp-ft` | 3 | +")
+    assert "| in 3 | 0.250 |" in line
+    assert "over several data" not in write_tables(made(tmp_path / "one"), tmp_path / "one")
+
+
 def test_the_files_hold_every_run_and_no_formula(tmp_path: Path) -> None:
     spec = made(tmp_path)
     failed = final_path(tmp_path, settings_of(spec)[2], 3)

@@ -1,0 +1,68 @@
+"""A method over several data: the mean, Student's interval and the signed-rank test, of what is finished alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from concept_tuning.bench.markdown import over_data_text
+from concept_tuning.bench.over_data import over_data
+
+SIX = (0.01, 0.02, 0.03, 0.04, 0.05, 0.09)
+
+
+def row(data: str, method: str, difference: float | None, *, seeds: int = 3, rate: float = 100) -> dict[str, Any]:
+    """Return what over_data reads of a row of a summary."""
+    found = None if difference is None else {"value": difference, "low": -1.0, "high": 1.0}
+    place = {"data": data, "backbone": "net", "sample_rate": rate}
+    return {**place, "method": method, "seeds": seeds, "difference": found}
+
+
+def rows_of(values: tuple[float, ...], method: str = "ours") -> list[dict[str, Any]]:
+    """Return rows of the first method and of another on as many data as there are differences."""
+    pairs = [(row(str(at), "vanilla", None), row(str(at), method, value)) for at, value in enumerate(values)]
+    return [one for pair in pairs for one in pair]
+
+
+def test_mean_interval_and_p_are_those_of_students_and_wilcoxons_tables() -> None:
+    (found,) = over_data(rows_of(SIX), "vanilla", 3)
+    assert (found.method, found.above, found.difference.n) == ("ours", 6, 6)
+    assert found.difference.value == pytest.approx(0.04)
+    reach = 2.5706 * 0.0282843 / 6**0.5  # t of 5 degrees of freedom, and the deviation by hand
+    assert found.difference.low == pytest.approx(0.04 - reach, abs=1e-5)
+    assert found.difference.high == pytest.approx(0.04 + reach, abs=1e-5)
+    assert found.p_value == pytest.approx(2 / 2**6)  # all six ranks on one side, of 64 ways
+
+
+def test_what_is_not_finished_on_both_sides_does_not_count() -> None:
+    rows = rows_of(SIX)
+    rows[1]["seeds"] = 2  # the method's own
+    rows[2]["seeds"] = 2  # the first method's
+    (found,) = over_data(rows, "vanilla", 3)
+    assert [block[0] for block in found.blocks] == ["2", "3", "4", "5"]
+    assert over_data(rows_of(SIX[:2]), "vanilla", 3) == []
+
+
+def test_rates_of_one_data_are_settings_of_their_own() -> None:
+    rows = [row("birds", name, value, rate=at) for at in (15, 30, 50) for name, value in (("a", None), ("b", at / 1e3))]
+    (found,) = over_data(rows, "a", 3)
+    assert found.blocks == [("birds", "net", 15), ("birds", "net", 30), ("birds", "net", 50)]
+
+
+def test_equal_methods_are_above_in_half_and_p_is_one() -> None:
+    (found,) = over_data(rows_of((0.0, 0.0, 1e-17)), "vanilla", 3)
+    assert (found.above, found.p_value) == (1.5, 1.0)
+    assert (found.difference.low, found.difference.high) == (0.0, 0.0)
+
+
+def test_the_best_mean_comes_first_in_the_table_which_says_how_to_read_it() -> None:
+    rows = rows_of(tuple(-one for one in SIX), "worse") + [one for one in rows_of(SIX) if one["method"] == "ours"]
+    text = over_data_text(over_data(rows, "vanilla", 3), "vanilla")
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    assert lines == [
+        "| `ours` | 6 | +4.0 (+1.0 to +7.0) | in 6 | 0.031 |",
+        "| `worse` | 6 | −4.0 (−7.0 to −1.0) | in 0 | 0.031 |",
+    ]
+    assert "above 0.05 with fewer than six" in text
+    assert over_data_text([], "vanilla") == ""
