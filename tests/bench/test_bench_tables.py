@@ -191,7 +191,8 @@ def test_the_summary_says_how_many_comparisons_chance_may_make(tmp_path: Path) -
 
 
 def test_methods_on_three_data_have_a_table_over_them(tmp_path: Path) -> None:
-    spec = check_spec(SPEC | {"data": [{"name": name, "source": "planted"} for name in ("one", "two", "three")]})
+    data = [{"name": name, "source": "planted"} for name in ("one", "two", "three")]
+    spec = check_spec(SPEC | {"data": data, "trials": 0, "search": {}})
     for setting in settings_of(spec):
         for seed in spec.seeds if (setting.data, setting.method) != ("three", "l2-sp") else (1, 2):
             made_runs.write_final(tmp_path, setting, seed, right(0.9 if setting.method == "lp-ft" else 0.6, seed))
