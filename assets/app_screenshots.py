@@ -20,6 +20,8 @@ from app.pages import PAGES
 FOLDER = Path(__file__).parent / "screenshots"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 _RESTING = "[data-testid=stApp][data-test-script-state=notRunning]"
+#: What stands where an element is still to be drawn, which takes a busy machine longer than the script.
+_PLACEHOLDER = "[data-testid=stSkeleton]"
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def take(
         height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
         page.set_viewport_size({"width": size["width"], "height": max(size["height"], int(height))})
     page.wait_for_timeout(2000)
+    page.wait_for_function(f"document.querySelectorAll('{_PLACEHOLDER}').length === 0", timeout=60_000)
     page.screenshot(path=path)
     page.close()
 
