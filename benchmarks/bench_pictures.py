@@ -1,6 +1,7 @@
 """Take the README's pictures of a bench: headless Chromium opens its figures offline and cuts out each.
 
-python benchmarks/bench_pictures.py benchmarks/specs/offline.yaml runs/bench/offline --out assets/bench
+python benchmarks/bench_pictures.py benchmarks/specs/offline.yaml --out assets/bench                    # of the record
+python benchmarks/bench_pictures.py benchmarks/specs/quick.yaml runs/bench/quick --out runs/pictures    # of a folder
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from bench_record import read_record
 from playwright.sync_api import sync_playwright
 
 from concept_tuning.bench.figures import render_figures
-from concept_tuning.bench.spec import load_spec
+from concept_tuning.bench.spec import BenchSpec, load_spec
 from concept_tuning.bench.tables import cell_rows
 from concept_tuning.errors import RunError, StudioError
 
@@ -24,22 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pictures; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", type=Path, help="the bench, a YAML file")
-    parser.add_argument("bench", type=Path, help="its folder")
+    parser.add_argument("bench", type=Path, nargs="?", help="its folder; default: its record in benchmarks/results")
     parser.add_argument(
         "--out", type=Path, required=True, help="where the pictures go; those of the README: assets/bench"
     )
     options = parser.parse_args(arguments)
     try:
         spec = load_spec(options.spec)
-        if not options.bench.is_dir():
-            raise RunError(f"{options.bench} is no folder of a bench; run `concept-tuning benchmark` first.")
-        page = render_figures(spec, cell_rows(spec, options.bench))
+        page = render_figures(
+            spec, read_record(spec.name)["cells"] if options.bench is None else _rows(spec, options.bench)
+        )
     except StudioError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     for path in take(page, options.out):
         print(path)
     return 0
+
+
+def _rows(spec: BenchSpec, folder: Path) -> list[dict[str, Any]]:
+    if not folder.is_dir():
+        raise RunError(f"{folder} is no folder of a bench; run `concept-tuning benchmark` first.")
+    return cell_rows(spec, folder)
 
 
 def take(html: str, out: Path) -> list[Path]:

@@ -73,7 +73,7 @@ def keep(
         "trials": [row for row in trial_rows(spec, folder) if row["state"] != "open"],
     }
     if add and path.is_file():
-        record = _joined(_read(spec.name), record)
+        record = _joined(read_record(spec.name), record)
     finished = sum(row["seeds"] == len(spec.seeds) for row in record["summary"])
     record["settings"] = {"finished": finished, "all": len(rows)}
     RESULTS.mkdir(exist_ok=True)
@@ -171,7 +171,8 @@ def _points(found: Mapping[str, float] | None) -> str:
     return f"**{points(found)}**" if found["low"] > 0 or found["high"] < 0 else points(found)
 
 
-def _read(name: str) -> Mapping[str, Any]:
+def read_record(name: str) -> Mapping[str, Any]:
+    """Return the record of a bench by its name; raises RunError if there is none, or none that can be read."""
     path = RESULTS / f"bench_{name}.json"
     if not path.is_file():
         raise RunError(f"There is no record {path.name}.")
@@ -208,9 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "table":
-            print(_texts(_read(options.name), options.data, options.only))
+            print(_texts(read_record(options.name), options.data, options.only))
         elif options.command == "over":
-            print(over(_read(options.name), options.data, only=options.only))
+            print(over(read_record(options.name), options.data, only=options.only))
         else:
             spec = load_spec(options.spec)
             told = {"command": options.ran, "commits": options.commit, "caveats": options.caveat}

@@ -28,7 +28,7 @@ from records import RESULTS, command_line, commit
 
 from concept_tuning.diagnostics.features import BATCH, network_input
 from concept_tuning.diagnostics.pictures import choose_pictures
-from concept_tuning.engine.session import load_run
+from concept_tuning.engine.loading import load_run
 
 
 def network_speed(run: Path, *, rounds: int = 5) -> float:

@@ -17,7 +17,7 @@ from concept_tuning.diagnostics.properties import PropertyTable
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.slices import SliceTable, find_slices
 from concept_tuning.diagnostics.statistics import auc
-from concept_tuning.engine.session import load_run
+from concept_tuning.engine.loading import load_run
 
 #: Of the detectors themselves, as on the command line.
 DETECTOR_SEED = 0

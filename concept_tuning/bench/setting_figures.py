@@ -27,30 +27,36 @@ _ASIDE = 0.12
 def dot_figure(spec: BenchSpec, table: Table, measure: Measure) -> go.Figure | None:
     """Draw a panel for each block: a row for each method, each seed a small dot, their mean a diamond.
 
-    A dotted line is the mean of the bench's first method. Panels with more methods come first. None while no run has
-    the measure.
+    A dotted line is the mean of the bench's first method. Methods without a finished run are left out, and a panel's
+    title says how many. Panels with more methods come first. None while no run has the measure.
     """
-    blocks = [block for block, found in table.items() if any(runs.values(measure) for runs in found.values())]
-    if not blocks:
+    shown = {
+        block: own
+        for block, found in table.items()
+        if (own := {method: runs for method, runs in found.items() if runs.values(measure)})
+    }
+    if not shown:
         return None
-    blocks.sort(key=lambda block: -len(table[block]))
+    blocks = sorted(shown, key=lambda block: -len(shown[block]))
     columns = min(2, len(blocks))
     lines = [blocks[start : start + columns] for start in range(0, len(blocks), columns)]
-    most = [max(_LEAST, *(len(table[block]) for block in line)) for line in lines]
+    most = [max(_LEAST, *(len(shown[block]) for block in line)) for line in lines]
     heights = [_ROW * count for count in most]
     drawn = sum(heights) + _FRAME * (len(lines) - 1)
     figure = make_subplots(
         rows=len(lines),
         cols=columns,
         row_heights=heights,
-        subplot_titles=[panel_title(block, table[block]) for block in blocks],
+        subplot_titles=[
+            panel_title(block, shown[block], left=len(table[block]) - len(shown[block])) for block in blocks
+        ],
         horizontal_spacing=_BESIDE,
         vertical_spacing=_FRAME / drawn if len(lines) > 1 else 0,
     )
     for place, block in enumerate(blocks):
         panel = place // columns + 1, place % columns + 1
-        _add_dots(figure, table[block], measure, spec.methods[0], panel=panel, legend=place == 0)
-        reached = [100 * value for runs in table[block].values() for _, value in runs.values(measure)]
+        _add_dots(figure, shown[block], measure, spec.methods[0], panel=panel, legend=place == 0)
+        reached = [100 * value for runs in shown[block].values() for _, value in runs.values(measure)]
         figure.update_xaxes(
             row=panel[0],
             col=panel[1],
@@ -109,10 +115,11 @@ def percent_range(values: Sequence[float]) -> list[float]:
     return [max(low - beside, min(low - 1, -2.0)), min(high + beside, max(high + 1, 102.0))]
 
 
-def panel_title(block: Block, found: Mapping[str, Runs]) -> str:
-    """Return a block's data, and below it its backbone, sample rate and number of test pictures."""
+def panel_title(block: Block, found: Mapping[str, Runs], *, left: int = 0) -> str:
+    """Return a block's data, and below it backbone, sample rate, test pictures and how many methods are left out."""
     pictures = next((runs.pictures for runs in found.values() if runs.pictures is not None), None)
     count = "" if pictures is None else f", {pictures:,} test pictures"
+    count += f"; {left} {'method' if left == 1 else 'methods'} to come" if left else ""
     return (
         f"<b>{escape(block.data)}</b><br>"
         f"<span style='font-size:11px'>{shorten(block.backbone, 26)}, {block.sample_rate:g} %{count}</span>"
@@ -156,7 +163,7 @@ def _add_dots(
             legendgroup=name,
             showlegend=legend,
         )
-    base = found[first].mean(measure)
+    base = found[first].mean(measure) if first in found else None
     if base is not None:
         figure.add_vline(x=100 * base, row=row, col=column, line={"color": LINE, "width": 1.2, "dash": "dot"})
     name_rows(figure, [_row_name(method, runs, measure) for method, runs in found.items()], panel=panel)

@@ -100,7 +100,8 @@ def test_where_the_first_method_is_to_come_the_others_are_drawn_without_it(spec:
     assert dots is not None
     assert curves is not None
     assert dots.layout.shapes == ()
-    assert dots.layout.yaxis.ticktext == ("vanilla (0 of 3)", "l2-sp", "delta")
+    assert dots.layout.yaxis.ticktext == ("l2-sp", "delta")
+    assert "1 method to come" in texts(dots)
     assert [trace.name for trace in curves.data] == ["l2-sp", "delta"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from journey_browser import need_browser
+from made_rows import made_rows
 from made_runs import write_final
 from PIL import Image
 
@@ -16,6 +18,7 @@ from concept_tuning.bench.spec import check_spec, settings_of
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+import bench_record
 from bench_pictures import main
 
 SPEC = {
@@ -53,6 +56,20 @@ def test_every_figure_is_a_picture(spec_file: Path, tmp_path: Path) -> None:
         assert picture.width > 1000
         assert (np.asarray(picture) < 200).mean() > 0.001  # of what is drawn, not an empty box
     assert sorted(bench.rglob("*")) == before
+
+
+def test_pictures_are_drawn_of_a_record_where_no_folder_is_named(
+    spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_browser()
+    out, spec = tmp_path / "pictures", check_spec(SPEC)
+    monkeypatch.setattr(bench_record, "RESULTS", tmp_path)
+    assert main([str(spec_file), "--out", str(out)]) == 2
+    assert "There is no record bench_made.json" in capsys.readouterr().err
+    cells = made_rows(spec, lambda setting, seed: (0.9, 0.5) if setting.data == "weak" else None)
+    (tmp_path / "bench_made.json").write_text(json.dumps({"parts": [], "cells": cells}))
+    assert main([str(spec_file), "--out", str(out)]) == 0
+    assert {file.stem for file in out.iterdir()} == {"accuracy", "worst-group", "shortcut-map"}
 
 
 def test_a_bench_that_is_not_there_gets_a_sentence(spec_file: Path, tmp_path: Path, capsys) -> None:
