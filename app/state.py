@@ -376,7 +376,7 @@ def _birds(config: bytes, seed: int, count: int) -> list[tuple[str, np.ndarray]]
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _exported(path: bytes, stamp: int, format: str) -> bytes:
     from concept_tuning.engine.export import export_run
-    from concept_tuning.engine.session import load_run
+    from concept_tuning.engine.loading import load_run
 
     with tempfile.TemporaryDirectory() as folder:
         return export_run(load_run(_path(path)), format, Path(folder) / f"model.{format}").read_bytes()

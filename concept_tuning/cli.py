@@ -246,7 +246,7 @@ def _finish_training(options: argparse.Namespace, work: Callable[[Any], Any]) ->
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from concept_tuning.engine.session import evaluate_run, load_run
+    from concept_tuning.engine.loading import evaluate_run, load_run
 
     run = load_run(options.run)
     data = run.data()
@@ -262,7 +262,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from concept_tuning.engine.export import export_run
-    from concept_tuning.engine.session import load_run
+    from concept_tuning.engine.loading import load_run
 
     out = export_run(load_run(options.run), options.format, options.out)
     print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -61,7 +61,8 @@ def tiny() -> object:
 def subjects(tmp_path_factory: pytest.TempPathFactory, private_cache: None) -> tuple[Subject, ...]:
     """Return a vanilla and a Concept-Tuning run of a few steps on planted birds, with the same pictures."""
     from concept_tuning.diagnostics.pictures import Subject
-    from concept_tuning.engine.session import load_run, start_run
+    from concept_tuning.engine.loading import load_run
+    from concept_tuning.engine.session import start_run
     from concept_tuning.progress import ConsoleWatcher
 
     root = tmp_path_factory.mktemp("subjects")

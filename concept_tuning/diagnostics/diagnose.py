@@ -27,8 +27,8 @@ from concept_tuning.diagnostics.results import RESULT, Unavailable, load_result,
 from concept_tuning.diagnostics.thumbnails import Thumbnails, make_thumbnails
 from concept_tuning.diagnostics.workbench import Workbench
 from concept_tuning.engine.checkpoint import is_disk_full
+from concept_tuning.engine.loading import load_run
 from concept_tuning.engine.runs import write_atomically
-from concept_tuning.engine.session import load_run
 from concept_tuning.errors import ConfigError, RunError, StudioError
 
 Report = Callable[[str], None]

@@ -14,7 +14,7 @@ from torch import Tensor
 from concept_tuning.config import RunConfig
 from concept_tuning.data.registry import DataBundle, Split
 from concept_tuning.data.transforms import eval_view
-from concept_tuning.engine.session import LoadedRun
+from concept_tuning.engine.loading import LoadedRun
 from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
 from concept_tuning.models.folding import fold_batch_norms

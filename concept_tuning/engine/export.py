@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_tuning.engine.checkpoint import save_weights
-from concept_tuning.engine.session import LoadedRun
+from concept_tuning.engine.loading import LoadedRun
 from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
 

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from concept_tuning.data.table import SPLITS
+from concept_tuning.engine.loading import evaluate_run, load_run
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.engine.session import evaluate_run, load_run
 from concept_tuning.errors import RunError
 
 #: Files that are copied as they are.

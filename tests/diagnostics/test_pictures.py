@@ -16,8 +16,8 @@ from concept_tuning.data.splits import splits_to_json
 from concept_tuning.data.transforms import eval_view
 from concept_tuning.diagnostics.pictures import Subject, check_comparable, choose_pictures
 from concept_tuning.diagnostics.workbench import Workbench
+from concept_tuning.engine.loading import LoadedRun
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.engine.session import LoadedRun
 from concept_tuning.errors import RunError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-_OPEN = "import sys; from pathlib import Path; from concept_tuning.engine.session import load_run; " + (
+_OPEN = "import sys; from pathlib import Path; from concept_tuning.engine.loading import load_run; " + (
     "print(len(load_run(Path(sys.argv[1])).data().splits['test']))"
 )
 

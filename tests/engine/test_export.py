@@ -14,7 +14,8 @@ from safetensors import safe_open
 from concept_tuning.data.transforms import eval_view
 from concept_tuning.engine.evaluation import PREDICTION, Predictions
 from concept_tuning.engine.export import export_run
-from concept_tuning.engine.session import LoadedRun, load_run, start_run
+from concept_tuning.engine.loading import LoadedRun, load_run
+from concept_tuning.engine.session import start_run
 from concept_tuning.errors import RunError
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from concept_tuning.engine import pack
 from concept_tuning.engine.evaluation import predict_split
+from concept_tuning.engine.loading import load_run
 from concept_tuning.engine.pack import pack_run
-from concept_tuning.engine.session import load_run
 from concept_tuning.errors import DataError, RunError
 
 

@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import errno
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from tiny_runs import CONCEPT_KEYS, TINY
+from whole_runs import Recorder, csv_config, metrics, same_run, write_listing
 
 from concept_tuning.config import METHOD_NAMES, RunConfig
-from concept_tuning.engine import session
 from concept_tuning.engine.evaluation import Predictions, evaluate
+from concept_tuning.engine.loading import evaluate_run, load_run
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.engine.session import evaluate_run, load_run, resume_run, start_run
-from concept_tuning.engine.trainer import Stopped, Trainer
-from concept_tuning.errors import DataError, RunError, TrainingError, WeightsError
-from concept_tuning.settings import build_config
-
-
-class Recorder:
-    """A watcher that remembers."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.steps: list[Mapping[str, float]] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def step(self, done: int, total: int, values: Mapping[str, float]) -> None:
-        self.steps.append(values)
-
-
-def metrics(folder: RunFolder) -> list[dict]:
-    return [json.loads(line) for line in folder.metrics_file.read_text().splitlines()]
-
-
-def same_run(one: RunFolder, other: RunFolder) -> None:
-    """Assert that two runs ended with the same bytes."""
-    assert one.metrics_file.read_bytes() == other.metrics_file.read_bytes()
-    assert one.best_weights.read_bytes() == other.best_weights.read_bytes()
-    assert one.read_json("results.json") == other.read_json("results.json")
-    for split in ("train", "val", "test"):
-        assert one.predictions_file(split).read_bytes() == other.predictions_file(split).read_bytes()
-    last = [sorted(folder.checkpoints.iterdir())[-1] for folder in (one, other)]
-    assert last[0].name == last[1].name
-    weights = [load_file(path / "model.safetensors") for path in last]
-    assert set(weights[0]) == set(weights[1])
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+from concept_tuning.engine.session import resume_run, start_run
+from concept_tuning.engine.trainer import Trainer
+from concept_tuning.errors import RunError, TrainingError, WeightsError
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES[:4])
@@ -256,101 +218,6 @@ def test_a_full_disk_while_training_is_said_and_resume_ends_the_same(
     same_run(resumed, start_run(config, tmp_path / "undisturbed", Recorder()))
 
 
-def test_resuming_on_other_pictures_is_refused(tiny, tmp_path: Path) -> None:
-    folder = start_run(tiny(epochs=1), tmp_path / "run", Recorder())
-    settings = folder.read_json("config.json")
-    settings["planted"]["rho"] = 0.1
-    folder.write_json("config.json", settings)
-    folder.write_json("status.json", {"state": "stopped"})
-    with pytest.raises(DataError, match="start a new run"):
-        resume_run(folder.path, Recorder())
-
-
-def test_evaluate_repeats_the_recorded_result(tiny, tmp_path: Path) -> None:
-    folder = start_run(tiny("concept-tuning"), tmp_path / "run", Recorder())
-    run = load_run(folder.path)
-    for split in ("val", "test"):
-        recorded = folder.read_json("results.json")["splits"][split]
-        again = evaluate_run(run, split).to_dict()
-        assert again["accuracy"] == recorded["accuracy"]
-        assert again["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
-    with pytest.raises(RunError, match="Unknown split 'holdout'; there are train, val, test"):
-        evaluate_run(run, "holdout")
-    data = run.data()
-    with pytest.raises(DataError, match=r"The classes are now swan, gull, .*Put the old ones back"):
-        evaluate_run(run, "test", data=dataclasses.replace(data, class_names=("swan", "gull", *data.class_names[2:])))
-
-
-def write_listing(root: Path, groups: tuple[str, ...]) -> Path:
-    """Write 24 pictures and a CSV file that lists them with groups in turn."""
-    lines = ["path,label,split,group"]
-    for number in range(24):
-        split = ("train", "val", "test")[number // 8]
-        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"{number}.png")
-        lines.append(f"{number}.png,{('cat', 'dog')[number % 2]},{split},{groups[number // 2 % len(groups)]}")
-    (root / "list.csv").write_text("\n".join(lines) + "\n")
-    return root / "list.csv"
-
-
-CSV_IDLE = ("images", "validation_images", "test_images", "draw_size")
-
-
-def csv_config(tiny, path: Path, method: str = "vanilla", **overrides: object) -> RunConfig:
-    values = {key: value for key, value in TINY.items() if key not in (*CONCEPT_KEYS, *CSV_IDLE)}
-    return build_config(data=str(path), method=method, backbone="test_resnet", overrides=values | overrides)
-
-
-def gain_a_group(listing: Path) -> None:
-    """Add a picture for training, of a group that comes before the others."""
-    Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(listing.parent / "extra.png")
-    with listing.open("a") as file:
-        file.write("extra.png,cat,train,a new group\n")
-
-
-def test_groups_keep_their_names_when_the_listing_gains_one(tiny, tmp_path: Path) -> None:
-    listing = write_listing(tmp_path, ("x", "y"))
-    folder = start_run(csv_config(tiny, listing, epochs=1), tmp_path / "run", Recorder())
-    before = evaluate_run(load_run(folder.path), "test")
-    gain_a_group(listing)
-    assert evaluate_run(load_run(folder.path), "test") == before
-    assert {cell.name for cell in before.groups} == {"cat | x", "cat | y", "dog | x", "dog | y"}
-    data = folder.read_json("data.json")
-    folder.write_json("data.json", data | {"group_names": ["x"]})
-    with pytest.raises(RunError, match="lacks the names of groups"):
-        load_run(folder.path).data()
-
-
-def test_group_dro_goes_on_with_its_groups_when_the_listing_gains_one(tiny, tmp_path: Path) -> None:
-    listing = write_listing(tmp_path, ("x", "y"))
-    config = csv_config(tiny, listing, "group-dro", epochs=3)
-    undisturbed = start_run(config, tmp_path / "undisturbed", Recorder())
-
-    class StopAtTwo(Recorder):
-        def step(self, done: int, total: int, values: Mapping[str, float]) -> None:
-            if done == 2:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(Stopped):
-        start_run(config, tmp_path / "run", StopAtTwo())
-    gain_a_group(listing)
-    same_run(resume_run(tmp_path / "run", Recorder()), undisturbed)
-
-
-def test_pictures_left_out_are_named_up_to_twenty(tiny, tmp_path: Path) -> None:
-    listing = write_listing(tmp_path, ("x",))
-    with listing.open("a") as file:
-        for number in range(22):
-            (tmp_path / f"broken{number:02}.png").write_bytes(b"no picture")
-            file.write(f"broken{number:02}.png,cat,train,x\n")
-    watcher = Recorder()
-    folder = start_run(csv_config(tiny, listing, max_steps=1), tmp_path / "run", watcher)
-    left_out = [text for text in watcher.messages if text.startswith("Left out broken")]
-    assert len(left_out) == 20
-    assert "... and 2 more; all are listed in the run's data.json" in watcher.messages
-    assert len(folder.read_json("data.json")["problems"]) == 22
-
-
 def test_a_run_can_be_read_from_any_folder(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_listing(tmp_path, ("x",))
     monkeypatch.chdir(tmp_path)
@@ -369,36 +236,6 @@ def test_a_start_that_failed_leaves_its_folder_free(tiny, tmp_path: Path) -> Non
         start_run(tiny(epochs=1), path, Recorder())
 
 
-def test_a_batch_too_small_for_batch_norm_is_said(tiny, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="larger batch"):
-        start_run(tiny(batch_size=1, image_size=32), tmp_path / "run", Recorder())
-    assert RunFolder.open(tmp_path / "run").status()["state"] == "failed"
-
-
-def test_a_full_disk_after_training_is_said_and_resume_ends_the_run(
-    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(self: Predictions, path: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Predictions, "save", full)
-        with pytest.raises(TrainingError, match="The disk is full"):
-            start_run(tiny(epochs=1), tmp_path / "run", Recorder())
-    folder = RunFolder.open(tmp_path / "run")
-    assert folder.status()["state"] == "failed"
-    assert resume_run(folder.path, Recorder()).status()["state"] == "finished"
-
-
-def test_the_end_of_another_process_of_the_run_is_said(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost(self: Trainer) -> None:
-        raise RuntimeError("gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:60139.")
-
-    monkeypatch.setattr(Trainer, "run", lost)
-    with pytest.raises(TrainingError, match="Another process of this run has ended"):
-        start_run(tiny(epochs=1), tmp_path / "run", Recorder())
-
-
 def test_leftovers_of_a_killed_process_are_removed(tiny, tmp_path: Path) -> None:
     folder = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
     status = folder.read_json("status.json")
@@ -415,45 +252,6 @@ def test_metrics_that_lost_lines_are_refused(tiny, tmp_path: Path) -> None:
     folder.metrics_file.write_text("")
     with pytest.raises(RunError, match="shorter than the checkpoint says"):
         resume_run(folder.path, Recorder())
-
-
-@pytest.mark.parametrize(("name", "text"), [("config.json", "[]"), ("data.json", "{}"), ("config.json", "null")])
-def test_a_damaged_run_folder_is_said(name: str, text: str, tiny, tmp_path: Path) -> None:
-    folder = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
-    (folder.path / name).write_text(text)
-    with pytest.raises(RunError, match="the run folder is damaged"):
-        load_run(folder.path)
-
-
-def test_best_weights_that_are_damaged_before_the_end_are_said(tiny, tmp_path: Path) -> None:
-    folder = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
-    folder.write_json("status.json", {"state": "evaluating"})
-    folder.best_weights.write_bytes(folder.best_weights.read_bytes()[:1000])
-    with pytest.raises(RunError, match=r"best/model\.safetensors cannot be read .* the run folder is damaged"):
-        resume_run(folder.path, Recorder())
-    assert folder.status()["state"] == "failed"
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
-def test_settings_of_a_network_that_no_memory_holds_are_said(
-    error: Exception, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = start_run(tiny(max_steps=1), tmp_path / "one", Recorder())
-
-    def too_large(*args: object) -> None:
-        raise error
-
-    monkeypatch.setattr(session, "build_method", too_large)
-    with pytest.raises(RunError, match=r"cannot be built .* its config\.json is damaged"):
-        load_run(folder.path)
-
-
-def test_weights_of_another_method_are_refused(tiny, tmp_path: Path) -> None:
-    one = start_run(tiny(epochs=1), tmp_path / "one", Recorder())
-    other = start_run(tiny("concept-tuning", epochs=1), tmp_path / "other", Recorder())
-    shutil.copy(one.best_weights, other.best_weights)
-    with pytest.raises(RunError, match="does not fit"):
-        load_run(other.path)
 
 
 def test_best_epoch_is_chosen_on_validation_alone(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ import pytest
 from safetensors import SafetensorError
 from small_disks import run_apart
 
+from concept_tuning.engine import failures
 from concept_tuning.engine import runs as runs_module
-from concept_tuning.engine import session
 from concept_tuning.engine import trainer as trainer_module
 from concept_tuning.engine.records import read_run
 from concept_tuning.engine.runs import RunFolder
@@ -94,7 +94,8 @@ import json, sys
 from pathlib import Path
 from small_disks import make_read_only
 from tiny_runs import tiny_config
-from concept_tuning.engine.session import evaluate_run, load_run, resume_run, start_run
+from concept_tuning.engine.loading import evaluate_run, load_run
+from concept_tuning.engine.session import resume_run, start_run
 from concept_tuning.errors import StudioError
 from concept_tuning.progress import ConsoleWatcher
 root, quiet, config = Path(sys.argv[1]), ConsoleWatcher(quiet=True), tiny_config(device="cpu")
@@ -213,8 +214,8 @@ def test_failures_of_the_machine_are_said_with_what_is_left_and_what_to_do(
     ],
 )
 def test_what_is_not_the_run_folders_is_not_called_so(error: Exception) -> None:
-    assert session._in_words(error, Path("run")) is None
-    assert session._of_the_machine(error, Path("run")) is None
+    assert failures._in_words(error, Path("run")) is None
+    assert failures._of_the_machine(error, Path("run")) is None
 
 
 def test_metrics_are_on_the_disk_before_a_checkpoint_counts_them(

@@ -17,8 +17,9 @@ from tiny_runs import tiny_config, write_weights
 from torch import Tensor, nn
 
 from concept_tuning.config import METHOD_NAMES, RunConfig
+from concept_tuning.engine.loading import load_run
 from concept_tuning.engine.schedule import build_optimizer
-from concept_tuning.engine.session import load_run, resume_run, start_run
+from concept_tuning.engine.session import resume_run, start_run
 from concept_tuning.engine.trainer import Stopped
 from concept_tuning.errors import ConfigError, RunError, TrainingError
 from concept_tuning.methods.base import Batch, Method, StepContext, pool

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import tiny_config
 
 from concept_tuning.engine.checkpoint import STATE, WEIGHTS, list_checkpoints, load_checkpoint
+from concept_tuning.engine.loading import load_run
 from concept_tuning.engine.schedule import put_back
-from concept_tuning.engine.session import load_run, resume_run
+from concept_tuning.engine.session import resume_run
 from concept_tuning.errors import RunError, StudioError, WeightsError
 from concept_tuning.models.state import read_state
 from concept_tuning.progress import ConsoleWatcher

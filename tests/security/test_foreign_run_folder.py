@@ -27,10 +27,11 @@ from concept_tuning.diagnostics.thumbnails import Thumbnails
 from concept_tuning.engine import turns
 from concept_tuning.engine.evaluation import Predictions
 from concept_tuning.engine.jobs import delete, rename, request_stop, resume
+from concept_tuning.engine.loading import load_run
 from concept_tuning.engine.pack import pack_run
 from concept_tuning.engine.records import list_runs, read_metrics, read_run
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.engine.session import load_run, resume_run
+from concept_tuning.engine.session import resume_run
 from concept_tuning.engine.turns import turn, write_status
 from concept_tuning.errors import DataError, RunError, StudioError
 from concept_tuning.progress import ConsoleWatcher
