@@ -18,8 +18,8 @@ from PIL import Image
 
 from app.demo import gate, incoming
 from app.demo.answers import HEADERS
+from app.demo.endpoints import PUBLIC
 from app.demo.intake import UploadError
-from app.demo.page import PUBLIC
 from app.demo.worker import BUSY
 
 #: Every function that can be asked, and whether it is offered to programs; a new one must be put here on purpose.

@@ -1,11 +1,11 @@
-"""The page's own functions: what is deleted and what stays, settings that strangers send, errors without an inside."""
+"""How a question is answered: settings that strangers send, errors without an inside."""
 
 from __future__ import annotations
 
 import gradio as gr
 import pytest
 
-from app.demo import page
+from app.demo.answered import answered, checked
 from app.demo.intake import UploadError
 from concept_tuning.errors import RunError
 
@@ -15,13 +15,13 @@ from concept_tuning.errors import RunError
     [(0.3, 0.3), (-1, 0.0), (7, 1.0), ("much", 0.5), (float("nan"), 0.5), (None, 0.5), (10**400, 0.5)],
 )
 def test_an_opacity_from_a_strangers_program_is_brought_into_range(opacity: object, found: float) -> None:
-    assert page._checked("grad-cam", opacity) == ("grad-cam", found)
+    assert checked("grad-cam", opacity) == ("grad-cam", found)
 
 
 @pytest.mark.parametrize("name", ["lime", None, 3, ["grad-cam"]])
 def test_an_unknown_kind_of_map_is_refused(name: object) -> None:
     with pytest.raises(UploadError, match="no such kind"):
-        page._checked(name, 0.5)
+        checked(name, 0.5)
 
 
 def test_foreseen_errors_keep_their_words_and_others_lose_them() -> None:
@@ -32,8 +32,8 @@ def test_foreseen_errors_keep_their_words_and_others_lose_them() -> None:
         raise KeyError("/secret/path")
 
     with pytest.raises(gr.Error) as caught:
-        page._answered(foreseen)()
+        answered(foreseen)()
     assert caught.value.message == "The run is gone."
     with pytest.raises(gr.Error) as caught:
-        page._answered(unforeseen)()
+        answered(unforeseen)()
     assert "secret" not in caught.value.message
