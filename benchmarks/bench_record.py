@@ -29,6 +29,8 @@ from concept_tuning.bench.spec import BenchSpec, Setting, load_spec
 from concept_tuning.bench.tables import cell_rows, summary, trial_rows
 from concept_tuning.errors import RunError, StudioError
 
+#: What a record has of each setting.
+_ROWS = ("summary", "cells", "trials")
 _COLUMNS = ("method", "seeds", "accuracy", "worst group", "accuracy against", "worst group against")
 
 
@@ -46,8 +48,9 @@ def keep(
         add: Whether the settings of an earlier record stay that are not finished in this folder.
 
     Raises:
-        RunError: if the folder is not there, nothing in it is finished, or a setting was compared with runs of the
-            first method that are not those of the record.
+        RunError: if the folder is not there, nothing in it is finished, the record is of another first method or of
+            other data under the same names, or a setting was compared with runs of the first method that are not those
+            of the record.
     """
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder of a bench; run `concept-tuning benchmark` first.")
@@ -59,6 +62,7 @@ def keep(
     record: dict[str, Any] = {
         "methods": list(spec.methods),
         "seeds": list(spec.seeds),
+        "data": {name: _learnt(spec, name) for name in dict.fromkeys(row["data"] for row in done)},
         "settings": {},
         "parts": [
             {
@@ -86,11 +90,30 @@ def _place(row: Mapping[str, Any]) -> str:
     return Setting(**{field.name: row[field.name] for field in dataclasses.fields(Setting)}).place
 
 
+def _learnt(spec: BenchSpec, name: str) -> dict[str, Any]:
+    """Return what makes the results of some data what they are: where it is from, and what was set."""
+    data = spec.data_named(name)
+    learnt = {"source": data.source, "set": {**spec.set, **data.set}, "preset": spec.preset, "tuned_on": data.tuned_on}
+    plain: dict[str, Any] = json.loads(json.dumps(learnt))  # as the record has it
+    return plain
+
+
 def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with what an earlier one has of other settings."""
+    """Return a record with what an earlier one has of other settings, and of those of which it has more seeds."""
+    base = now["methods"][0]
+    if before["methods"][0] != base:
+        raise RunError(f"The record compares with {before['methods'][0]}, and this bench with {base}.")
+    known = before.get("data", {})
+    if changed := [name for name, learnt in now["data"].items() if known.get(name, learnt) != learnt]:
+        raise RunError(
+            f"{changed[0]} is not what it is in the record ({now['data'][changed[0]]}, and there "
+            f"{known[changed[0]]}). Name it otherwise, or keep the bench without --add."
+        )
+    more = {_place(row) for row in before["summary"] for new in now["summary"] if _fewer(new, row)}
+    now = {**now, **{name: [row for row in now[name] if _place(row) not in more] for name in _ROWS}}
+    now["parts"] = [{**part, "settings": [one for one in part["settings"] if one not in more]} for part in now["parts"]]
     was, reached = ({_place(row): row["accuracy"]["values"] for row in record["summary"]} for record in (before, now))
     stay = [row for row in before["summary"] if _place(row) not in reached]
-    base = now["methods"][0]
     for place in (_place({**row, "method": base}) for row in stay):
         if place in reached and reached[place] != was.get(place):
             raise RunError(
@@ -99,12 +122,19 @@ def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
             )
     parts = [{**part, "settings": [one for one in part["settings"] if one not in reached]} for part in before["parts"]]
     parts = [part for part in parts if part["settings"]]
-    joined = {**now, "parts": parts + now["parts"], "summary": stay + now["summary"]}
+    parts += [part for part in now["parts"] if part["settings"]]
+    joined = {**now, "data": {**known, **now["data"]}, "parts": parts, "summary": stay + now["summary"]}
     for name in ("cells", "trials"):
         left = [row for row in before[name] if _place(row) not in reached]
         theirs = {_place(row) for row in left}  # begun anew, but not finished: the earlier runs are the setting's
         joined[name] = left + [row for row in now[name] if _place(row) not in theirs]
     return joined
+
+
+def _fewer(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Return whether a row has fewer finished seeds than an earlier one of the same setting."""
+    same: bool = _place(new) == _place(old) and new["seeds"] < old["seeds"]
+    return same
 
 
 def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> str:
@@ -147,7 +177,9 @@ def over(record: Mapping[str, Any], data: Sequence[str], *, only: Sequence[str] 
         raise RunError(
             f"The record has no such method that is finished with every seed on {BLOCKS} or more of these data."
         )
-    return over_data_text(found, base)
+    blocks = {(one.method, *block) for one in found for block in one.blocks}
+    shown = [row for row in rows if (row["method"], row["data"], row["backbone"], row["sample_rate"]) in blocks]
+    return "\n\n".join([over_data_text(found, base), *_caveats(record, shown)])
 
 
 def _look_for(record: Mapping[str, Any], data: Iterable[str]) -> None:
@@ -187,7 +219,19 @@ def read_record(name: str) -> Mapping[str, Any]:
 
 def _texts(record: Mapping[str, Any], data: Iterable[str], only: Sequence[str]) -> str:
     chosen = list(data) or list(dict.fromkeys(row["data"] for row in record["summary"]))
-    return "\n\n".join(f"{name}\n\n{table(record, name, only=only)}" for name in chosen)
+    texts = [f"{name}\n\n{table(record, name, only=only)}" for name in chosen]
+    base = record["methods"][0]
+    shown = [row for row in record["summary"] if row["data"] in chosen and (not only or row["method"] in (base, *only))]
+    return "\n\n".join([*texts, *_caveats(record, shown)])
+
+
+def _caveats(record: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """Return what the record says of the figures in some rows, a line for each part."""
+    places = {_place(row) for row in rows}
+    for part in record["parts"]:
+        if part["caveats"] and not places.isdisjoint(part["settings"]):
+            data = dict.fromkeys(place.split("/")[0] for place in part["settings"])
+            yield f"On {', '.join(data)}: {' '.join(part['caveats'])}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

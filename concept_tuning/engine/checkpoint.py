@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from concept_tuning.errors import RunError, TrainingError
+from concept_tuning.models.torch_files import load_tensors
 
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"
@@ -71,7 +72,7 @@ def load_checkpoint(path: Path, *keys: str) -> tuple[dict[str, Tensor], dict[str
     """Read a checkpoint's weights and state; raises :class:`RunError` if it is damaged or its state lacks a key."""
     try:
         weights = load_file(path / WEIGHTS)
-        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        state = load_tensors(path / STATE)
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged pickle makes the loader stumble over

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from concept_tuning.errors import WeightsError
+from concept_tuning.models.torch_files import load_tensors
 from concept_tuning.models.weights import WeightsSource
 
 State = dict[str, Tensor]
@@ -74,8 +74,7 @@ def read_state(path: Path) -> State:
             found: Any = load_file(path)
         else:
             # Plain settings that training scripts store along; it is data, its unpickling runs no code.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_tensors(path, known=[argparse.Namespace])
     except pickle.UnpicklingError as error:
         raise WeightsError(_unpickling_message(path, error)) from error
     except Exception as error:  # a damaged file fails in whatever way its first wrong byte leads to

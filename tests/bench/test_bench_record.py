@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,48 @@ def test_a_part_of_another_machine_is_added_and_replaces_what_it_has_anew(
     assert bench_record.main(words) == 2
     assert "birds/test_resnet/100/vanilla reached other accuracies" in capsys.readouterr().err
     assert json.loads((tmp_path / "results" / "bench_made.json").read_text()) == record
+
+
+def test_fewer_seeds_of_another_machine_do_not_take_the_place_of_more(made: list[str], tmp_path: Path) -> None:
+    bench_record.main(made)
+    file, other, settings = tmp_path / "results" / "bench_made.json", tmp_path / "other", settings_of(check_spec(SPEC))
+    before = json.loads(file.read_text())
+    for setting in (settings[1], settings[4]):  # one of two seeds: of a setting that the record has, and of a new one
+        write_final(other, setting, 1, np.ones(400, bool))
+    assert bench_record.main(["keep", made[1], str(other), "--commit", "def5678", "--ran", "more", "--add"]) == 0
+    record = json.loads(file.read_text())
+    kept = {row["method"]: row for row in record["summary"] if row["data"] == "birds"}
+    assert kept == {row["method"]: row for row in before["summary"]}
+    assert [row for row in record["cells"] if row["data"] == "birds"] == before["cells"]
+    assert [part["settings"] for part in record["parts"][1:]] == [["later/test_resnet/100/vanilla"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"methods": ["l2-sp", "vanilla", "delta", "linear-probe"]},
+            "compares with vanilla, and this bench with l2-sp",
+        ),
+        ({"data": [{"name": "birds", "source": "planted", "set": {"rho": 0.5}}]}, "birds is not what it is in the rec"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(
+    change: dict[str, Any], message: str, made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_record.main(made)
+    before = (tmp_path / "results" / "bench_made.json").read_text()
+    Path(made[1]).write_text(yaml.safe_dump(SPEC | change))
+    assert bench_record.main([*made, "--add"]) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "results" / "bench_made.json").read_text() == before
+
+
+def test_tables_say_what_is_to_be_known_of_their_figures(made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    bench_record.main(made)
+    capsys.readouterr()
+    assert bench_record.main(["table", "made", "--data", "birds"]) == 0
+    assert capsys.readouterr().out.endswith("\n\nOn birds: busy machine\n")
 
 
 def test_a_table_begins_with_the_method_compared_with_and_marks_what_leaves_zero(

@@ -35,6 +35,12 @@ def test_mean_interval_and_p_are_those_of_students_and_wilcoxons_tables() -> Non
     assert found.p_value == pytest.approx(2 / 2**6)  # all six ranks on one side, of 64 ways
 
 
+@pytest.mark.parametrize("values", [(0.01,) * 5, (0.01, 0.01, 0.02, 0.03, 0.03), (0.0, 0.0, 0.01, 0.02, 0.03)])
+def test_ties_and_equal_results_make_no_small_p_of_few_settings(values: tuple[float, ...]) -> None:
+    (found,) = over_data(rows_of(values), "vanilla", 3)
+    assert found.p_value >= 0.0625  # 2 of 32 ways at least
+
+
 def test_what_is_not_finished_on_both_sides_does_not_count() -> None:
     rows = rows_of(SIX)
     rows[1]["seeds"] = 2  # the method's own
