@@ -31,18 +31,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, required=True, help="where the pictures go; those of the README: assets/bench"
     )
+    parser.add_argument("--data", nargs="+", default=[], help="of these data; default: all")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FIGURE", help="these figures, such as accuracy")
     options = parser.parse_args(arguments)
     try:
         spec = load_spec(options.spec)
-        page = render_figures(
-            spec, read_record(spec.name)["cells"] if options.bench is None else _rows(spec, options.bench)
-        )
+        rows = read_record(spec.name)["cells"] if options.bench is None else _rows(spec, options.bench)
+        chosen = [row for row in rows if not options.data or row["data"] in options.data]
+        if not chosen:
+            raise RunError(f"There are no runs of {', '.join(options.data)}.")
+        page = render_figures(spec, chosen)
     except StudioError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for path in take(page, options.out):
+    written = take(page, options.out, only=options.only)
+    for path in written:
         print(path)
-    return 0
+    missing = set(options.only) - {path.stem for path in written}
+    if missing:
+        print(f"There is no figure {', '.join(sorted(missing))}.", file=sys.stderr)
+    return 2 if missing else 0
 
 
 def _rows(spec: BenchSpec, folder: Path) -> list[dict[str, Any]]:
@@ -51,8 +59,8 @@ def _rows(spec: BenchSpec, folder: Path) -> list[dict[str, Any]]:
     return cell_rows(spec, folder)
 
 
-def take(html: str, out: Path) -> list[Path]:
-    """Write a picture of each figure of a page, named as the figure; returns the files."""
+def take(html: str, out: Path, *, only: Sequence[str] = ()) -> list[Path]:
+    """Write a picture of each figure of a page (or of some), named as the figure; returns the files."""
     out.mkdir(parents=True, exist_ok=True)
     written = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -63,8 +71,11 @@ def take(html: str, out: Path) -> list[Path]:
         page.context.set_offline(True)
         page.goto(file.as_uri())
         for figure in page.locator(".plot").all():
+            name = figure.get_attribute("data-figure")
+            if only and name not in only:
+                continue
             figure.locator(".main-svg").first.wait_for()
-            path = out / f"{figure.get_attribute('data-figure')}.png"
+            path = out / f"{name}.png"
             figure.screenshot(path=path)
             written.append(path)
         browser.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -138,18 +137,21 @@ def over_data_text(found: Sequence[OverData], base: str) -> str:
     """Return a table of methods over several data, and how to read it; empty without any."""
     if not found:
         return ""
-    heads = ["over several data", "settings", f"accuracy against `{base}`, mean", f"above `{base}`", "p"]
+    heads = ["over several data", "settings", f"accuracy against `{base}`", "above it", "p"]
+    heads.append(f"worst group against `{base}`")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for one in found:
+        difference, worst = (None if mean is None else vars(mean) for mean in (one.difference, one.worst_group))
         p_value = "< 0.001" if one.p_value < 0.001 else f"{one.p_value:.3f}"
-        cells = [f"`{one.method}`", str(one.difference.n), points(dataclasses.asdict(one.difference))]
-        lines.append(f"| {' | '.join([*cells, f'in {one.above:g}', p_value])} |")
+        cells = [f"`{one.method}`", str(one.difference.n), points(difference), f"in {one.above:g}", p_value]
+        lines.append(f"| {' | '.join([*cells, points(worst)])} |")
     told = (
         "The settings (data, backbone and sample rate) are those where the method and "
-        f"`{base}` are finished with every seed; which they are differs from method to method. Student's 95 % interval "
-        "over settings, and p of Wilcoxon's signed-rank test, which is above 0.05 with fewer than six of them. Both "
-        "take settings as independent: those of one source, and those that take the same choice, are not quite, so "
-        "that the interval is rather too narrow. Neither is corrected for the number of methods."
+        f"`{base}` are finished with every seed; which they are differs from method to method. Means of their "
+        "differences in points with Student's 95 % interval over settings, and p of Wilcoxon's signed-rank test of "
+        "accuracy, which is above 0.05 with fewer than six of them. Both take settings as independent: those of one "
+        "source, and those that take the same choice, are not quite, so that the interval is rather too narrow. "
+        "Neither is corrected for the number of methods."
     )
     return "\n".join(lines) + f"\n\n{told}"
 

@@ -67,9 +67,17 @@ def test_pictures_are_drawn_of_a_record_where_no_folder_is_named(
     assert main([str(spec_file), "--out", str(out)]) == 2
     assert "There is no record bench_made.json" in capsys.readouterr().err
     cells = made_rows(spec, lambda setting, seed: (0.9, 0.5) if setting.data == "weak" else None)
+    cells = [row for row in cells if row["state"] == "finished"]
     (tmp_path / "bench_made.json").write_text(json.dumps({"parts": [], "cells": cells}))
     assert main([str(spec_file), "--out", str(out)]) == 0
     assert {file.stem for file in out.iterdir()} == {"accuracy", "worst-group", "shortcut-map"}
+    some = tmp_path / "some"
+    assert main([str(spec_file), "--out", str(some), "--data", "weak", "--only", "accuracy"]) == 0
+    assert [file.name for file in some.iterdir()] == ["accuracy.png"]
+    assert main([str(spec_file), "--out", str(some), "--data", "strong"]) == 2
+    assert "There are no runs of strong" in capsys.readouterr().err
+    assert main([str(spec_file), "--out", str(some), "--only", "ranks"]) == 2
+    assert "There is no figure ranks" in capsys.readouterr().err
 
 
 def test_a_bench_that_is_not_there_gets_a_sentence(spec_file: Path, tmp_path: Path, capsys) -> None:

@@ -16,7 +16,7 @@ def row(data: str, method: str, difference: float | None, *, seeds: int = 3, rat
     """Return what over_data reads of a row of a summary."""
     found = None if difference is None else {"value": difference, "low": -1.0, "high": 1.0}
     place = {"data": data, "backbone": "net", "sample_rate": rate}
-    return {**place, "method": method, "seeds": seeds, "difference": found}
+    return {**place, "method": method, "seeds": seeds, "difference": found, "worst_group_difference": None}
 
 
 def rows_of(values: tuple[float, ...], method: str = "ours") -> list[dict[str, Any]]:
@@ -56,6 +56,19 @@ def test_rates_of_one_data_are_settings_of_their_own() -> None:
     assert found.blocks == [("birds", "net", 15), ("birds", "net", 30), ("birds", "net", 50)]
 
 
+def test_the_worst_group_counts_where_there_are_groups() -> None:
+    rows = rows_of((0.0, 0.01, 0.02, 0.03))
+    for one, value in zip(rows[1::2], (0.1, 0.2, 0.3, None), strict=True):
+        one["worst_group_difference"] = None if value is None else {"value": value}
+    (found,) = over_data(rows, "vanilla", 3)
+    assert found.worst_group is not None
+    assert (found.worst_group.value, found.worst_group.n, found.difference.n) == (pytest.approx(0.2), 3, 4)
+    assert found.worst_group.low == pytest.approx(0.2 - 4.30265 * 0.1 / 3**0.5, abs=1e-5)
+    assert "| +20.0 (−4.8 to +44.8) |" in over_data_text([found], "vanilla")
+    rows[1]["worst_group_difference"] = None
+    assert over_data(rows, "vanilla", 3)[0].worst_group is None
+
+
 def test_equal_methods_are_above_in_half_and_p_is_one() -> None:
     (found,) = over_data(rows_of((0.0, 0.0, 1e-17)), "vanilla", 3)
     assert (found.above, found.p_value) == (1.5, 1.0)
@@ -67,8 +80,8 @@ def test_the_best_mean_comes_first_in_the_table_which_says_how_to_read_it() -> N
     text = over_data_text(over_data(rows, "vanilla", 3), "vanilla")
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert lines == [
-        "| `ours` | 6 | +4.0 (+1.0 to +7.0) | in 6 | 0.031 |",
-        "| `worse` | 6 | −4.0 (−7.0 to −1.0) | in 0 | 0.031 |",
+        "| `ours` | 6 | +4.0 (+1.0 to +7.0) | in 6 | 0.031 | – |",
+        "| `worse` | 6 | −4.0 (−7.0 to −1.0) | in 0 | 0.031 | – |",
     ]
     assert "above 0.05 with fewer than six" in text
     assert over_data_text([], "vanilla") == ""
