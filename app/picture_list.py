@@ -28,6 +28,8 @@ def show_pictures(pictures: Sequence[ListedPicture], thumbnails: Thumbnails, *, 
     shown = kept[: _MOST if more else _FIRST]
     with st.container(key=f"pictures-{key}"):
         for one in shown:
-            st.image(thumbnails.file(one.key), caption=plain(one.text), alt=f"{one.key}: {one.text}", width="stretch")
+            st.image(
+                thumbnails.address(one.key), caption=plain(one.text), alt=f"{one.key}: {one.text}", width="stretch"
+            )
     if len(shown) < len(pictures):
         st.caption(f"{len(shown)} of {len(pictures)} pictures.")

@@ -52,8 +52,8 @@ DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 SWEEP = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "detector_sweep.json"
 DEMO_LABEL = "Demo: planted birds"
 _FOLDER, _CHOICE = "diagnosis-folder", "diagnosis-choice"
-#: Most letters of a diagnosis in words.
-_WORDS = 200
+#: Most letters of a diagnosis in words, and bytes that are read for them.
+_WORDS, _MOST_READ = 200, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _words(label: str, path: bytes, stamp: int) -> str:
         return label
     folder = _path(path)
     try:
-        runs = json.loads(read_whole(folder / "diagnosis.json"))["runs"]
+        runs = json.loads(read_whole(folder / "diagnosis.json", _MOST_READ))["runs"]
         return as_unicode(f"{folder.name}: {', '.join(str(run['name']) for run in runs)}"[:_WORDS])[:_WORDS]
     except (OSError, ValueError, TypeError, KeyError, RecursionError, StudioError):
         return label

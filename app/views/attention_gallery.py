@@ -99,7 +99,7 @@ def show_tiles(
             with st.container(key=f"attention-tile-{name}-{place}"):
                 if one in small:
                     alt = f"{one}: {label}. {said(pictures.predictions, one)}"
-                    st.image(small.file(one), alt=alt, width="stretch")
+                    st.image(small.address(one), alt=alt, width="stretch")
                 st.button(
                     f"{plain(label)} {marks(pictures.predictions, one)}",
                     key=f"attention-open-{name}-{place}",

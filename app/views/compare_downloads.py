@@ -76,7 +76,8 @@ def show(source: Source, folder: Path) -> None:
     st.caption(
         "The report is one page of up to some 20 MB, and takes some seconds to be drawn. In the CSV, names that a "
         "spreadsheet might take for a formula get an apostrophe. The zip holds a sum of every file: unpack it and run "
-        "`sha256sum --check SHA256SUMS`. Settings in it name folders of this machine."
+        "`sha256sum --check SHA256SUMS`; `manifest.json` names what was too large for it. Settings in it name folders "
+        "of this machine."
     )
     _models(cards, places, failed)
 

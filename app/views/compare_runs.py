@@ -33,13 +33,21 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
     started = [run for job in list_diagnoses(state.ROOT) if job.path.resolve() == folder for run in job.runs]
     if started:
         named = [state.ROOT.resolve() / name for name in started]
-        found = [path for path in named if _is_ours(path) and _fits(path, card)]
+        found = [path for path in named if _is_place(path, card)]
         if found:
             return found
     near = [path for root in (state.DEMO.resolve(), state.ROOT.resolve()) for path in _below(root, _DEPTH)]
     fitting = [path for path in dict.fromkeys(near) if _fits(path, card)]
     beside = [path for path in fitting if path.parent == folder.parent]
     return beside or sorted(fitting, key=lambda path: (-len(_common(path, folder)), path))
+
+
+def _is_place(path: Path, card: RunCard) -> bool:
+    """Whether a run that a record names fits, and no name leads out of the folder of runs to it."""
+    try:
+        return _is_ours(path) and _fits(path, card)
+    except (OSError, ValueError):  # no file can bear the name, which may be a stranger's
+        return False
 
 
 def _is_ours(path: Path) -> bool:

@@ -2,13 +2,16 @@
 
 A job is the command ``concept-tuning diagnose`` in a session of its own, which goes on when its starter ends. Beside
 the folder of the diagnosis, ``diagnoses/NAME`` below a root, lie its record ``NAME.job.json`` and its output
-``NAME.log``; all that is known of a job is in these files. Nothing here imports torch but :func:`start_diagnosis`.
+``NAME.log``; all that is known of a job is in these files, which may be a stranger's: a process that a record names is
+believed and stopped only if its command makes that very diagnosis, and what is read is small and no link. Nothing here
+imports torch but :func:`start_diagnosis`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -18,14 +21,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from concept_tuning.engine.processes import born
+from concept_tuning.engine.processes import born, command_of, is_ours
 from concept_tuning.engine.records import RunRecord, check_name, is_alive
-from concept_tuning.engine.runs import read_whole, write_atomically
+from concept_tuning.engine.runs import check_size, read_whole, write_atomically
 from concept_tuning.engine.turns import interrupt_signal, run_error
 from concept_tuning.errors import RunError
 
@@ -34,9 +38,14 @@ FOLDER = "diagnoses"
 #: The command; the runs and its options follow.
 COMMAND = (sys.executable, "-m", "concept_tuning", "diagnose")
 _RECORD, _LOG, _OVERVIEW = ".job.json", ".log", "diagnosis.json"
-_STAGE = re.compile(r"^ *(\d+) s  (\S.*)$")
-#: How long a process that is stopped may take to write down what it has.
-_KILL_SECONDS = 20.0
+_STAGE = re.compile(r"^ *(\d{1,9}) s  (\S.*)$")
+#: Most bytes of a record, bytes of a log that are read, which are its last, and characters of a message. Watchers read
+#: all of them every few seconds.
+_MOST_RECORD, _MOST_LOG, _MESSAGE = 1 << 20, 1 << 16, 2000
+#: Most analyses that a record may tell of; there are some dozens.
+_MOST_TOTAL = 10_000
+#: How long a process that is stopped may take to write down what it has, and one that is started to bear its command.
+_KILL_SECONDS, _SETTLE_SECONDS = 20.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class DiagnosisJob:
         runs: Names of the runs.
         state: ``working``, ``finished``, ``stopped`` or ``failed``.
         message: The analysis that is being made, or what went wrong.
-        begun: Analyses begun so far, the report counted as one.
+        begun: Analyses begun so far, the report counted as one, as far as the last 64 KiB of its output tell.
         total: Analyses in all.
         seconds: Since it was started, up to its last word, in seconds.
         started: When it was started, in seconds since 1970.
@@ -112,7 +121,7 @@ def start_diagnosis(
     except OSError as error:
         raise run_error(f"Cannot work in {folder}", error) from error
     try:
-        _begin(command, log, record, values)
+        _begin(command, path, log, record, values)
     except BaseException as error:
         record.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
@@ -130,12 +139,12 @@ def is_taken(root: Path, name: str) -> bool:
 
 def list_diagnoses(root: Path) -> list[DiagnosisJob]:
     """Return the diagnoses started below a root, the newest first; damaged records and odd names are passed over."""
-    found: list[tuple[float, DiagnosisJob]] = []
+    found: list[DiagnosisJob] = []
     for record in (Path(root).resolve() / FOLDER).glob(f"*{_RECORD}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, RunError):
             check_name(record.name.removesuffix(_RECORD))
-            found.append((float(_values(record)["started"]), _read(record)))
-    return [job for _, job in sorted(found, key=lambda pair: -pair[0])]
+            found.append(_read(record))
+    return sorted(found, key=lambda job: -job.started)
 
 
 def refuse_while_diagnosed(run: RunRecord) -> None:
@@ -149,11 +158,12 @@ def stop_diagnosis(job: DiagnosisJob) -> None:
     """End a diagnosis that is being made; the analyses that are done can be looked at until it is removed.
 
     Raises:
-        RunError: if it does not work, or belongs to another user.
+        RunError: if it does not work, its record is gone or damaged or names a process that does not make this
+            diagnosis, or it belongs to another user.
     """
     record = job.log.with_name(f"{job.name}{_RECORD}")
     values = _values(record)
-    process = _process(values)
+    process = _process(values, job.path)
     if process is None:
         raise RunError(f"The diagnosis {job.name} cannot be stopped: it does not work any more.")
     try:
@@ -173,7 +183,7 @@ def stop_diagnosis(job: DiagnosisJob) -> None:
 def delete_diagnosis(job: DiagnosisJob) -> None:
     """Remove a diagnosis with its record and output; raises RunError while it works or if files stay."""
     record = job.log.with_name(f"{job.name}{_RECORD}")
-    if record.is_file() and _process(_values(record)) is not None:
+    if record.is_file() and _process(_readable(record), job.path) is not None:
         raise RunError(f"The diagnosis {job.name} is being made; stop it first.")
     shutil.rmtree(job.path, ignore_errors=True)
     if job.path.exists():
@@ -182,10 +192,11 @@ def delete_diagnosis(job: DiagnosisJob) -> None:
         file.unlink(missing_ok=True)
 
 
-def _begin(command: Sequence[str], log: Path, record: Path, values: Mapping[str, Any]) -> None:
+def _begin(command: Sequence[str], path: Path, log: Path, record: Path, values: Mapping[str, Any]) -> None:
     """Start the process and note it in the record; one that cannot be noted is ended, since nobody would see it."""
     process = _launch(command, log)
     try:
+        _wait_until_known(process.pid, path)
         # The time of birth is None if it ended at once.
         write_atomically(record, json.dumps({**values, "pid": process.pid, "born": born(process.pid)}) + "\n")
     except BaseException:
@@ -211,27 +222,65 @@ def _launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     return process
 
 
+def _wait_until_known(pid: int, path: Path) -> None:
+    """Wait until a process that was just started bears its command, by which watchers see that it makes the diagnosis.
+
+    The system starts a program before it shows its words.
+    """
+    until = time.monotonic() + _SETTLE_SECONDS
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while not _makes(process, path) and is_alive(process) and time.monotonic() < until:
+            time.sleep(0.005)
+
+
 def _values(record: Path) -> dict[str, Any]:
-    return dict(json.loads(read_whole(record)))
+    """Return what a record tells; raises RunError if it is gone, damaged, no plain file or large."""
+    try:
+        return dict(json.loads(read_whole(record, _MOST_RECORD)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        name = record.name.removesuffix(_RECORD)
+        raise RunError(f"The record of the diagnosis {name} is gone or damaged; reload the page.") from error
 
 
-def _process(values: Mapping[str, Any]) -> psutil.Process | None:
-    """Return the living process of a record; a process id that was given away since is of another birth."""
+def _readable(record: Path) -> dict[str, Any]:
+    """Return what a record tells, nothing if it cannot be read."""
+    try:
+        return _values(record)
+    except RunError:
+        return {}
+
+
+def _process(values: Mapping[str, Any], path: Path) -> psutil.Process | None:
+    """Return the living process of a record if it makes the diagnosis in a folder: the record may be a stranger's.
+
+    A process id that was given away since is of another birth; one whose birth cannot be told is not believed.
+    """
     try:
         process = psutil.Process(int(values["pid"]))
         # Earlier versions wrote the time of birth by the clock.
-        same = values["born"] in (born(process.pid), process.create_time())
-        return process if same and is_alive(process) else None
-    except (psutil.Error, KeyError):
+        same = values["born"] is not None and values["born"] in (born(process.pid), process.create_time())
+        return process if same and is_alive(process) and _makes(process, path) else None
+    except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _makes(process: psutil.Process, path: Path) -> bool:
+    """Whether a process's command is ``concept-tuning diagnose`` that writes the diagnosis in this very folder."""
+    command = command_of(process)
+    named = any(first == "--out" and Path(second) == path for first, second in pairwise(command))
+    return named and "diagnose" in command and is_ours(command)
 
 
 def _read(record: Path) -> DiagnosisJob:
     name = record.name.removesuffix(_RECORD)
     values = _values(record)
     log, path = record.with_name(f"{name}{_LOG}"), record.with_name(name)
-    working = _process(values) is not None  # asked before the files are read, which an ending process writes last
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    started, total = float(values["started"]), int(values["total"])
+    if not math.isfinite(started) or not 0 <= total <= _MOST_TOTAL:
+        raise ValueError("a record tells when it was started, and how many analyses there are")
+    working = _process(values, path) is not None  # asked before the files are read, which an ending process writes last
+    lines = _last_lines(log)
     stages = [found for line in lines if (found := _STAGE.match(line))]
     spoken = int(stages[-1][1]) if stages else 0.0
     state, message = "working", stages[-1][2] if stages else "Loading the runs"
@@ -243,12 +292,24 @@ def _read(record: Path) -> DiagnosisJob:
         log=log,
         runs=_names(values["runs"]),
         state=state,
-        message=message,
+        message=message if len(message) <= _MESSAGE else f"{message[: _MESSAGE - 1]}…",
         begun=len(stages),
-        total=int(values["total"]),
-        seconds=time.time() - float(values["started"]) if working else spoken,
-        started=float(values["started"]),
+        total=total,
+        seconds=time.time() - started if working else spoken,
+        started=started,
     )
+
+
+def _last_lines(log: Path) -> list[str]:
+    """Return the last lines of a log; none if it cannot be read or is no plain file, as a link to a file elsewhere."""
+    try:
+        size = check_size(log, sys.maxsize)
+        with log.open("rb") as file:
+            file.seek(max(0, size - _MOST_LOG))
+            lines = file.read(_MOST_LOG).decode("utf-8", errors="replace").splitlines()
+    except (OSError, RunError):
+        return []
+    return lines[1:] if size > _MOST_LOG else lines  # the first of a part is seldom whole
 
 
 def _names(value: Any) -> tuple[str, ...]:

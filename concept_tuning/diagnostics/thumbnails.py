@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.pictures import Pictures
@@ -16,6 +17,7 @@ from concept_tuning.errors import RunError
 
 #: Side of a thumbnail, in pixels.
 SIDE = 112
+#: Largest side of a stored picture that is shown, be it a stranger's.
 _LARGEST = 2048
 #: Of the files, 0..100; above 100 they are lossless.
 QUALITY, LOSSLESS = 88, 101
@@ -45,26 +47,41 @@ class Thumbnails:
             KeyError: if it is not among them.
             RunError: if it is damaged, or larger than any network's input.
         """
-        try:
-            with Image.open(io.BytesIO(self.file(key)), formats=["WEBP"]) as picture:
-                if max(picture.size) > _LARGEST:  # of the header; nothing is decoded yet
-                    raise RunError(f"The stored picture {key} is larger than {_LARGEST} pixels; diagnose again.")
-                return np.asarray(picture.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise RunError(f"The stored picture {key} is damaged; diagnose again.") from error
+        with self._opened(key) as (_, picture):
+            return np.asarray(picture.convert("RGB"))
 
     def file(self, key: str) -> bytes:
-        """Return the picture of that name as a WebP file.
+        """Return the picture of that name as a WebP file, of which the header alone was looked at.
 
         Raises:
             KeyError: if it is not among them.
-            RunError: if it is no base64.
+            RunError: as :meth:`image`, but for damage after the header.
+        """
+        with self._opened(key) as (content, _):
+            return content
+
+    def address(self, key: str) -> str:
+        """Return :meth:`file` as a data address, which a browser opens; raises as that.
+
+        A page takes this, not the bytes: Streamlit would open those by any reader that Pillow has.
+        """
+        return f"data:image/webp;base64,{base64.b64encode(self.file(key)).decode('ascii')}"
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[tuple[bytes, Image.Image]]:
+        """Open a picture by the reader of WebP alone, whatever it may be: others start programs or have no limit.
+
+        Nothing is decoded yet. Raises KeyError and RunError, also for what goes wrong in the block.
         """
         if key not in self.keys:
             raise KeyError(key)
         try:
-            return base64.b64decode(self.files[self.keys.index(key)], validate=True)
-        except ValueError as error:
+            content = base64.b64decode(self.files[self.keys.index(key)], validate=True)
+            with WebPImagePlugin.WebPImageFile(io.BytesIO(content)) as picture:
+                if max(picture.size) > _LARGEST:
+                    raise RunError(f"The stored picture {key} is larger than {_LARGEST} pixels; diagnose again.")
+                yield content, picture
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise RunError(f"The stored picture {key} is damaged; diagnose again.") from error
 
 

@@ -318,12 +318,18 @@ def read_whole(path: Path, most: int | None = None) -> bytes:
         RunError: if it is a link, a pipe, a device or a folder, or larger.
         OSError: if there is none or it cannot be read.
     """
+    check_size(path, most)
+    return path.read_bytes()
+
+
+def check_size(path: Path, most: int | None = None) -> int:
+    """Return how many bytes a file of a run folder or diagnosis has; raises as :func:`read_whole`, which reads it."""
     found, most = path.lstat(), most or _LARGEST.get(path.name, _LARGE)
     if not stat.S_ISREG(found.st_mode):
         raise RunError(f"{path} cannot be read: it is no plain file; the folder is damaged.")
     if found.st_size > most:
         raise RunError(f"{path} cannot be read: it has more than {most >> 20} MiB, which is too much.")
-    return path.read_bytes()
+    return found.st_size
 
 
 def versions() -> Mapping[str, str]:

@@ -177,13 +177,16 @@ def _square(corner: np.ndarray, side: float) -> dict[str, object]:
 
 
 def _source(result: Embedding, place: int, thumbnails: Thumbnails) -> str:
-    """Return the picture of a point, or its patch, as a data address."""
-    data, kind = thumbnails.file(result.keys[int(result.picture[place])]), "webp"
-    if result.boxes is not None and result.image_size is not None:
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
-        share = np.asarray(result.boxes[place], dtype=float) / result.image_size
-        left, top, right, bottom = (share * np.array([picture.width, picture.height] * 2)).round().astype(int).tolist()
-        file = io.BytesIO()
-        picture.crop((left, top, max(right, left + 1), max(bottom, top + 1))).save(file, format="PNG")
-        data, kind = file.getvalue(), "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    """Return the picture of a point, or its patch, as a data address; of a box beyond the picture, what is within."""
+    key = result.keys[int(result.picture[place])]
+    if result.boxes is None or result.image_size is None:
+        return thumbnails.address(key)
+    image = thumbnails.image(key)
+    height, width = image.shape[:2]
+    share = np.nan_to_num(np.asarray(result.boxes[place], dtype=float) / max(result.image_size, 1))
+    left, top, right, bottom = (share.clip(0, 1) * np.array([width, height] * 2)).round().astype(int).tolist()
+    left, top = min(left, width - 1), min(top, height - 1)
+    file = io.BytesIO()
+    patch = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+    Image.fromarray(np.ascontiguousarray(patch)).save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

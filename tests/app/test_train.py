@@ -4,7 +4,7 @@ import io
 import json
 import os
 import re
-import time
+import sys
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -30,8 +30,7 @@ from app.views.train_settings import Plan, knows, planned_runs
 from concept_tuning.config import METHOD_NAMES, RunConfig
 from concept_tuning.diagnostics import background
 from concept_tuning.engine import jobs
-from concept_tuning.engine.processes import born
-from concept_tuning.engine.records import list_runs
+from concept_tuning.engine.records import list_runs, read_run
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.turns import write_status
 from concept_tuning.errors import ConfigError, DataError, RunError
@@ -665,12 +664,13 @@ def test_a_name_that_is_not_allowed_is_told_and_nothing_changes(root: Path) -> N
     assert [run.name for run in list_runs(root)] == ["one"]
 
 
-def test_a_run_that_is_being_diagnosed_is_neither_deleted_nor_renamed(root: Path) -> None:
+def test_a_run_that_is_being_diagnosed_is_neither_deleted_nor_renamed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_run(root, "one")
-    me = os.getpid()
-    record = {"runs": ["one"], "total": 2, "started": time.time(), "pid": me, "born": born(me)}
-    (root / "diagnoses").mkdir()
-    (root / "diagnoses" / "now.job.json").write_text(json.dumps(record))
+    waits = (sys.executable, "-c", "import time; time.sleep(100)", "-m", "concept_tuning", "diagnose")
+    monkeypatch.setattr(background, "COMMAND", waits)
+    job = background.start_diagnosis([read_run("one", root)], root, "now")
     page = opened()
     page.button(key="train_delete_forever_one").click().run()
     assert "one is being diagnosed (now)" in page.toast[0].value
@@ -678,7 +678,7 @@ def test_a_run_that_is_being_diagnosed_is_neither_deleted_nor_renamed(root: Path
     page.button(key="train_check_one").click().run()
     assert "one is being diagnosed (now)" in page.toast[0].value
     assert [run.name for run in list_runs(root)] == ["one"]
-    (root / "diagnoses" / "now.job.json").unlink()
+    background.stop_diagnosis(job)
     page.button(key="train_delete_forever_one").click().run()
     assert list_runs(root) == []
 

@@ -22,7 +22,6 @@ from concept_tuning.diagnostics.background import (
     start_diagnosis,
     stop_diagnosis,
 )
-from concept_tuning.engine.processes import born
 from concept_tuning.engine.records import RunRecord
 from concept_tuning.errors import RunError
 
@@ -54,7 +53,7 @@ def wait_for(condition) -> None:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch):
     def say(code: str) -> None:
-        monkeypatch.setattr(background, "COMMAND", (sys.executable, "-c", code))
+        monkeypatch.setattr(background, "COMMAND", (sys.executable, "-c", code, "-m", "concept_tuning", "diagnose"))
 
     say(COMMAND)
     return say
@@ -178,6 +177,35 @@ def test_a_failure_is_told(command, tmp_path: Path, code: str, message: str) -> 
     assert message in job.message
 
 
+def test_a_record_that_is_gone_or_damaged_is_told(command, tmp_path: Path) -> None:
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    file = tmp_path / FOLDER / "first.job.json"
+    own = file.read_text()
+    for content in ("{", "[1]", "[" * 100_000, None):
+        file.unlink() if content is None else file.write_text(content)
+        with pytest.raises(RunError, match="The record of the diagnosis first is gone or damaged"):
+            stop_diagnosis(job)
+    file.write_text(own)
+    stop_diagnosis(job)
+    file.write_text("{")
+    delete_diagnosis(job)
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+def test_it_is_working_as_soon_as_it_is_started(command, tmp_path: Path, monkeypatch) -> None:
+    """The system starts a program before it shows its words."""
+    asked = []
+
+    def late(process: psutil.Process) -> list[str]:
+        asked.append(process.pid)
+        return [] if len(asked) < 5 else process.cmdline()
+
+    monkeypatch.setattr(background, "command_of", late)
+    job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    assert job.state == "working"
+    stop_diagnosis(job)
+
+
 def test_what_cannot_be_started_leaves_nothing_behind(command, tmp_path: Path, monkeypatch) -> None:
     for name in ("", "../x", "a/b", ".hidden"):
         with pytest.raises(RunError, match="cannot be the name"):
@@ -267,23 +295,26 @@ def test_a_damaged_record_is_passed_over_and_the_others_are_read(change: dict, t
 
 
 def test_a_process_id_that_was_given_away_is_not_believed(command, tmp_path: Path) -> None:
-    folder = tmp_path / FOLDER
-    folder.mkdir()
-    values = {"runs": ["a"], "total": 3, "started": 1.0, "pid": os.getpid(), "born": born(os.getpid()) - 100}
-    (folder / "old.job.json").write_text(json.dumps(values))
-    (folder / "damaged.job.json").write_text("{")
-    (job,) = list_diagnoses(tmp_path)
-    assert (job.name, job.state) == ("old", "failed")
+    job = start_diagnosis([record(tmp_path)], tmp_path, "old")
+    file = tmp_path / FOLDER / "old.job.json"
+    own = json.loads(file.read_text())
+    file.with_name("damaged.job.json").write_text("{")
+    for change, state in (({}, "working"), ({"born": own["born"] - 100}, "failed"), ({"pid": os.getpid()}, "failed")):
+        file.write_text(json.dumps(own | change))
+        assert [(job.name, job.state) for job in list_diagnoses(tmp_path)] == [("old", state)]
+    file.write_text(json.dumps(own))
+    stop_diagnosis(job)
 
 
 def test_a_record_of_an_earlier_version_is_believed_and_a_pipe_passed_over(command, tmp_path: Path) -> None:
-    folder = tmp_path / FOLDER
-    folder.mkdir()
-    values = {"runs": ["a"], "total": 3, "started": 1.0, "pid": os.getpid(), "born": psutil.Process().create_time()}
-    (folder / "old.job.json").write_text(json.dumps(values))
+    job = start_diagnosis([record(tmp_path)], tmp_path, "old")
+    file = tmp_path / FOLDER / "old.job.json"
+    own = json.loads(file.read_text())
+    file.write_text(json.dumps(own | {"born": psutil.Process(own["pid"]).create_time()}))
     if hasattr(os, "mkfifo"):
-        os.mkfifo(folder / "pipe.job.json")
+        os.mkfifo(file.with_name("pipe.job.json"))
     assert [(job.name, job.state) for job in list_diagnoses(tmp_path)] == [("old", "working")]
+    stop_diagnosis(job)
 
 
 @pytest.mark.skipif(not psutil.LINUX, reason="only Linux reckons the time of birth from the clock as it stands now")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,16 @@ def test_thumbnails_are_the_named_pictures(pictures, tmp_path) -> None:
         found.image("unknown")
     save_result(found, tmp_path / "thumbnails.json")
     assert load_result(Thumbnails, tmp_path / "thumbnails.json").files == found.files
+
+
+def test_a_page_gets_the_file_as_it_is(pictures) -> None:
+    found = make_thumbnails(pictures, pictures.keys[:1])
+    kind, content = found.address(pictures.keys[0]).split(",")
+    assert kind == "data:image/webp;base64"
+    assert base64.b64decode(content) == found.file(pictures.keys[0])
+    for read in (found.address, found.file):
+        with pytest.raises(KeyError):
+            read("unknown")
 
 
 def test_no_thumbnails(pictures) -> None:

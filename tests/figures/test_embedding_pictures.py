@@ -113,6 +113,26 @@ def test_of_patches_the_patch_is_shown() -> None:
     assert tops == {(0, 1): [10], (2, 3): [20], (-4, 5): [140]}
 
 
+@pytest.mark.parametrize(
+    ("box", "size", "colours"),
+    [
+        ([-1e9, -1e9, 1e9, 1e9], 8, [10, 20, 30, 40]),
+        ([1e9, 1e9, 2e9, 2e9], 8, [40]),
+        ([np.nan, -np.inf, np.inf, 0], 8, [10, 20]),
+        ([8, 8, 0, 0], 8, [40]),
+        ([4, 4, 8, 8], 0, [40]),
+        ([4, 4, 8, 8], -8, [40]),
+    ],
+)
+def test_of_a_patch_beyond_its_picture_the_part_within_is_shown(box, size: int, colours: list[int]) -> None:
+    result = patches(boxes=np.array([box] * 3, np.float32), image_size=size)
+    figure = add_pictures(embedding_figure(patches()), result, thumbnails(("a.png",)))
+    for image in figure.layout.images:
+        assert np.unique(shown(image.source)).tolist() == colours
+        assert max(shown(image.source).shape) <= 16
+    assert figure.layout.images
+
+
 def test_the_gallery_of_patches_frames_them() -> None:
     figure = patch_gallery(patches(), [1, 2], thumbnails())
     points = next(trace for trace in figure.data if trace.name == "pictures")

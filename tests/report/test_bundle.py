@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -157,14 +158,14 @@ def test_a_zip_that_would_unpack_to_too_much_is_not_unpacked(bundle, monkeypatch
 
 
 def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch) -> None:
-    read = Path.read_bytes
+    usual = Path.open
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, *how: str, **more: object):
         if path.name == "thumbnails.json":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return usual(path, *how, **more)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(RunError, match=r"thumbnails\.json cannot be read \(Permission denied\)"):
         make_bundle(folder)
 
@@ -218,3 +219,62 @@ def test_links_are_not_followed(folder, tmp_path) -> None:
     path.write_bytes(make_bundle(copy))
     with zipfile.ZipFile(path) as archive:
         assert "results/99_link.json" not in archive.namelist()
+
+
+def read_manifest(packed: bytes, path: Path) -> dict:
+    """Return the manifest of a bundle that was just made, and in which nothing is wrong."""
+    path.write_bytes(packed)
+    assert check_bundle(path) == []
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(MANIFEST))
+
+
+def test_files_that_are_too_large_are_left_out_unread_and_named(folder, runs, tmp_path) -> None:
+    copy, run = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(folder, copy)
+    shutil.copytree(runs["vanilla"], run, ignore=shutil.ignore_patterns("checkpoints", "best", "predictions"))
+    for file in (copy / "results" / "99_huge.json", run / "versions.json", run / "data.json"):
+        with file.open("wb") as stream:
+            stream.truncate(1 << 40)  # a file with a hole takes no room
+    manifest = read_manifest(make_bundle(copy, {"vanilla": run}), tmp_path / "bundle.zip")
+    assert manifest["left_out"] == ["results/99_huge.json", "runs/1-vanilla/data.json", "runs/1-vanilla/versions.json"]
+    assert "runs/1-vanilla/config.json" in manifest["files"]
+    assert manifest["runs"][0]["data_fingerprint"] is None
+    with (copy / "diagnosis.json").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(RunError, match=r"diagnosis\.json cannot be read: it has more than 16 MiB"):
+        make_bundle(copy)
+
+
+def test_what_makes_the_whole_too_large_is_left_out_and_named(folder, tmp_path, monkeypatch) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in ("97_a.json", "98_b.json"):
+        (copy / "results" / name).write_bytes(b" " * (6 << 20))
+    monkeypatch.setattr(module, "_MOST", module._PARSED + (10 << 20))
+    manifest = read_manifest(make_bundle(copy), tmp_path / "bundle.zip")
+    assert manifest["left_out"] == ["results/98_b.json"]
+    assert {"results/97_a.json", "results/thumbnails.json"} < set(manifest["files"])
+
+
+def test_large_files_are_packed_piece_by_piece(folder, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with (copy / "results" / "99_large.json").open("wb") as stream:
+        stream.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        packed = make_bundle(copy)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 16 << 20
+    assert "results/99_large.json" in read_manifest(packed, tmp_path / "bundle.zip")["files"]
+
+
+def test_a_result_of_a_name_that_is_no_line_or_no_text_is_not_packed(folder, tmp_path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in (b"a\nb.json", b"\xff.json", b"a\\..\\b.json"):
+        (copy / "results" / os.fsdecode(name)).write_text("{}")
+    assert make_bundle(copy) == make_bundle(folder)
