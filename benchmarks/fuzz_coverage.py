@@ -2,10 +2,10 @@
 
     python benchmarks/fuzz_coverage.py --minutes 10
 
-Beginning with the sound samples of ``fuzz_samples.py``, libFuzzer keeps whatever reaches new code of this package, of
-Pillow, ``zipfile`` or ``tarfile`` and changes it further. What counts as a finding is as in ``fuzz_inputs.py``.
-Which inputs are tried depends on how fast the machine is, too; a finding is written out, so that it can be kept as a
-test. The exit code is 1 where there is one.
+Beginning with the sound samples of ``fuzz_samples.py`` and with small files that ask for much (``fuzz_bombs.py``),
+libFuzzer keeps whatever reaches new code of this package, of Pillow, ``zipfile`` or ``tarfile`` and changes it further.
+What counts as a finding is as in ``fuzz_inputs.py``. Which inputs are tried depends on how fast the machine is, too; a
+finding is written out, so that it can be kept as a test. The exit code is 1 where there is one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import argparse
 import base64
 import json
 import os
+import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,8 @@ from records import RESULTS, command_line, commit
 
 TARGETS = ("pictures", "archives")
 _LONGEST = 65536
+#: So many files that ask for much are among the first inputs, archives of each of the kinds.
+_HOSTILE, _KINDS = 200, ("zip", "tar")
 _INSTRUMENTED = ["concept_tuning.data", "PIL", "zipfile", "tarfile"]
 
 
@@ -77,19 +79,24 @@ def _fuzz(target: str, folder: Path, seconds: int, seed: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=_INSTRUMENTED):
-        from fuzz_inputs import ARCHIVES, MEMORY, PICTURES, SECONDS, attempt, deep, outside
+        from fuzz_bombs import hostile_headers, hostile_picture
+        from fuzz_inputs import ARCHIVES, PICTURES, SECONDS, attempt, deep, limit_memory, outside
         from fuzz_samples import samples
 
     warnings.simplefilter("ignore")
-    sound = samples()
+    sound, chances = samples(), [random.Random(number) for number in range(_HOSTILE)]
     if target == "archives":  # the first byte says which kind it is called
         seeds = [bytes([place]) + each for place, kind in enumerate(ARCHIVES) for each in sound[kind]]
+        seeds += [
+            bytes([ARCHIVES.index(kind)]) + hostile_headers(kind, chance) for chance in chances for kind in _KINDS
+        ]
     else:
         seeds = [each for kind in PICTURES for each in sound[kind]]
-    for number, data in enumerate(seeds):
+        seeds += [hostile_picture(chance) for chance in chances]
+    for number, data in enumerate(seed for seed in seeds if len(seed) <= _LONGEST):
         (folder / "corpus" / str(number)).write_bytes(data)
     base = deep(folder / "work")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit_memory()
 
     def one(data: bytes) -> None:
         kind = "png"
@@ -101,7 +108,8 @@ def _fuzz(target: str, folder: Path, seconds: int, seed: int) -> None:
         if outcome not in ("used", "refused") or written:
             raise RuntimeError(f"{outcome} {written}")
 
-    flags = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={_LONGEST}", "-timeout=0", "-rss_limit_mb=0"]
+    flags = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={_LONGEST}"]
+    flags += ["-timeout=0", "-report_slow_units=86400", "-rss_limit_mb=0"]  # ``attempt`` judges time and memory
     atheris.Setup([sys.argv[0], *flags, f"-artifact_prefix={folder / 'findings'}{os.sep}", str(folder / "corpus")], one)
     atheris.Fuzz()
 

@@ -4,10 +4,11 @@
     python benchmarks/fuzz_inputs.py --minutes 1 --kinds zip tar --no-record
     python benchmarks/fuzz_inputs.py --only 1234 --seed 0
 
-Pictures, archives, CSV files, tensors, settings, checkpoints and archives of odd names are damaged at random and given
-to what takes such files in. A finding is any exception but those that are written for the user, a process that dies,
-an input that takes longer than the limit, or a file outside the folder given. Each input follows from the seed and its
-number alone, so a finding can be looked at again with `--only`.
+Pictures, archives, CSV files, tensors, settings and checkpoints are damaged at random and given to what takes such
+files in; so are pictures that claim to be huge, and archives of odd names or of nothing but headers. A finding is any
+exception but those that are written for the user, a process that dies, an input that takes longer or more memory than
+the limits, one that is refused only because memory ran out, or a file outside the folder given. Each input follows from
+the seed and its number alone, so a finding can be looked at again with `--only`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import random
+import re
 import resource
 import shutil
 import signal
@@ -34,6 +36,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from fuzz_bombs import hostile_picture
 from fuzz_samples import damaged, hostile_archive, samples
 from records import RESULTS, command_line, commit
 from safetensors.torch import save_file
@@ -49,11 +52,16 @@ from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import StudioError
 from concept_tuning.models.state import read_state
 
-_PIXELS, _BYTES, MEMORY, SECONDS, _BATCH = 1_000_000, 50_000_000, 8 << 30, 20, 250
+_PIXELS, _BYTES, SECONDS, _BATCH = 1_000_000, 50_000_000, 20, 250
+#: Most memory that an input may take: a picture of a million pixels needs 30 MB, and the files are smaller than that.
+MEMORY = 128 << 20
+#: Most room that may be asked for, used or not, beyond what the process has: by pictures and archives, and by all.
+_ROOM, _MOST_ROOM = 2 << 30, 8 << 30
 _LIMITS = {"max_pixels": _PIXELS, "max_archive_bytes": _BYTES, "max_archive_entries": 2000}
 PICTURES = ("png", "jpg", "webp", "gif", "tif", "bmp", "ppm")
 ARCHIVES = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
-KINDS = (*PICTURES, *ARCHIVES, "hostile.zip", "hostile.tar", "csv", "safetensors", "json", "state.pt")
+HOSTILE = ("hostile.picture", "hostile.zip", "hostile.tar")
+KINDS = (*PICTURES, *ARCHIVES, *HOSTILE, "csv", "safetensors", "json", "state.pt")
 
 
 class TooLong(BaseException):
@@ -106,7 +114,7 @@ def _in_a_process(seed: int, first: int, stop: int, kinds: tuple[str, ...]) -> d
 
 
 def _try_some(seed: int, first: int, stop: int, kinds: tuple[str, ...]) -> dict[str, Any]:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit_memory()
     warnings.simplefilter("ignore")
     sound, counts, findings = samples(), Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +133,30 @@ def _try_some(seed: int, first: int, stop: int, kinds: tuple[str, ...]) -> dict[
     return {"counts": dict(counts), "findings": findings}
 
 
+def limit_memory() -> None:
+    """Let no input have this process take all of the machine's memory."""
+    most = _memory("VmSize") + _MOST_ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+@contextmanager
+def _little_room(kind: str) -> Iterator[None]:
+    """Let a picture or archive ask for little; a state's loader may believe a length of up to 4 GB, and reads less."""
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    if kind in (*PICTURES, *ARCHIVES, *HOSTILE):
+        resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _ROOM, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
+
+
+def _memory(name: str) -> int:
+    """Return a number of bytes from what Linux tells of this process: VmSize, VmRSS, or VmHWM, the most of VmRSS."""
+    (found,) = re.findall(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    return int(found) * 1024
+
+
 def deep(folder: Path) -> Path:
     """Make a folder far below another, so that a name that climbs lands where it is seen."""
     base = folder / "1/2/3/4/5/6/7/8/9"
@@ -133,6 +165,8 @@ def deep(folder: Path) -> Path:
 
 
 def _bad_input(kind: str, sound: dict[str, list[bytes]], outside: str, chance: random.Random) -> bytes:
+    if kind == "hostile.picture":
+        return hostile_picture(chance)
     if kind.startswith("hostile"):
         with warnings.catch_warnings():
             return hostile_archive(kind.removeprefix("hostile."), outside, chance)
@@ -158,13 +192,26 @@ def attempt(kind: str, data: bytes, place: Path, *, seconds: int) -> str:
         seconds: Longest time it may take.
 
     Returns:
-        ``used``, ``refused`` (in words written for the user), or what went wrong.
+        ``used``, ``refused`` (in words written for the user, and before memory ran out), or what went wrong.
     """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins again
+    before, most_before = _memory("VmRSS"), _memory("VmHWM")
+    outcome = _outcome(kind, data, place, seconds)
+    most = _memory("VmHWM")
+    if outcome in ("used", "refused") and most > most_before and most - before > MEMORY:
+        return f"{outcome}, and took {(most - before) >> 20} MB of memory"
+    return outcome
+
+
+def _outcome(kind: str, data: bytes, place: Path, seconds: int) -> str:
     try:
-        with _time_limit(seconds):
+        with _time_limit(seconds), _little_room(kind):
             _ENTRIES[kind](data, place)
         return "used"
     except (StudioError, UnreadableImage) as error:
+        if _memory_ran_out(error):
+            return f"refused only as memory ran out: {str(error)[:200]}"
         return "refused" if str(error).strip() else f"{type(error).__name__} without words"
     except TooLong:
         return f"took longer than {seconds} s"
@@ -173,12 +220,27 @@ def attempt(kind: str, data: bytes, place: Path, *, seconds: int) -> str:
         return f"{type(error).__name__}: {str(error)[:200]} ({Path(last.filename).name}, line {last.lineno})"
 
 
-def _picture(data: bytes, place: Path) -> None:
-    pixels = decode_image(data, max_pixels=_PIXELS)
-    assert pixels.dtype == "uint8"
-    assert pixels.shape[2:] == (3,)
-    assert pixels.shape[0] * pixels.shape[1] <= _PIXELS
-    assert decode_mask(data, max_pixels=_PIXELS).ndim == 2
+def _memory_ran_out(error: BaseException | None) -> bool:
+    """Whether a refusal goes back to a lack of memory; -9 is how Pillow's decoders say so."""
+    while error is not None:
+        if isinstance(error, MemoryError) or re.search(r"out of memory|decoder error -9\b", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _picture(suffix: str) -> Callable[[bytes, Path], None]:
+    def use(data: bytes, place: Path) -> None:
+        file = place / f"x.{suffix}"
+        file.write_bytes(data)
+        pixels = decode_image(file, max_pixels=_PIXELS)
+        assert pixels.dtype == "uint8"
+        assert pixels.shape[2:] == (3,)
+        assert pixels.shape[0] * pixels.shape[1] <= _PIXELS
+        assert decode_mask(data, max_pixels=_PIXELS).shape == pixels.shape[:2]
+        assert not data.startswith(b"%!"), "a program was taken for a picture"
+
+    return use
 
 
 def _archive(suffix: str) -> Callable[[bytes, Path], None]:
@@ -244,7 +306,8 @@ def _checkpoint(data: bytes, place: Path) -> None:
 
 
 _ENTRIES: dict[str, Callable[[bytes, Path], None]] = {
-    **dict.fromkeys(PICTURES, _picture),
+    **{kind: _picture(kind) for kind in PICTURES},
+    "hostile.picture": _picture("png"),
     **{kind: _archive(kind) for kind in ARCHIVES},
     "hostile.zip": _archive("zip"),
     "hostile.tar": _archive("tar"),

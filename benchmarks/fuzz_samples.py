@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from fuzz_bombs import gif, hostile_headers, png, rle_bmp, tiled_tiff
 from PIL import Image
 from safetensors.numpy import save
 
@@ -48,19 +49,25 @@ def samples() -> dict[str, list[bytes]]:
     return {
         "png": [_encoded(each, "PNG", **more) for each, more in (
             (colour, {}), (clear, {}), (deep, {}), (palette, {"transparency": 3}), (colour, {"exif": exif}),
-            (colour, moving),
-        )],
+            (colour, moving), (clear, moving | {"disposal": 1}),
+        )] + [png((1, 1), frame=(1, 1))],
         "jpg": [
             _encoded(colour, "JPEG"), _encoded(colour, "JPEG", progressive=True, exif=exif),
             _encoded(colour.convert("CMYK"), "JPEG"), _encoded(colour.convert("L"), "JPEG"),
         ],
         "webp": [_encoded(colour, "WEBP"), _encoded(clear, "WEBP", lossless=True), _encoded(colour, "WEBP", **moving)],
-        "gif": [_encoded(palette, "GIF"), _encoded(palette, "GIF", **moving), _encoded(palette, "GIF", transparency=2)],
+        "gif": [
+            _encoded(palette, "GIF"), _encoded(palette, "GIF", **moving), _encoded(palette, "GIF", transparency=2),
+            _encoded(palette, "GIF", disposal=2, comment=b"a bird", **moving), gif((2, 1), (1, 1)),
+        ],
         "tif": [_encoded(each, "TIFF", compression=how) for each, how in (
             (colour, "raw"), (colour, "tiff_lzw"), (clear, "tiff_deflate"), (deep, "raw"), (colour, "jpeg"),
-            (colour.convert("1"), "group4"), (colour, "packbits"),
-        )],
-        "bmp": [_encoded(colour, "BMP"), _encoded(palette, "BMP")],
+            (colour.convert("1"), "group4"), (colour, "packbits"), (colour, "lzma"), (colour, "zstd"),
+        )] + [tiled_tiff((17, 21), (32, 32)), tiled_tiff((16, 16), (16, 16), how=1, big=True)],
+        "bmp": [
+            _encoded(colour, "BMP"), _encoded(palette, "BMP"), rle_bmp((6, 3), b"\4\7\2\1\0\0\0\2\1\1\5\x09\0\1"),
+            rle_bmp((6, 2), b"\6\x17\0\0\0\6\x12\x30\x45\0\0\1", bits=4),
+        ],
         "ppm": [_encoded(colour, "PPM"), b"P2\n3 2 9\n1 2 3 4 5 6\n", b"P1 3 2 1 0 1 0 1 0 "],
         "zip": [_zip(birds), _zip(listed, zipfile.ZIP_STORED)],
         "tar": [tar, _tar(listed), _tar(birds, tarfile.PAX_FORMAT, "é" * 90)],
@@ -86,6 +93,8 @@ def damaged(kind: str, sound: bytes, others: list[bytes], chance: random.Random)
 
 def hostile_archive(kind: str, outside: str, chance: random.Random) -> bytes:
     """Return a whole archive of odd names, links, devices and chains of headers, some meant for a folder outside."""
+    if chance.random() < 0.2:
+        return hostile_headers(kind, chance)
     files = {}
     for number in range(chance.randint(1, 8)):
         if chance.random() < 0.6:

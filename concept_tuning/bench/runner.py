@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
@@ -29,6 +31,8 @@ from concept_tuning.errors import RunError, StudioError
 #: How often a cell is begun whose process died, before it counts as failed.
 TRIES = 3
 _SPEC, _LOCK = "bench.json", ".lock"
+#: The name that a file has while it is written, with the writer's process id (:func:`write_atomically`).
+_HALF_WRITTEN = re.compile(r"\..+\.(\d{1,9})\.tmp")
 
 #: Runs cells and yields each that has ended, whether it finished or its process died.
 Workers = Callable[[Sequence[Cell]], Iterator[Cell]]
@@ -71,6 +75,7 @@ def run_bench(
     except OSError as error:
         raise RunError(f"The bench's folder {out} cannot be written ({error.strerror}); name another --out.") from error
     try:
+        _remove_leftovers(out)
         _keep_spec(spec, out)
         asked = [data.name for data in spec.data] if only is None else list(only)
         for cells_of in (trials_for, finals_for):
@@ -171,6 +176,14 @@ def _refuse_other_files(out: Path) -> None:
 
     if any(not name.startswith(".") for name in names - {SEARCH, FINAL, PAGE, *FILES}):
         raise RunError(f"{out} is not empty and holds no bench; name another --out.")
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what a killed process left half written of the bench's own files; one may print tables meanwhile."""
+    for left in out.glob(".*.tmp"):
+        found = _HALF_WRITTEN.fullmatch(left.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            left.unlink(missing_ok=True)
 
 
 def _keep_spec(spec: BenchSpec, out: Path) -> None:

@@ -1,13 +1,15 @@
 """Picture files to arrays: one function for pictures, one for masks, and one error for whatever is amiss.
 
 Files are opened by the readers of a short list of formats rather than by :func:`PIL.Image.open`, whose own
-limit on the size is one global number for the whole process; here each call has its limit.
+limit on the size is one global number for the whole process; here each call has its limit. What a header asks for
+beyond the size is held against it before Pillow acts on it (:mod:`concept_tuning.data.picture_headers`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import io
+import os
 import sys
 import threading
 import warnings
@@ -22,6 +24,7 @@ from PIL import (
     ExifTags,
     GifImagePlugin,
     Image,
+    ImageFile,
     ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
@@ -30,9 +33,38 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from concept_tuning.data.picture_headers import (
+    Excessive,
+    Header,
+    check_comments,
+    check_scans,
+    exif_orientation,
+    read_header,
+)
+
+
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG file whose resolution is not looked for: Pillow would copy what each tag of the EXIF block points to."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+class _File(io.BufferedReader):
+    """A file of which no more is asked for at once than there is: reading makes room for whatever length it is told."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._most = max(os.fstat(self.fileno()).st_size, _CHUNK)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, as any file."""
+        return super().read(size if size is None else min(size, self._most))
+
+
 _READERS = (
     PngImagePlugin.PngImageFile,
-    JpegImagePlugin.JpegImageFile,
+    _JpegFile,
     BmpImagePlugin.BmpImageFile,
     GifImagePlugin.GifImageFile,
     WebPImagePlugin.WebPImageFile,
@@ -40,9 +72,14 @@ _READERS = (
     PpmImagePlugin.PpmImageFile,
 )
 FORMATS: tuple[str, ...] = tuple(reader.format for reader in _READERS)
-#: A picture of more pixels is decoded by one thread of a process at a time: decoding takes up to 15 bytes a pixel.
+#: A picture of more pixels is decoded by one thread of a process at a time: decoding takes up to 30 bytes a pixel.
 LARGE_PIXELS = 20_000_000
-_PREFIX_BYTES = 16
+#: Tiles, and the rows that a run-length coding may skip in one step, may take so many pixels whatever the limit.
+_ROOM_PIXELS = 4_000_000
+_BMP_SKIPPED_ROWS = 255
+#: A picture whose colours are stored apart has as many layers; none has more.
+_LAYERS = 8
+_PREFIX_BYTES, _CHUNK = 16, 1 << 20
 _WHITE = (255, 255, 255, 255)
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _warning_filters = threading.Lock()
@@ -134,15 +171,15 @@ def decode_mask(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
 def _loaded(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
     """Open, check and decode; whatever goes wrong, in the block too, becomes an UnreadableImage."""
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
-            image = _open(stream)
-            _check_size(image.size, max_pixels)
-            with _in_turn(image.size):
-                with _quiet_about_size(image.size):
-                    image.load()
-                yield image
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else _File(source) as stream,
+            _decoded(stream, max_pixels) as image,
+        ):
+            yield image
     except UnreadableImage:
         raise
+    except Excessive as error:
+        raise UnreadableImage(f"damaged, or made to exhaust the computer: {error}") from error
     except FileNotFoundError as error:
         raise UnreadableImage("there is no such file") from error
     except MemoryError as error:
@@ -156,20 +193,44 @@ def _loaded(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise UnreadableImage("damaged or cut off") from error
 
 
-def _open(stream: BinaryIO) -> Image.Image:
+@contextmanager
+def _decoded(stream: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """Open and decode, each only after what it will take is known to be allowed; a large picture in its turn."""
+    reader = _reader(stream)
+    header = read_header(stream, str(reader.format))
+    if header.canvas != (0, 0):
+        _check_size(header.canvas, max_pixels)
+    with _in_turn(header.canvas):
+        with _quiet_about_size(header.canvas):
+            image = _open(reader, stream)
+        _check_size(image.size, max_pixels)
+        room = _room(image, header, max_pixels)
+        with _in_turn(room if header.canvas == (0, 0) else (0, 0)):  # where it does not have its turn already
+            _check_work(image, stream)
+            with _quiet_about_size(image.size):
+                image.load()
+            yield image
+
+
+def _reader(stream: BinaryIO) -> type[ImageFile.ImageFile]:
+    """Return what reads a file, by its first bytes."""
     prefix = stream.read(_PREFIX_BYTES)
     if not prefix:
         raise UnreadableImage("the file is empty")
     for reader in _READERS:
         accept = Image.OPEN[reader.format][1]
         if accept is None or accept(prefix) is True:
-            stream.seek(0)
-            try:
-                return reader(stream)
-            except SyntaxError as error:  # how a reader says that the header is not one of its own
-                detail = "its header cannot be read" if error.__cause__ else error  # else: a parser's inner fault
-                raise UnreadableImage(f"damaged or cut off {reader.format} file ({detail})") from error
+            return reader
     raise UnreadableImage(f"not a picture in one of the formats {', '.join(FORMATS)}")
+
+
+def _open(reader: type[ImageFile.ImageFile], stream: BinaryIO) -> ImageFile.ImageFile:
+    stream.seek(0)
+    try:
+        return reader(stream)
+    except SyntaxError as error:  # how a reader says that the header is not one of its own
+        detail = "its header cannot be read" if error.__cause__ else error  # else: a parser's inner fault
+        raise UnreadableImage(f"damaged or cut off {reader.format} file ({detail})") from error
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -178,6 +239,32 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise UnreadableImage("it has no pixels")
     if width * height > max_pixels:
         raise TooManyPixels(width, height, max_pixels)
+
+
+def _room(image: ImageFile.ImageFile, header: Header, max_pixels: int) -> tuple[int, int]:
+    """Return the picture's size, or that of what its decoder makes room for, where that is larger."""
+    room, what = header.tile, "its tiles"
+    if any(tile.codec_name == "bmp_rle" for tile in image.tile):  # a step of four bytes may skip so many rows
+        room, what = (image.width, image.height + _BMP_SKIPPED_ROWS), "its run-length coding"
+    pixels, limit = room[0] * room[1], max(max_pixels, _ROOM_PIXELS)
+    if pixels > limit:
+        raise UnreadableImage(
+            f"too large to be decoded: {what} may take as much room as {room[0]} x {room[1]} pixels, and at most "
+            f"{limit} are allowed (setting data.max_pixels); store it as PNG"
+        )
+    return room if pixels > image.width * image.height else image.size
+
+
+def _check_work(image: ImageFile.ImageFile, stream: BinaryIO) -> None:
+    """Raise Excessive if decoding takes far longer than the number of pixels lets one expect."""
+    if image.format == "JPEG":
+        check_scans(stream)
+    if any(tile.codec_name == "ppm_plain" for tile in image.tile):
+        check_comments(stream)
+    corners = [tile.extents or (0, 0, 0, 0) for tile in image.tile]
+    stored = sum(max(0, right - left) * max(0, bottom - top) for left, top, right, bottom in corners)
+    if stored > _LAYERS * image.width * image.height:
+        raise Excessive("it stores its pixels many times over")
 
 
 @contextmanager
@@ -257,7 +344,7 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     fail on pictures whose block it cannot.
     """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = _orientation(image)
     except Exception:  # as for damaged files; the pixels themselves are sound
         return pixels
     if orientation not in range(2, 9):
@@ -265,3 +352,14 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     turned = Image.fromarray(pixels)
     turned.getexif()[ExifTags.Base.Orientation] = orientation
     return np.array(ImageOps.exif_transpose(turned))
+
+
+def _orientation(image: Image.Image) -> object:
+    """Return the orientation by the EXIF block, or else by XMP; Pillow has turned TIFF pictures already."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return None
+    block, text = image.info.pop("exif", None), image.info.pop("Raw profile type exif", None)
+    if block is None and text is not None:
+        block = bytes.fromhex("".join(text.split("\n")[3:]))
+    found = None if block is None else exif_orientation(block)
+    return image.getexif().get(ExifTags.Base.Orientation) if found is None else found

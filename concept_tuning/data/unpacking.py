@@ -25,12 +25,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from concept_tuning.data.archive_streams import (
+    AGAIN,
+    HEADER_BYTES,
+    TarStream,
+    XzStream,
+    ZipStream,
+    too_many_entries,
+)
 from concept_tuning.errors import ArchiveError, DataError
 
 _OPENERS: tuple[tuple[bytes, Any], ...] = (
     (b"\x1f\x8b", gzip.open),
     (b"BZh", bz2.open),
-    (b"\xfd7zXZ\0", lzma.open),
+    (b"\xfd7zXZ\0", XzStream),
     (b"", open),
 )
 _ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -39,7 +47,6 @@ _ENCRYPTED, _UTF8 = 0x1 | 0x40 | 0x2000, 0x800
 _DRIVE = re.compile(r".:", re.DOTALL)  # Windows takes any character before a colon for a drive
 _DEEPEST = 64
 _CHUNK = 1 << 18
-_HEADER_BYTES = 1 << 20
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -114,9 +121,9 @@ def member_parts(name: str) -> tuple[str, ...]:
     text = name.replace("\\", "/")
     parts = tuple(part for part in text.split("/") if part not in {"", "."})
     if text.startswith("/") or any(_DRIVE.match(part) for part in parts):
-        raise DataError(f"the entry {_shown(name)} has an absolute name; {_AGAIN}")
+        raise DataError(f"the entry {_shown(name)} has an absolute name; {AGAIN}")
     if any(not part.strip().strip(". ") for part in parts):  # "..", and "... " too, which some systems read alike
-        raise DataError(f"the entry {_shown(name)} leads out of the archive's folder; {_AGAIN}")
+        raise DataError(f"the entry {_shown(name)} leads out of the archive's folder; {AGAIN}")
     if "\0" in name or (os.name == "nt" and ":" in text):
         raise DataError(f"the entry {_shown(name)} has a name that is not allowed; rename it.")
     if len(parts) > _DEEPEST:
@@ -131,16 +138,14 @@ class _Unpacking:
         self.files = 0
         self._folder = folder
         self._written = 0
-        self._limits = (packed_bytes, max_entries, max_bytes, max_ratio)
+        self.max_entries = max_entries
+        self._limits = (packed_bytes, max_bytes, max_ratio)
         self._seen: dict[str, tuple[str, bool]] = {}
 
     def check_entries(self, count: int) -> None:
         """Raise DataError if there are too many entries."""
-        limit = self._limits[1]
-        if count > limit:
-            raise DataError(
-                f"there are more than {limit} files and folders in it; if you trust it, raise data.max_archive_entries."
-            )
+        if count > self.max_entries:
+            raise too_many_entries(self.max_entries)
 
     def add_folder(self, name: str) -> None:
         """Make a folder."""
@@ -153,7 +158,7 @@ class _Unpacking:
         """Write a file; returns its number of bytes."""
         parts = member_parts(name)
         if not parts:
-            raise DataError(f"the entry {_shown(name)} is a file without a name; {_AGAIN}")
+            raise DataError(f"the entry {_shown(name)} is a file without a name; {AGAIN}")
         self._claim(parts, is_file=True)
         place = os.path.join(self._folder, *parts)
         before = self._written
@@ -172,7 +177,7 @@ class _Unpacking:
         return self._written - before
 
     def _check_bytes(self) -> None:
-        packed, _, limit, ratio = self._limits
+        packed, limit, ratio = self._limits
         if self._written > limit:
             raise DataError(f"it unpacks to more than {limit} bytes; if you trust it, raise data.max_archive_bytes.")
         if self._written > ratio * packed:
@@ -196,37 +201,13 @@ class _Unpacking:
                     "rename one of them."
                 )
             if was_file or file_here:
-                raise DataError(f"the entry {_shown(spelt)} is in it twice; {_AGAIN}")
+                raise DataError(f"the entry {_shown(spelt)} is in it twice; {AGAIN}")
         self.check_entries(len(self._seen))
 
 
-class _Metered:
-    """A tar stream that is read only so far between two files, however long a header claims to be."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.position = 0
-        self.tail = b""
-        self._stream = stream
-        self._end: int | None = _HEADER_BYTES
-
-    def read(self, size: int) -> bytes:
-        chunk = self._stream.read(size)
-        self.position += len(chunk)
-        self.tail = (self.tail + chunk)[-2 * tarfile.RECORDSIZE :]
-        if self._end is not None and self.position > self._end:
-            raise DataError(f"a header in it is longer than {_HEADER_BYTES} bytes; {_AGAIN}")
-        return chunk
-
-    @contextmanager
-    def unlimited(self) -> Iterator[None]:
-        """Read the data of a file."""
-        self._end = None
-        yield
-        self._end = self.position + _HEADER_BYTES
-
-
 def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with ZipStream(path, unpacking.max_entries) as stream, zipfile.ZipFile(stream) as archive:
+        stream.opened()
         unpacking.check_entries(len(archive.infolist()))
         for info in archive.infolist():
             name = _zip_name(info)
@@ -243,8 +224,8 @@ def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
                     f"the entry {_shown(name)} is compressed in an unusual way (method {info.compress_type}); "
                     "make the archive with ordinary zip compression (deflate)."
                 )
-            with archive.open(info) as stream:
-                if unpacking.add_file(name, stream) != info.file_size:
+            with archive.open(info) as content:
+                if unpacking.add_file(name, content) != info.file_size:
                     raise zipfile.BadZipFile(f"{_shown(name)} has another size than it says")
 
 
@@ -261,10 +242,15 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _unpack_tar(path: Path, opener: Any, unpacking: _Unpacking) -> None:
     with opener(path, "rb") as stream:
-        metered = _Metered(stream)
+        metered = TarStream(stream)
         with tarfile.open(fileobj=cast("IO[bytes]", metered), mode="r|", bufsize=tarfile.RECORDSIZE) as archive:
+            end = 0
             for count, member in enumerate(archive, start=1):
                 unpacking.check_entries(count)
+                metered.count_header(end, member.offset_data)
+                end = archive.offset
+                cast("Any", archive).members.clear()  # which tarfile keeps, with whatever their headers say
+                archive.pax_headers = {}  # and what holds for all that follow, which no file needs here
                 if member.isdir():
                     unpacking.add_folder(member.name)
                     continue
@@ -277,7 +263,7 @@ def _unpack_tar(path: Path, opener: Any, unpacking: _Unpacking) -> None:
             end_mark = metered.tail[start : start + tarfile.BLOCKSIZE]
             if end_mark != bytes(tarfile.BLOCKSIZE):  # tarfile stops in silence at a cut or damaged header
                 raise tarfile.ReadError("its end mark is lacking")
-        stream.read(_HEADER_BYTES)  # padding; the checksum behind it is compared at the end
+        stream.read(HEADER_BYTES)  # padding; the checksum behind it is compared at the end
 
 
 def _tar_kind(member: tarfile.TarInfo) -> str:
@@ -293,7 +279,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise DataError(f"it has an entry whose name is too long for this disk; {_AGAIN}") from error
+            raise DataError(f"it has an entry whose name is too long for this disk; {AGAIN}") from error
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DataError(
                 f"the disk is full while it is unpacked to {folder.parent}. Free some space there, or set "
@@ -306,11 +292,8 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _not_a_file(name: str, kind: str) -> str:
-    return f"the entry {_shown(name)} is a {kind}; {_AGAIN}"
+    return f"the entry {_shown(name)} is a {kind}; {AGAIN}"
 
 
 def _shown(name: str) -> str:
     return repr(name if len(name) <= 100 else f"{name[:100]}...")
-
-
-_AGAIN = "make the archive again, of plain files and folders alone."

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -131,6 +134,18 @@ def test_a_damaged_copy_of_the_spec_is_a_sentence_and_can_be_removed(text: str, 
     (tmp_path / "bench.json").unlink()
     run_bench(SPEC, tmp_path, workers=lambda cells: iter(()), only=[])
     check_folder(SPEC, tmp_path)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    run_bench(SPEC, tmp_path, workers=lambda cells: iter(()), only=[])
+    left, being_written = tmp_path / f".cells.csv.{ended.pid}.tmp", tmp_path / f".summary.md.{os.getpid()}.tmp"
+    for file in (left, being_written):
+        file.touch()
+    run_bench(SPEC, tmp_path, workers=lambda cells: iter(()), only=[])
+    assert not left.exists()
+    assert being_written.exists()  # by a process that prints the tables, say
 
 
 def test_a_folder_that_was_only_locked_is_begun(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import posixpath
 import shutil
 import stat
 import struct
+import sys
 import tarfile
 import threading
+import tracemalloc
 import unicodedata
 import zipfile
 from contextlib import suppress
@@ -23,8 +25,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from fuzz_bombs import tar_headers, xz_dictionary, zip_directory
+
 from concept_tuning.config import DataConfig
 from concept_tuning.data import unpacking
+from concept_tuning.data.archive_streams import XzStream
 from concept_tuning.data.archives import archive_table
 from concept_tuning.data.unpacking import extract_archive, member_parts
 from concept_tuning.errors import DataError
@@ -272,6 +279,113 @@ def test_too_many_entries_are_refused(tmp_path):
             info.type = tarfile.DIRTYPE
             archive.addfile(info)
     refused(tmp_path / "same.tar", "more than 10 files and folders", max_entries=10)
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 60])
+def test_entries_of_a_zip_are_counted_whatever_its_end_claims(claimed, tmp_path):
+    (tmp_path / "x.zip").write_bytes(zip_directory(60, claimed=claimed))
+    refused(
+        tmp_path / "x.zip", "more than 50 files and folders in it; .* raise data.max_archive_entries", max_entries=50
+    )
+    refused(tmp_path / "x.zip", "the entry 'x' is in it twice", max_entries=60)
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+def test_a_long_directory_of_a_zip_is_not_read(zip64, tmp_path):
+    data = zip_directory(40, claimed=1, name=60_000)
+    if zip64:  # the numbers that count lie in two further records
+        end = data.rindex(b"PK\5\6")
+        size, place = struct.unpack_from("<II", data, end + 12)
+        record = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 1, 1, size, place)
+        locator = b"PK\6\7" + struct.pack("<IQI", 0, end, 1)
+        data = data[:end] + record + locator + b"PK\5\6" + bytes(8) + b"\xff" * 8 + bytes(2)
+    (tmp_path / "x.zip").write_bytes(data)
+    tracemalloc.start()
+    try:
+        refused(tmp_path / "x.zip", "the list of what is in it takes more than 141312 bytes", max_entries=40)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    refused(tmp_path / "x.zip", "damaged", max_entries=10_000)
+
+
+def test_entries_of_a_zip_in_its_comment_or_its_files_do_not_count(tmp_path):
+    inner = zip_directory(60, claimed=60)
+    path = make_zip(tmp_path / "x.zip", {"inner.zip": inner}, zipfile.ZIP_STORED)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"PK\1\2" * 60
+    extract(path, tmp_path / "target", max_entries=1)
+    assert content(tmp_path / "target") == {"inner.zip": inner}
+
+
+def test_files_of_a_zip_may_be_longer_than_its_directory(tmp_path):
+    noise = np.random.default_rng(0).bytes(2_000_000)
+    path = make_zip(tmp_path / "x.zip", {"a.bin": noise}, zipfile.ZIP_STORED)
+    extract(path, tmp_path / "target", max_entries=1)
+    assert content(tmp_path / "target") == {"a.bin": noise}
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_headers_of_a_tar_are_not_kept_and_are_bounded_together(kind, tmp_path):
+    (tmp_path / "x.tar").write_bytes(tar_headers(200, 900_000, kind))
+    tracemalloc.start()
+    try:
+        refused(tmp_path / "x.tar", "its headers are longer than 8192 bytes for each entry; make the archive again")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    (tmp_path / "y.tar").write_bytes(tar_headers(800, 8000, kind))
+    tracemalloc.start()
+    try:
+        extract(tmp_path / "y.tar", tmp_path / "target", max_ratio=1e9)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(content(tmp_path / "target")) == 800
+
+
+def test_a_tar_may_begin_with_many_folders(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for number in range(3000):
+            info = tarfile.TarInfo(f"{number}")
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        archive.addfile(tarfile.TarInfo("1/a.png"))
+    extract(tmp_path / "x.tar", tmp_path / "target", max_entries=3001)
+    assert content(tmp_path / "target") == {"1/a.png": b""}
+
+
+def test_an_xz_file_is_read_as_lzma_does(tmp_path):
+    noise = np.random.default_rng(0).bytes(300_000)
+    parts = [lzma.compress(noise), bytes(8), lzma.compress(b""), lzma.compress(bytes(3_000_000)), bytes(200_000)]
+    (tmp_path / "x.xz").write_bytes(b"".join(parts))
+    with XzStream(tmp_path / "x.xz") as stream:
+        assert stream.read(7) == noise[:7]
+        assert stream.read(10**8) == noise[7:] + bytes(3_000_000)
+        assert stream.read(1) == b""
+    for damaged in (parts[0][:-1], parts[0][:1000], parts[0] + b"x", parts[0][:5000] + b"x" + parts[0][5001:]):
+        (tmp_path / "x.xz").write_bytes(damaged)
+        with XzStream(tmp_path / "x.xz") as stream, pytest.raises((EOFError, lzma.LZMAError)):
+            stream.read(10**8)
+
+
+@pytest.mark.parametrize("code", [30, 34, 40])
+@pytest.mark.parametrize("before", [b"", b"x" * 1000])
+def test_an_xz_file_with_a_dictionary_of_gigabytes_is_refused(code, before, tmp_path):
+    data = make_tar(tmp_path / "x.tar", FILES).read_bytes()
+    start = lzma.compress(data[:1000]) if before else b""
+    (tmp_path / "x.tar.xz").write_bytes(start + xz_dictionary(data[1000 if before else 0 :], code))
+    refused(
+        tmp_path / "x.tar.xz", "more than 134217728 bytes of memory to be unpacked; make it again, with xz -9 or less"
+    )
+
+
+@pytest.mark.parametrize("preset", [0, 6, 9, 9 | lzma.PRESET_EXTREME])
+def test_every_preset_of_xz_is_unpacked(preset, tmp_path):
+    data = make_tar(tmp_path / "x.tar", FILES).read_bytes()
+    (tmp_path / "x.tar.xz").write_bytes(lzma.compress(data, preset=preset))
+    extract(tmp_path / "x.tar.xz", tmp_path / "target")
+    assert content(tmp_path / "target") == FILES
 
 
 @pytest.mark.parametrize("claimed", [0, 10, 10**9])
@@ -640,6 +754,6 @@ def test_the_settings_limits_hold_and_a_refused_archive_leaves_no_folder(config,
 
 
 def test_the_compressors_are_told_by_their_first_bytes():
-    for opener, compress in ((gzip.open, gzip.compress), (bz2.open, bz2.compress), (lzma.open, lzma.compress)):
+    for opener, compress in ((gzip.open, gzip.compress), (bz2.open, bz2.compress), (XzStream, lzma.compress)):
         data = compress(b"x" * 100)
         assert next(known for mark, known in unpacking._OPENERS if data.startswith(mark)) is opener

@@ -2,18 +2,25 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import threading
 import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from fuzz_bombs import gif, grey_tiff, rle_bmp, tiled_tiff
+from fuzz_bombs import png as animated_png
 
 from concept_tuning.data import decode
 from concept_tuning.data.decode import FORMATS, UnreadableImage, decode_image, decode_mask, keeping_turn
@@ -95,6 +102,23 @@ def test_large_pictures_are_decoded_one_at_a_time_and_others_together(monkeypatc
         found = list(pool.map(lambda call: call(data, max_pixels=PIXELS), calls))
     assert np.array_equal(found[0], NOISE)
     assert (busy.most == 1) is one
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        rle_bmp((9, 7), b"\0\1"),
+        tiled_tiff((9, 7), (64, 64)),
+        gif((40, 40), (9, 7)),
+        animated_png((40, 40), frame=(1, 1)),
+    ],
+)
+def test_pictures_whose_decoders_make_much_room_are_large(data, monkeypatch):
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 1000)  # 9 x (7 + 255) for the first
+    busy = busy_while(monkeypatch, "_check_work")
+    with ThreadPoolExecutor(4) as pool, suppress(UnreadableImage):  # the last is cut off
+        list(pool.map(lambda _: decode_image(data, max_pixels=PIXELS), range(8)))
+    assert busy.most == 1
 
 
 def test_a_turn_is_kept_for_what_is_done_with_the_array(monkeypatch):
@@ -375,6 +399,88 @@ def test_headers_that_claim_a_huge_picture_are_refused_in_silence(kind):
         with pytest.raises(UnreadableImage, match="too large: 60000 x 60000"):
             decode_image(data, max_pixels=100_000_000)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_run_length_coded_pictures_are_read_exactly():
+    colours = np.array([[value, 255 - value, value // 2] for value in range(256)])[:, ::-1]  # stored from blue to red
+    steps = b"\4\7\2\1\0\0" + b"\0\2\1\0" + b"\1\3\0\4\x09\x08\x07\x06\0\0" + b"\6\xc8\0\1"
+    indices = [[200] * 6, [0, 3, 9, 8, 7, 6], [7, 7, 7, 7, 1, 1]]  # from below
+    assert np.array_equal(decode_image(rle_bmp((6, 3), steps), max_pixels=PIXELS), colours[indices])
+    four = decode_image(rle_bmp((6, 2), b"\6\x17\0\0\4\x12\2\x30\0\1", bits=4), max_pixels=PIXELS)
+    assert np.array_equal(four, colours[[[1, 2, 1, 2, 3, 0], [1, 7, 1, 7, 1, 7]]])
+
+
+def test_the_room_for_run_lengths_and_tiles_is_bounded_exactly(monkeypatch):
+    monkeypatch.setattr(decode, "_ROOM_PIXELS", 1000)
+    said = "{} may take as much room as {} pixels, and at most {} are allowed"
+    for data, what, size, most in (
+        (rle_bmp((9, 7), b"\x09\5\0\0" * 7), "its run-length coding", "9 x 262", 9 * 262),
+        (tiled_tiff((9, 7), (64, 64)), "its tiles", "64 x 64", 64 * 64),
+    ):
+        assert decode_image(data, max_pixels=most).shape == (7, 9, 3)
+        for call in (decode_image, decode_mask):
+            with pytest.raises(UnreadableImage, match=said.format(what, size, most - 1)):
+                call(data, max_pixels=most - 1)
+        monkeypatch.setattr(decode, "_ROOM_PIXELS", most)  # whatever the limit
+        assert decode_image(data, max_pixels=63).shape == (7, 9, 3)
+        monkeypatch.setattr(decode, "_ROOM_PIXELS", 1000)
+
+
+@pytest.mark.parametrize("how", [1, 8, 34925])
+@pytest.mark.parametrize("big", [False, True])
+def test_tiles_larger_than_the_picture_are_read(how, big, tmp_path):
+    (tmp_path / "x.tif").write_bytes(tiled_tiff((30, 20), (256, 256), how=how, big=big))
+    assert decode_image(tmp_path / "x.tif", max_pixels=600).shape == (20, 30, 3)
+
+
+def test_colours_stored_apart_are_read_though_they_are_as_many_layers():
+    planes = NOISE.transpose(2, 0, 1)
+    places = struct.pack("<III", *(16 + 63 * plane for plane in range(3))) + struct.pack("<III", 63, 63, 63)
+    data = planes.tobytes() + places + struct.pack("<HHH", 8, 8, 8)
+    tags = [(258, 3, 3, 16 + 189 + 24), (262, 3, 1, 2), (277, 3, 1, 3), (284, 3, 1, 2)]
+    tags += [(273, 4, 3, 16 + 189), (279, 4, 3, 16 + 189 + 12)]
+    assert np.array_equal(decode_image(grey_tiff((7, 9), *tags, data=data), max_pixels=PIXELS), NOISE)
+
+
+def test_animations_that_clear_their_canvas_and_comments_are_read():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    for form, disposal in (("GIF", 2), ("GIF", 3), ("PNG", 1), ("PNG", 2)):
+        data = encode(frames[0], form, save_all=True, append_images=frames[1:], disposal=disposal)
+        assert np.abs(decode_image(data, max_pixels=64).astype(int) - (255, 0, 0)).max() <= 4
+    assert decode_image(b"P2 # a\n3 1 # b\n9\n" + b"1 # c\n" * 3, max_pixels=3)[..., 0].tolist() == [[28] * 3]
+    assert b"a bird" in encode(frames[0], "GIF", comment=b"a bird" * 500)
+    assert decode_image(encode(frames[0], "GIF", comment=b"a bird" * 500), max_pixels=64).shape == (8, 8, 3)
+
+
+def test_a_large_animation_that_the_limit_allows_is_opened_in_silence(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    data = encode(Image.new("P", (8, 8)), "GIF", disposal=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode_image(data, max_pixels=64).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_files_are_turned_by_their_exif_or_xmp(progressive):
+    pixels = np.zeros((16, 32, 3), dtype=np.uint8)
+    pixels[:, :16] = 255
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "a camera"
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    for options in ({"exif": exif}, {"xmp": xmp}, {"exif": Image.Exif().tobytes(), "xmp": xmp}):
+        shown = decode_image(encode(pixels, "JPEG", progressive=progressive, **options), max_pixels=PIXELS)
+        assert shown.shape == (32, 16, 3)
+        assert shown[4, 8, 0] > 250
+        assert shown[28, 8, 0] < 5
+
+
+def test_exif_in_a_text_of_a_png_is_found():
+    exif = Image.Exif()
+    exif[274] = 6
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes()):8d}\n{exif.tobytes().hex()}\n")
+    expected = upright_by_hand(NOISE, 6)
+    assert np.array_equal(decode_image(encode(NOISE, "PNG", pnginfo=text), max_pixels=PIXELS), expected)
 
 
 def test_what_the_limit_allows_and_the_reader_cannot_hold_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import fuzz_inputs
-from fuzz_inputs import KINDS, attempt
+from fuzz_bombs import hostile_headers, hostile_picture, png, rle_bmp
+from fuzz_inputs import HOSTILE, KINDS, attempt
 from fuzz_samples import damaged, hostile_archive, samples
 
-from concept_tuning.errors import DataError
+from concept_tuning.data import decode
+from concept_tuning.data.decode import UnreadableImage
+from concept_tuning.data.picture_headers import Header
+from concept_tuning.errors import ArchiveError, DataError
 
 SOUND = samples()
 
@@ -53,6 +58,53 @@ def test_only_words_for_the_user_count_as_refused(fault, said: str, tmp_path: Pa
     assert attempt("csv", b"", tmp_path, seconds=20).startswith(said)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_some_hundred_small_files_that_ask_for_much_take_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_inputs.resource, "setrlimit", lambda *_: None)
+    found = fuzz_inputs._try_some(2, 0, 300, HOSTILE)
+    assert found["findings"] == []
+    assert found["counts"]["hostile.picture used"] > 10 < found["counts"]["hostile.picture refused"]
+
+
+def test_what_takes_much_memory_is_seen_whether_used_or_refused(tmp_path: Path, monkeypatch) -> None:
+    kept: list[bytes] = []
+
+    def use(data: bytes, place: Path) -> None:
+        kept.append(b"x" * (200 << 20))
+        kept.clear()
+        if data:
+            raise DataError("It is damaged.")
+
+    monkeypatch.setitem(fuzz_inputs._ENTRIES, "csv", use)
+    for data, outcome in ((b"", "used"), (b"x", "refused")):
+        found = attempt("csv", data, tmp_path, seconds=20)
+        assert re.fullmatch(rf"{outcome}, and took (19|20)\d MB of memory", found)
+    monkeypatch.setattr(fuzz_inputs, "MEMORY", 300 << 20)
+    assert attempt("csv", b"x", tmp_path, seconds=20) == "refused"
+
+
+@pytest.mark.parametrize(
+    "error", [UnreadableImage("it does not fit into memory"), ArchiveError("It is damaged."), UnreadableImage("odd")]
+)
+@pytest.mark.parametrize("cause", [MemoryError(), OSError("decoder error -9"), OSError("decoder error -2")])
+def test_a_refusal_for_want_of_memory_is_a_finding(error, cause, tmp_path: Path, monkeypatch) -> None:
+    def use(data: bytes, place: Path) -> None:
+        raise error from cause
+
+    monkeypatch.setitem(fuzz_inputs._ENTRIES, "csv", use)
+    assert attempt("csv", b"", tmp_path, seconds=20).startswith("refused only as memory") is ("-2" not in str(cause))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_campaign_finds_the_bombs_where_nothing_holds_them(tmp_path: Path, monkeypatch) -> None:
+    wide, cleared = rle_bmp((1_000_000, 1)), png((9000, 9000), frame=(1, 1))
+    assert attempt("bmp", wide, tmp_path, seconds=20) == attempt("png", cleared, tmp_path, seconds=20) == "refused"
+    monkeypatch.setattr(decode, "_room", lambda image, *_: image.size)
+    monkeypatch.setattr(decode, "read_header", lambda *_: Header())
+    assert re.match(r"used, and took [345]\d\d MB", attempt("bmp", wide, tmp_path, seconds=20))
+    assert re.match(r"refused, and took [23]\d\d MB", attempt("png", cleared, tmp_path, seconds=20))
+
+
 def test_what_takes_too_long_and_what_is_written_outside_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz_inputs.resource, "setrlimit", lambda *_: None)
     monkeypatch.setattr(fuzz_inputs, "SECONDS", 1)
@@ -74,4 +126,8 @@ def test_an_input_follows_from_its_number(tmp_path: Path) -> None:
     others = SOUND["png"]
     one, same, other = (damaged("png", others[0], others, random.Random(f"0:{seed}")) for seed in (5, 5, 6))
     assert one == same != other
-    assert hostile_archive("zip", "/x", random.Random(1)) == hostile_archive("zip", "/x", random.Random(1))
+    for seed in range(20):
+        first, again = random.Random(seed), random.Random(seed)
+        assert hostile_archive("zip", "/x", first) == hostile_archive("zip", "/x", again)
+        assert hostile_picture(first) == hostile_picture(again)
+        assert hostile_headers("tar", first) == hostile_headers("tar", again)

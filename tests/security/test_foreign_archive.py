@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import pickle
 import struct
+import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from fuzz_bombs import tar_headers, xz_dictionary, zip_directory
 
 from concept_tuning.config import DataConfig, RunConfig
 from concept_tuning.data.archives import archive_table
@@ -80,6 +87,46 @@ def test_a_bomb_of_ten_gigabytes_in_a_zip_is_stopped_whatever_it_claims(
     with pytest.raises(ArchiveError):
         archive_table(bomb, config)
     assert written(tmp_path / "cache") == 0
+
+
+ONLY_HEADERS = {
+    "a zip of 450,000 entries": (
+        lambda: zip_directory(450_000, claimed=1),
+        "the list of what is in it takes more than",
+    ),
+    "a zip of long names": (
+        lambda: zip_directory(390, claimed=390, name=60_000),
+        "the list of what is in it takes more",
+    ),
+    "a tar of long headers": (lambda: tar_headers(390, 900_000), "its headers are longer than"),
+    "a tar of headers for all that follow": (
+        lambda: tar_headers(390, 900_000, tarfile.XGLTYPE),
+        "its headers are longer than",
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", ONLY_HEADERS)
+def test_an_archive_of_nothing_but_headers_takes_little_memory(bomb: str, tmp_path: Path) -> None:
+    make, said = ONLY_HEADERS[bomb]
+    (tmp_path / "x.zip").write_bytes(make())
+    config = DataConfig(cache_dir=str(tmp_path / "cache"), max_archive_entries=400)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match=said):
+            archive_table(tmp_path / "x.zip", config)
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+    assert written(tmp_path / "cache") == 0
+
+
+def test_an_xz_file_does_not_say_how_much_memory_it_takes(tmp_path: Path, config: DataConfig) -> None:
+    (tmp_path / "x.tar.xz").write_bytes(xz_dictionary(bytes(10240)))
+    with pytest.raises(ArchiveError, match="bytes of memory to be unpacked; make it again, with xz -9 or less"):
+        archive_table(tmp_path / "x.tar.xz", config)
+    with pytest.raises(lzma.LZMAError, match="Memory usage limit"):  # the attack was a real one
+        lzma.LZMADecompressor(memlimit=2**32 - 2**20).decompress((tmp_path / "x.tar.xz").read_bytes())
 
 
 def test_archives_within_archives_are_never_opened(tmp_path: Path, config: DataConfig) -> None:
