@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 from concept_tuning.engine.processes import born, command_of, is_ours
-from concept_tuning.engine.records import RunRecord, check_name, is_alive
+from concept_tuning.engine.records import RunRecord, check_name, is_alive, wait_until_known
 from concept_tuning.engine.runs import check_size, read_whole, write_atomically
 from concept_tuning.engine.turns import interrupt_signal, run_error
 from concept_tuning.errors import RunError
@@ -44,8 +44,8 @@ _STAGE = re.compile(r"^ *(\d{1,9}) s  (\S.*)$")
 _MOST_RECORD, _MOST_LOG, _MESSAGE = 1 << 20, 1 << 16, 2000
 #: Most analyses that a record may tell of; there are some dozens.
 _MOST_TOTAL = 10_000
-#: How long a process that is stopped may take to write down what it has, and one that is started to bear its command.
-_KILL_SECONDS, _SETTLE_SECONDS = 20.0, 3.0
+#: How long a process that is stopped may take to write down what it has.
+_KILL_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _begin(command: Sequence[str], path: Path, log: Path, record: Path, values: 
     """Start the process and note it in the record; one that cannot be noted is ended, since nobody would see it."""
     process = _launch(command, log)
     try:
-        _wait_until_known(process.pid, path)
+        wait_until_known(process.pid, lambda started: _makes(started, path))
         # The time of birth is None if it ended at once.
         write_atomically(record, json.dumps({**values, "pid": process.pid, "born": born(process.pid)}) + "\n")
     except BaseException:
@@ -220,18 +220,6 @@ def _launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
     threading.Thread(target=process.wait, daemon=True).start()  # so that no dead child is left over
     return process
-
-
-def _wait_until_known(pid: int, path: Path) -> None:
-    """Wait until a process that was just started bears its command, by which watchers see that it makes the diagnosis.
-
-    The system starts a program before it shows its words.
-    """
-    until = time.monotonic() + _SETTLE_SECONDS
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        while not _makes(process, path) and is_alive(process) and time.monotonic() < until:
-            time.sleep(0.005)
 
 
 def _values(record: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from concept_tuning.config import RunConfig
 from concept_tuning.engine.processes import command_of, is_job_of, is_ours
 from concept_tuning.engine.records import (
     ROOT,
+    SETTLE_SECONDS,
     STOP_REQUEST,
     WORKING_STATES,
     RunRecord,
@@ -36,6 +37,7 @@ from concept_tuning.engine.records import (
     is_run,
     read_run,
     stop_requested,
+    wait_until_known,
     working_process,
 )
 from concept_tuning.engine.runs import RunFolder, default_run_dir, write_atomically
@@ -46,7 +48,6 @@ from concept_tuning.errors import RunError
 LOG = "process.log"
 _OWN_FILES = ("config.json", "versions.json", "status.json", "split.json", "metrics.jsonl")
 _KILL_SECONDS = 10.0
-_SETTLE_SECONDS = 3.0
 
 
 def start(config: RunConfig, root: Path = ROOT, name: str | None = None) -> RunRecord:
@@ -243,23 +244,11 @@ def _launch(folder: RunFolder, root: Path) -> None:
         raise run_error("The training process cannot start", error) from error
     threading.Thread(target=process.wait, daemon=True).start()  # so that no dead child is left over
     try:
-        _wait_until_known(process.pid, folder.path)
+        wait_until_known(process.pid, lambda started: is_job_of(command_of(started), folder.path))
         write_status(folder, **(folder.status() | {"pid": process.pid}))
     except BaseException:
         process.kill()
         raise
-
-
-def _wait_until_known(pid: int, run: Path) -> None:
-    """Wait until a process that was just started bears its command, by which watchers see that it works on the run.
-
-    The system starts a program before it shows its words: under load some hundredths of a second.
-    """
-    until = time.monotonic() + _SETTLE_SECONDS
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        while not is_job_of(command_of(process), run) and is_alive(process) and time.monotonic() < until:
-            time.sleep(0.005)
 
 
 def _begin(path: Path, config: RunConfig) -> None:
@@ -298,7 +287,7 @@ def _at_rest(run: RunRecord, done: str) -> RunRecord:
         raise RunError(f"The run {now.name} cannot be {done}: it is a link to {now.path.resolve()}.")
     if now.working or working_process(status_or_empty(folder), folder) is not None:
         raise RunError(f"The run {now.name} cannot be {done} while a process works on it; stop it first.")
-    until = time.monotonic() + _SETTLE_SECONDS  # a killed process is gone a moment before its lock falls
+    until = time.monotonic() + SETTLE_SECONDS  # a killed process is gone a moment before its lock falls
     while True:
         try:
             with folder.locked():  # held by a process that has not told of its work yet

@@ -6,9 +6,11 @@ process that wrote it lives and is seen to work on that run: a run folder may be
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +30,8 @@ ROOT = Path("runs")
 WORKING_STATES = ("queued", "preparing", "training", "evaluating")
 #: Written by whoever asks a run to stop; holds the process id that was asked.
 STOP_REQUEST = "stop-requested"
+#: How long a process may take, in seconds, to bear its command once it is started, or to let go once it is killed.
+SETTLE_SECONDS = 3.0
 _END_STATES = ("finished", "stopped", "failed")
 _RATE = ("accuracy", "low", "high", "n")
 _MARKS = ("config.json", "status.json", "metrics.jsonl")
@@ -202,6 +206,22 @@ def is_alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def wait_until_known(pid: int, known: Callable[[psutil.Process], bool]) -> None:
+    """Wait until a process that was just started bears its command, by which watchers see what it works on.
+
+    The system starts a program before it shows its words: under load some hundredths of a second.
+
+    Args:
+        pid: Of the process; one that ends meanwhile is waited for no longer.
+        known: Whether the process is what watchers look for.
+    """
+    until = time.monotonic() + SETTLE_SECONDS
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while not known(process) and is_alive(process) and time.monotonic() < until:
+            time.sleep(0.005)
 
 
 def stop_requested(folder: RunFolder, pid: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from living_processes import living_processes
 from PIL import EpsImagePlugin
 from streamlit.testing.v1 import AppTest
 
@@ -220,18 +221,8 @@ def bystanders(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
         "a diagnosis that reads this one": ["-m", "concept_tuning", "diagnose", here, "--out", f"{here}-2"],
         "a bench": ["-m", "concept_tuning", "benchmark", "x", "--out", here],
     }
-    code = "import time; print(flush=True); time.sleep(100)"
-    children = {
-        what: subprocess.Popen([sys.executable, "-c", code, *word], stdout=subprocess.PIPE)
-        for what, word in words.items()
-    }
-    for child in children.values():
-        assert child.stdout is not None
-        child.stdout.readline()
-    yield children
-    for child in children.values():
-        child.kill()
-        child.communicate()
+    with living_processes(words) as children:
+        yield children
 
 
 def put_record(root: Path, **values: Any) -> Path:

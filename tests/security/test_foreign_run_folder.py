@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from living_processes import living_processes
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -203,18 +204,8 @@ def living(tmp_path: Path) -> Iterator[dict[str, int]]:
         "a job of another run": ["-m", "concept_tuning", "work", str(tmp_path / "runs" / "other")],
         "a diagnosis": ["-m", "concept_tuning", "diagnose", str(tmp_path / "runs" / "foreign")],
     }
-    code = "import time; print(flush=True); time.sleep(100)"
-    children = {
-        what: subprocess.Popen([sys.executable, "-c", code, *word], stdout=subprocess.PIPE)
-        for what, word in words.items()
-    }
-    for child in children.values():
-        assert child.stdout is not None
-        child.stdout.readline()
-    yield {what: child.pid for what, child in children.items()} | {"the first process": 1}
-    for child in children.values():
-        child.kill()
-        child.communicate()
+    with living_processes(words) as children:
+        yield {what: child.pid for what, child in children.items()} | {"the first process": 1}
 
 
 @pytest.mark.parametrize("named", ["the first process", "the dashboard", "a job of another run", "a diagnosis"])
