@@ -24,7 +24,7 @@ from typing import Any
 from records import RESULTS
 
 from concept_tuning.bench.markdown import over_data_text, percent, points
-from concept_tuning.bench.over_data import BLOCKS, over_data
+from concept_tuning.bench.over_data import FEWEST, over_data, pictures_of
 from concept_tuning.bench.spec import BenchSpec, Setting, load_spec
 from concept_tuning.bench.tables import cell_rows, summary, trial_rows
 from concept_tuning.errors import RunError, StudioError
@@ -172,10 +172,12 @@ def over(record: Mapping[str, Any], data: Sequence[str], *, only: Sequence[str] 
     _look_for(record, data)
     base = record["methods"][0]
     rows = [row for row in record["summary"] if not data or row["data"] in data]
-    found = [one for one in over_data(rows, base, len(record["seeds"])) if not only or one.method in only]
+    sets = {name: pictures_of(learnt["source"], learnt["set"]) for name, learnt in record["data"].items()}
+    found = [one for one in over_data(rows, base, len(record["seeds"]), sets) if not only or one.method in only]
     if not found:
         raise RunError(
-            f"The record has no such method that is finished with every seed on {BLOCKS} or more of these data."
+            f"The record has no such method that is finished with every seed on {FEWEST} or more sets of "
+            "pictures among these data."
         )
     blocks = {(one.method, *block) for one in found for block in one.blocks}
     shown = [row for row in rows if (row["method"], row["data"], row["backbone"], row["sample_rate"]) in blocks]

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from concept_tuning import __version__
-from concept_tuning.bench.over_data import OverData, over_data
+from concept_tuning.bench.over_data import OverData, over_data, pictures_of
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.verdicts import NOT_FINISHED
 from concept_tuning.diagnostics.statistics import false_alarms
@@ -26,6 +26,7 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         pictures: Rows on its pictures, as :func:`~concept_tuning.bench.tables.picture_rows` returns them.
     """
     begun, left = ([row for row in rows if _begun(spec, row) is wanted] for wanted in (True, False))
+    sets = {data.name: pictures_of(data.source, {**spec.set, **data.set}) for data in spec.data}
     sources = list(dict.fromkeys(row["published"]["source"] for row in begun if row["published"]))
     parts = [
         f"# {spec.name}",
@@ -36,7 +37,7 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
         "\n".join(_pictures(spec, pictures)),
         _comparisons(spec, rows),
-        over_data_text(over_data(rows, spec.methods[0], len(spec.seeds)), spec.methods[0]),
+        over_data_text(over_data(rows, spec.methods[0], len(spec.seeds), sets), spec.methods[0]),
         "\n".join(_verdicts(begun)),
         _not_begun(left, begun),
     ]
@@ -137,7 +138,7 @@ def over_data_text(found: Sequence[OverData], base: str) -> str:
     """Return a table of methods over several data, and how to read it; empty without any."""
     if not found:
         return ""
-    heads = ["over several data", "settings", f"accuracy against `{base}`", "above it", "p"]
+    heads = ["over several data", "sets of pictures", f"accuracy against `{base}`", "above it", "p"]
     heads.append(f"worst group against `{base}`")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for one in found:
@@ -146,12 +147,12 @@ def over_data_text(found: Sequence[OverData], base: str) -> str:
         cells = [f"`{one.method}`", str(one.difference.n), points(difference), f"in {one.above:g}", p_value]
         lines.append(f"| {' | '.join([*cells, points(worst)])} |")
     told = (
-        "The settings (data, backbone and sample rate) are those where the method and "
-        f"`{base}` are finished with every seed; which they are differs from method to method. Means of their "
-        "differences in points with Student's 95 % interval over settings, and p of Wilcoxon's signed-rank test of "
-        "accuracy, which is above 0.05 with fewer than six of them. Both take settings as independent: those of one "
-        "source, and those that take the same choice, are not quite, so that the interval is rather too narrow. "
-        "Neither is corrected for the number of methods."
+        "Of the settings (data, backbone and sample rate) those where the method and "
+        f"`{base}` are finished with every seed; which they are differs from method to method. Settings of the same "
+        "pictures (splits, samples and backbones of one source; planted birds of one `data_seed`) count once, with "
+        "their mean. Means in points with Student's 95 % interval over the sets of pictures, and p of Wilcoxon's "
+        "signed-rank test of accuracy, which is above 0.05 with fewer than six of them. Neither is corrected for the "
+        "number of methods."
     )
     return "\n".join(lines) + f"\n\n{told}"
 

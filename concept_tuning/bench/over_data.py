@@ -11,27 +11,33 @@ from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
 from concept_tuning.diagnostics.results import Interval
+from concept_tuning.settings import resolve_key
 
 LEVEL = 0.95
-#: Blocks (data, backbone and sample rate) that an interval over them takes.
-BLOCKS = 3
+#: Sets of pictures that an interval over them takes.
+FEWEST = 3
 #: Decimals to which differences are equal: what is less comes from the order of summation.
 _DECIMALS = 9
+#: Settings that :func:`pictures_of` reads.
+_OF_PICTURES = ("data_seed", "root")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverData:
-    """Differences of one method to the first one, over blocks.
+    """Differences of one method to the first one, over sets of pictures.
+
+    Blocks (data, backbone and sample rate) whose pictures are the same ones, or drawn from them, are not independent:
+    they count once, with the mean of their differences.
 
     Attributes:
         method: The method.
-        blocks: (data, backbone, sample rate) of each difference.
-        difference: Mean difference in test accuracy, -1..1, with Student's interval over the blocks, which holds the
-            chance of seeds, of pictures and of data, as far as blocks are independent; ``n`` is their number.
-        worst_group: The same of the worst group's accuracy, over those of the blocks that have groups; None with fewer
-            than :data:`BLOCKS` of them.
-        above: In how many blocks the method's accuracy is above the first one's; equal ones count half.
-        p_value: Of accuracy, by Wilcoxon's signed-rank test over the blocks, two-sided; 1 where nothing differs.
+        blocks: (data, backbone, sample rate) of all differences.
+        difference: Mean difference in test accuracy, -1..1, with Student's interval over the sets of pictures, which
+            holds the chance of seeds, of pictures and of data; ``n`` is their number.
+        worst_group: The same of the worst group's accuracy, over those of the sets that have groups; None with fewer
+            than :data:`FEWEST` of them.
+        above: On how many sets of pictures the method's accuracy is above the first one's; equal ones count half.
+        p_value: Of accuracy, by Wilcoxon's signed-rank test over the sets, two-sided; 1 where nothing differs.
     """
 
     method: str
@@ -42,46 +48,70 @@ class OverData:
     p_value: float
 
 
-def over_data(rows: Iterable[Mapping[str, Any]], base: str, seeds: int) -> list[OverData]:
+def pictures_of(source: str, values: Mapping[str, Any]) -> str:
+    """Return a name of the pictures of some data, the same for data that may have pictures in common.
+
+    Splits and samples of one source are of the same pictures. Planted birds of one ``data_seed`` are, too: other
+    numbers and correlations of them share most training pictures, and all test pictures.
+
+    Args:
+        source: Of the data.
+        values: Its settings, by bare or full names.
+    """
+    full = {resolve_key(key): value for key, value in values.items() if key.rpartition(".")[2] in _OF_PICTURES}
+    own = ["data.data_seed"] if source == "planted" else ["data.root"]
+    return "/".join([source, *(str(full[name]) for name in own if full.get(name))])
+
+
+def over_data(
+    rows: Iterable[Mapping[str, Any]], base: str, seeds: int, pictures: Mapping[str, str] | None = None
+) -> list[OverData]:
     """Return each method's differences over the blocks where it and the first one are finished with every seed.
 
     Args:
         rows: Of a bench, as :func:`concept_tuning.bench.tables.summary` returns them.
         base: The first method, with which the others were compared.
         seeds: How many the bench asks for.
+        pictures: Which pictures data is of, by its name (:func:`pictures_of`); data that is not in it: its own.
 
     Returns:
-        Those that have :data:`BLOCKS` or more, the best mean first.
+        Those that have :data:`FEWEST` sets of pictures or more, the best mean first.
     """
     done = [row for row in rows if row["seeds"] == seeds]
     known = {_block(row) for row in done if row["method"] == base}
-    found: dict[str, dict[tuple[str, str, float], Mapping[str, Any]]] = {}
+    found: dict[str, list[Mapping[str, Any]]] = {}
     for row in done:
         if row["method"] != base and row["difference"] is not None and _block(row) in known:
-            found.setdefault(row["method"], {})[_block(row)] = row
-    tested = [_tested(method, own) for method, own in found.items() if len(own) >= BLOCKS]
-    return sorted(tested, key=lambda one: -one.difference.value)
+            found.setdefault(row["method"], []).append(row)
+    tested = [_tested(method, own, pictures or {}) for method, own in found.items()]
+    return sorted((one for one in tested if one), key=lambda one: -one.difference.value)
 
 
 def _block(row: Mapping[str, Any]) -> tuple[str, str, float]:
     return row["data"], row["backbone"], row["sample_rate"]
 
 
-def _tested(method: str, rows: Mapping[tuple[str, str, float], Mapping[str, Any]]) -> OverData:
-    differences = _values(rows.values(), "difference")
-    worst = _values(rows.values(), "worst_group_difference")
+def _tested(method: str, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, str]) -> OverData | None:
+    differences, worst = (_means(rows, name, pictures) for name in ("difference", "worst_group_difference"))
+    if len(differences) < FEWEST:
+        return None
     return OverData(
         method=method,
-        blocks=list(rows),
+        blocks=[_block(row) for row in rows],
         difference=_mean(differences),
-        worst_group=_mean(worst) if len(worst) >= BLOCKS else None,
+        worst_group=_mean(worst) if len(worst) >= FEWEST else None,
         above=float((differences > 0).sum() + (differences == 0).sum() / 2),
         p_value=float(wilcoxon(differences).pvalue) if differences.any() else 1.0,
     )
 
 
-def _values(rows: Iterable[Mapping[str, Any]], measure: str) -> np.ndarray:
-    found: np.ndarray = np.round([row[measure]["value"] for row in rows if row[measure] is not None], _DECIMALS)
+def _means(rows: Sequence[Mapping[str, Any]], measure: str, pictures: Mapping[str, str]) -> np.ndarray:
+    """Return the mean difference on each set of pictures that has any."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row[measure] is not None:
+            values.setdefault(pictures.get(row["data"], row["data"]), []).append(row[measure]["value"])
+    found: np.ndarray = np.round([np.mean(own) for own in values.values()], _DECIMALS)
     return found
 
 

@@ -191,7 +191,9 @@ def test_the_summary_says_how_many_comparisons_chance_may_make(tmp_path: Path) -
 
 
 def test_methods_on_three_data_have_a_table_over_them(tmp_path: Path) -> None:
-    data = [{"name": name, "source": "planted"} for name in ("one", "two", "three")]
+    data = [
+        {"name": name, "source": "planted", "set": {"data_seed": at}} for at, name in enumerate(("one", "two", "three"))
+    ]
     spec = check_spec(SPEC | {"data": data, "trials": 0, "search": {}})
     for setting in settings_of(spec):
         for seed in spec.seeds if (setting.data, setting.method) != ("three", "l2-sp") else (1, 2):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from concept_tuning.bench.markdown import over_data_text
-from concept_tuning.bench.over_data import over_data
+from concept_tuning.bench.over_data import over_data, pictures_of
 
 SIX = (0.01, 0.02, 0.03, 0.04, 0.05, 0.09)
 
@@ -50,10 +50,30 @@ def test_what_is_not_finished_on_both_sides_does_not_count() -> None:
     assert over_data(rows_of(SIX[:2]), "vanilla", 3) == []
 
 
-def test_rates_of_one_data_are_settings_of_their_own() -> None:
+def test_rates_and_data_of_the_same_pictures_count_once_with_their_mean() -> None:
     rows = [row("birds", name, value, rate=at) for at in (15, 30, 50) for name, value in (("a", None), ("b", at / 1e3))]
-    (found,) = over_data(rows, "a", 3)
-    assert found.blocks == [("birds", "net", 15), ("birds", "net", 30), ("birds", "net", 50)]
+    assert over_data(rows, "a", 3) == []  # one set of pictures
+    for data, value in (("more", 0.07), ("other", 0.05), ("third", 0.06)):
+        rows += [row(data, "a", None), row(data, "b", value)]
+    (found,) = over_data(rows, "a", 3, {"birds": "planted", "more": "planted", "other": "folder"})
+    assert found.blocks[:3] == [("birds", "net", 15), ("birds", "net", 30), ("birds", "net", 50)]
+    assert (found.difference.n, found.above) == (3, 3)
+    assert found.difference.value == pytest.approx(((0.015 + 0.03 + 0.05 + 0.07) / 4 + 0.05 + 0.06) / 3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("planted", {"rho": 0.9}), ("planted", {"rho": 0.8, "images": 300, "data_seed": 0}), True),
+        (("planted", {}), ("planted", {"data_seed": 1}), False),
+        (("planted", {"data_seed": 1}), ("planted", {"data.data_seed": 1, "rho": 0.97}), True),
+        (("elpv", {}), ("elpv", {"data_seed": 1}), True),
+        (("cifar10", {"root": "a"}), ("cifar10", {"data.root": "a", "sample_rate": 50}), True),
+        (("cifar10", {}), ("cifar100", {}), False),
+    ],
+)
+def test_pictures_are_the_same_where_they_may_be_shared(one: Any, other: Any, same: bool) -> None:
+    assert (pictures_of(*one) == pictures_of(*other)) is same
 
 
 def test_the_worst_group_counts_where_there_are_groups() -> None:
