@@ -35,7 +35,14 @@ _COLUMNS = ("method", "seeds", "accuracy", "worst group", "accuracy against", "w
 
 
 def keep(
-    spec: BenchSpec, folder: Path, *, command: str, commits: Sequence[str], caveats: Sequence[str], add: bool = False
+    spec: BenchSpec,
+    folder: Path,
+    *,
+    command: str,
+    commits: Sequence[str],
+    caveats: Sequence[str],
+    add: bool = False,
+    drop: Sequence[str] = (),
 ) -> Path:
     """Write a bench's finished runs to ``results/bench_<name>.json``; returns the file.
 
@@ -46,11 +53,12 @@ def keep(
         commits: Of the code that ran it.
         caveats: What to know of the figures.
         add: Whether the settings of an earlier record stay that are not finished in this folder.
+        drop: Data of which nothing stays of an earlier record, since it is other data now.
 
     Raises:
-        RunError: if the folder is not there, nothing in it is finished, the record is of another first method or of
-            other data under the same names, or a setting was compared with runs of the first method that are not those
-            of the record.
+        RunError: if the folder is not there, nothing in it is finished, the record is of another first method, of other
+            seeds or of other data under the same names, or a setting was compared with runs of the first method that
+            are not those of the record.
     """
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder of a bench; run `concept-tuning benchmark` first.")
@@ -77,7 +85,7 @@ def keep(
         "trials": [row for row in trial_rows(spec, folder) if row["state"] != "open"],
     }
     if add and path.is_file():
-        record = _joined(read_record(spec.name), record)
+        record = _joined(_without(read_record(spec.name), drop), record)
     finished = sum(row["seeds"] == len(spec.seeds) for row in record["summary"])
     record["settings"] = {"finished": finished, "all": len(rows)}
     RESULTS.mkdir(exist_ok=True)
@@ -98,20 +106,42 @@ def _learnt(spec: BenchSpec, name: str) -> dict[str, Any]:
     return plain
 
 
+def _without(record: Mapping[str, Any], drop: Sequence[str]) -> Mapping[str, Any]:
+    """Return a record with nothing of some data."""
+    if not drop:
+        return record
+    _look_for(record, drop)
+    gone = {_place(row) for row in record["summary"] if row["data"] in drop}
+    parts = [{**part, "settings": [one for one in part["settings"] if one not in gone]} for part in record["parts"]]
+    return {
+        **record,
+        "data": {name: learnt for name, learnt in record.get("data", {}).items() if name not in drop},
+        "parts": [part for part in parts if part["settings"]],
+        **{name: [row for row in record[name] if row["data"] not in drop] for name in _ROWS},
+    }
+
+
 def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record with what an earlier one has of other settings, and of those of which it has more seeds."""
     base = now["methods"][0]
     if before["methods"][0] != base:
         raise RunError(f"The record compares with {before['methods'][0]}, and this bench with {base}.")
+    if before["seeds"] != now["seeds"]:
+        raise RunError(f"The record is of the seeds {before['seeds']}, and this bench of {now['seeds']}.")
     known = before.get("data", {})
     if changed := [name for name, learnt in now["data"].items() if known.get(name, learnt) != learnt]:
         raise RunError(
             f"{changed[0]} is not what it is in the record ({now['data'][changed[0]]}, and there "
-            f"{known[changed[0]]}). Name it otherwise, or keep the bench without --add."
+            f"{known[changed[0]]}). Name it otherwise, or let go of what the record has: --drop {changed[0]}."
         )
     more = {_place(row) for row in before["summary"] for new in now["summary"] if _fewer(new, row)}
     now = {**now, **{name: [row for row in now[name] if _place(row) not in more] for name in _ROWS}}
     now["parts"] = [{**part, "settings": [one for one in part["settings"] if one not in more]} for part in now["parts"]]
+    for row in now["summary"]:
+        if row["difference"] is not None and (place := _place({**row, "method": base})) in more:
+            raise RunError(
+                f"{_place(row)} was compared with fewer seeds of {base} than the record has. Finish {place} first."
+            )
     was, reached = ({_place(row): row["accuracy"]["values"] for row in record["summary"]} for record in (before, now))
     stay = [row for row in before["summary"] if _place(row) not in reached]
     for place in (_place({**row, "method": base}) for row in stay):
@@ -172,7 +202,7 @@ def over(record: Mapping[str, Any], data: Sequence[str], *, only: Sequence[str] 
     _look_for(record, data)
     base = record["methods"][0]
     rows = [row for row in record["summary"] if not data or row["data"] in data]
-    sets = {name: pictures_of(learnt["source"], learnt["set"]) for name, learnt in record["data"].items()}
+    sets = {name: pictures_of(learnt["source"], learnt["set"]) for name, learnt in record.get("data", {}).items()}
     found = [one for one in over_data(rows, base, len(record["seeds"]), sets) if not only or one.method in only]
     if not found:
         raise RunError(
@@ -247,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keeping.add_argument("--ran", required=True, metavar="COMMAND", help="the command that ran it")
     keeping.add_argument("--caveat", nargs="+", default=[], help="what to know of the figures")
     keeping.add_argument("--add", action="store_true", help="let stay what the record has of other settings")
+    keeping.add_argument("--drop", nargs="+", default=[], metavar="DATA", help="with --add: but nothing of these data")
     for name, what in (("table", "print tables of a record"), ("over", "print methods over several data of a record")):
         printing = commands.add_parser(name, help=what)
         printing.add_argument("name", help="of the bench")
@@ -261,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             spec = load_spec(options.spec)
             told = {"command": options.ran, "commits": options.commit, "caveats": options.caveat}
-            print(keep(spec, options.bench, **told, add=options.add))
+            print(keep(spec, options.bench, **told, add=options.add, drop=options.drop))
     except StudioError as error:
         print(error, file=sys.stderr)
         return error.exit_code

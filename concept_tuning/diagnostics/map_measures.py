@@ -6,7 +6,9 @@ number, and whoever averages says how many there were.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 #: Probabilities (m, C) of pictures (m, 3, S, S) float32 with values in 0..255.
 Predict = Callable[[np.ndarray], np.ndarray]
+
+#: Pictures that are imputed at a time; scipy's solver lets other threads work.
+_THREADS = min(4, os.cpu_count() or 1)
 
 #: Values that differ by less than this share of the largest are equal but for rounding.
 _EQUAL = 1e-4
@@ -204,15 +209,16 @@ def road(
     rank = np.argsort(removal_order(maps, seed=seed), axis=1).reshape(maps.shape)
     least: list[np.ndarray] = []
     most: list[np.ndarray] = []
-    usable = ~is_blank(maps)
-    for fraction in fractions:
-        count = max(1, round(fraction * rank[0].size))
-        for curve, removed in ((least, rank >= rank[0].size - count), (most, rank < count)):
-            changed = pixels.copy()
-            for place in np.flatnonzero(usable):
-                changed[place] = impute(pixels[place], removed[place])
-            grain = generator.normal(0, noise, changed.shape) * removed[:, None]
-            curve.append(_probability(predict, np.clip(changed + grain, 0, 255).astype(np.float32), targets))
+    usable = np.flatnonzero(~is_blank(maps))
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="impute") as pool:
+        for fraction in fractions:
+            count = max(1, round(fraction * rank[0].size))
+            for curve, removed in ((least, rank >= rank[0].size - count), (most, rank < count)):
+                changed = pixels.copy()
+                for place, filled in zip(usable, pool.map(impute, pixels[usable], removed[usable]), strict=True):
+                    changed[place] = filled
+                grain = generator.normal(0, noise, changed.shape) * removed[:, None]
+                curve.append(_probability(predict, np.clip(changed + grain, 0, 255).astype(np.float32), targets))
     return _curves(np.asarray(fractions, float), least, most, _probability(predict, pixels, targets), maps)
 
 

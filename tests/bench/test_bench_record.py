@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,34 @@ def test_fewer_seeds_of_another_machine_do_not_take_the_place_of_more(made: list
     assert [part["settings"] for part in record["parts"][1:]] == [["later/test_resnet/100/vanilla"]]
 
 
+def test_a_comparison_with_fewer_seeds_than_the_record_has_is_refused(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for setting in settings_of(check_spec(SPEC))[2:4]:
+        shutil.rmtree(final_path(tmp_path / "bench", setting, 1).parent)
+    bench_record.main(made)
+    other, settings = tmp_path / "other", settings_of(check_spec(SPEC))
+    for setting in (settings[0], settings[2]):
+        write_final(other, setting, 1, np.ones(400, bool))
+    assert bench_record.main(["keep", made[1], str(other), "--commit", "def5678", "--ran", "more", "--add"]) == 2
+    assert "delta was compared with fewer seeds of vanilla than the record has" in capsys.readouterr().err
+
+
+def test_data_that_are_other_ones_now_take_the_place_of_what_the_record_had(made: list[str], tmp_path: Path) -> None:
+    bench_record.main(made)
+    changed = SPEC | {"data": [{"name": "birds", "source": "planted", "set": {"rho": 0.5}}]}
+    Path(made[1]).write_text(yaml.safe_dump(changed))
+    other, (setting, *_) = tmp_path / "other", settings_of(check_spec(changed))
+    for seed in (1, 2):
+        write_final(other, setting, seed, np.ones(400, bool))
+    words = ["keep", made[1], str(other), "--commit", "def5678", "--ran", "more", "--add"]
+    assert bench_record.main([*words, "--drop", "birds"]) == 0
+    record = json.loads((tmp_path / "results" / "bench_made.json").read_text())
+    assert [row["method"] for row in record["summary"]] == ["vanilla"]
+    assert record["data"]["birds"]["set"] == {"rho": 0.5}
+    assert [part["command"] for part in record["parts"]] == ["more"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -109,6 +138,7 @@ def test_fewer_seeds_of_another_machine_do_not_take_the_place_of_more(made: list
             "compares with vanilla, and this bench with l2-sp",
         ),
         ({"data": [{"name": "birds", "source": "planted", "set": {"rho": 0.5}}]}, "birds is not what it is in the rec"),
+        ({"seeds": [1, 2, 3]}, "of the seeds [1, 2], and this bench of [1, 2, 3]"),
     ],
 )
 def test_what_cannot_be_joined_is_refused(
