@@ -67,6 +67,49 @@ def tiled_tiff(size: Size, tile: Size, *, how: int = _DEFLATE, big: bool = False
     return tiff(tags, data, big=big)
 
 
+def named_strips(kind: int, count: int) -> bytes:
+    """Return a TIFF file of two rows that names far more strips, each the same byte, by numbers of a type."""
+    bytes_each = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}[kind]
+    places = (16).to_bytes(bytes_each, "little") * count
+    return grey_tiff((1, 2), (273, kind, count, 16), (278, 3, 1, 1), data=places)
+
+
+def far_tile(size: Size, tile: Size) -> bytes:
+    """Return a TIFF file of one tile, the numbers of whose size are so long that they stand beside the directory."""
+    data = struct.pack("<QQ", *tile) + zeros(min(tile[0] * tile[1], 1 << 30))
+    tags = [(256, 4, 1, size[0]), (257, 4, 1, size[1]), (258, 3, 1, 8), (259, 3, 1, _DEFLATE), (262, 3, 1, 1)]
+    tags += [(277, 3, 1, 1), (322, 16, 1, 16), (323, 16, 1, 24), (324, 4, 1, 32), (325, 4, 1, len(data) - 16)]
+    return tiff(tags, data)
+
+
+def same_tiles(count: int, width: int) -> bytes:
+    """Return a TIFF file a pixel wide, each row of which is a tile of zeros so wide; all are the same bytes."""
+    tile = zeros(width)
+    places = struct.pack(f"<{count}I", *[16] * count) + struct.pack(f"<{count}I", *[len(tile)] * count)
+    tags = [(256, 4, 1, 1), (257, 4, 1, count), (258, 3, 1, 8), (259, 3, 1, _DEFLATE), (262, 3, 1, 1), (277, 3, 1, 1)]
+    tags += [(322, 4, 1, width), (323, 4, 1, 1)]
+    tags += [(324, 4, count, 16 + len(tile)), (325, 4, count, 16 + len(tile) + 4 * count)]
+    return tiff(tags, tile + places)
+
+
+def pointed_tags(count: int, size: int, *, kind: int = 4, number: int = 1, within: bool = False) -> bytes:
+    """Return a TIFF file that leads to a directory of many tags that all point to the same bytes.
+
+    Args:
+        count: How many tags.
+        size: How many bytes.
+        kind: Type of the tag that points to the directory as to an EXIF block.
+        number: How many numbers that tag holds, of which the first counts.
+        within: Whether the directory is one for interoperability, which an ordinary EXIF block points to.
+    """
+    data = _exif_tags(count, size) + bytes(size)
+    if within:
+        data = struct.pack("<HHHIII", 1, 40965, 4, 1, 34, 0) + data
+        return grey_tiff((4, 4), (34665, 4, 1, 16), (40965, 4, 1, 16), data=data)
+    place = 24 if {3: 2, 4: 4, 16: 8}[kind] * number <= 4 else 16
+    return grey_tiff((4, 4), (34665, kind, number, place), data=struct.pack("<Q", 24) + data)
+
+
 def zeros(count: int) -> bytes:
     """Return at least so many zeros, and at most 4 MB more, packed by deflate; without the sum at the end."""
     packer = zlib.compressobj(9)
@@ -131,6 +174,13 @@ def jpeg(block: bytes = b"", *, size: Size | None = None, scans: int = 0) -> byt
     marks = b"".join(b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece for piece in pieces if piece)
     scan = b"\xff\xda" + struct.pack(">H6B", 8, 1, 1, 0, 1, 63, 0)
     return data[:2] + marks + data[2:-2] + scan * scans + b"\xff\xd9"
+
+
+def exif_pieces(count: int, size: int) -> bytes:
+    """Return a JPEG file with an EXIF block in very many pieces."""
+    piece = b"Exif\0\0" + bytes(size)
+    data = jpeg()
+    return data[:2] + (b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece) * count + data[2:]
 
 
 def webp(canvas: Size) -> bytes:
@@ -211,6 +261,11 @@ def _bombs() -> tuple[Callable[[random.Random], bytes], ...]:
         lambda c: grey_tiff((4, 4), (278, 4, 1, c.choice(_SIDES)), data=zlib.compress(bytes(16)), how=_DEFLATE),
         lambda c: grey_tiff((4, 4), (c.choice((258, 282, 339)), c.choice((3, 5)), 9000, 16), data=bytes(99999)),
         lambda c: crowded_tags(c.choice(_COUNTS), c.choice((100, 10_000, 1_000_000)), big=c.random() < 0.3),
+        lambda c: named_strips(c.choice((1, 2, 3, 4, 7)), c.choice((*_COUNTS, 200_000, 1_000_000))),
+        lambda c: far_tile(_size(c, (1, 16, 700)), _size(c)),
+        lambda c: same_tiles(c.choice((1, 50, 500)), c.choice(_SIDES)),
+        lambda c: pointed_tags(c.choice((3, 50, 500)), 10**6, kind=c.choice((3, 4, 16)), number=c.choice((1, 2))),
+        lambda c: pointed_tags(c.choice(_COUNTS), c.choice((100, 1_000_000)), within=True),
         lambda c: gif(_size(c, short), _size(c, short), disposal=c.randrange(4)),
         lambda c: gif((2, 2), (2, 2), extensions=comments(c.choice(_COUNTS))),
         lambda c: png(_size(c), frame=_size(c)),
@@ -218,6 +273,7 @@ def _bombs() -> tuple[Callable[[random.Random], bytes], ...]:
         lambda c: png((1, 1), more=png_piece(b"eXIf", exif(c.choice(_COUNTS), c.choice((100, 1_000_000))))),
         lambda c: png((1, 1), more=png_piece(b"eXIf", b"Exif\0\0" * c.choice((1, 200_000)))),
         lambda c: jpeg(exif(c.choice(_COUNTS), c.choice((100, 60_000, 500_000)))),
+        lambda c: exif_pieces(c.choice((*_COUNTS, 100_000)), c.choice((1, 10, 100))),
         lambda c: jpeg(size=_size(c, short), scans=c.choice((1, 10, 150, 5000))),
         lambda c: webp(_size(c, tuple(side for side in _SIDES if side < 1 << 24))),
         lambda c: b"P%d %d %d 255\n" % (c.choice((2, 3, 5, 6)), *_size(c)) + b"#\n" * c.choice(_COUNTS) + b"1 " * 999,

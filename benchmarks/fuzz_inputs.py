@@ -38,6 +38,7 @@ from typing import Any
 import torch
 from fuzz_bombs import hostile_picture
 from fuzz_samples import damaged, hostile_archive, samples
+from own_memory import begin_again, own_memory
 from records import RESULTS, command_line, commit
 from safetensors.torch import save_file
 
@@ -135,7 +136,7 @@ def _try_some(seed: int, first: int, stop: int, kinds: tuple[str, ...]) -> dict[
 
 def limit_memory() -> None:
     """Let no input have this process take all of the machine's memory."""
-    most = _memory("VmSize") + _MOST_ROOM
+    most = own_memory("VmSize") + _MOST_ROOM
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
@@ -144,17 +145,11 @@ def _little_room(kind: str) -> Iterator[None]:
     """Let a picture or archive ask for little; a state's loader may believe a length of up to 4 GB, and reads less."""
     before, most = resource.getrlimit(resource.RLIMIT_AS)
     if kind in (*PICTURES, *ARCHIVES, *HOSTILE):
-        resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _ROOM, most))
+        resource.setrlimit(resource.RLIMIT_AS, (own_memory("VmSize") + _ROOM, most))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (before, most))
-
-
-def _memory(name: str) -> int:
-    """Return a number of bytes from what Linux tells of this process: VmSize, VmRSS, or VmHWM, the most of VmRSS."""
-    (found,) = re.findall(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    return int(found) * 1024
 
 
 def deep(folder: Path) -> Path:
@@ -195,10 +190,10 @@ def attempt(kind: str, data: bytes, place: Path, *, seconds: int) -> str:
         ``used``, ``refused`` (in words written for the user, and before memory ran out), or what went wrong.
     """
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM begins again
-    before, most_before = _memory("VmRSS"), _memory("VmHWM")
+        begin_again()
+    before, most_before = own_memory("VmRSS"), own_memory("VmHWM")
     outcome = _outcome(kind, data, place, seconds)
-    most = _memory("VmHWM")
+    most = own_memory("VmHWM")
     if outcome in ("used", "refused") and most > most_before and most - before > MEMORY:
         return f"{outcome}, and took {(most - before) >> 20} MB of memory"
     return outcome

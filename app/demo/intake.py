@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import tempfile
 import threading
 import time
@@ -17,7 +19,7 @@ from concept_tuning.data.cache import shrink
 from concept_tuning.data.decode import TooManyPixels, UnreadableImage, decode_image
 from concept_tuning.data.folders import is_hidden
 from concept_tuning.data.unpacking import extract_archive
-from concept_tuning.errors import DataError, StudioError
+from concept_tuning.errors import ArchiveError, DataError, StudioError
 
 #: Of one file as it is sent, and of a picture in it.
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 30_000_000
@@ -30,6 +32,8 @@ _PREVIEW_SIDE = 640
 #: Decoding a picture of thirty million pixels takes some hundred megabytes, so that few are decoded at once.
 _DECODING = threading.BoundedSemaphore(2)
 _ZIP_MARK = b"PK\x03\x04"
+#: What is said elsewhere of settings, which a visitor of the demo cannot change.
+_SETTINGS = re.compile(r"; if you trust it, raise data\.\w+| \(setting data\.\w+\)")
 _GONE = "The uploaded file is not there any more; upload it again."
 
 
@@ -132,7 +136,14 @@ def _decode(content: bytes) -> np.ndarray:
             f"{MAX_PIXELS // 1_000_000} million are taken. Send a smaller one."
         ) from error
     except UnreadableImage as error:
-        raise UploadError(f"This cannot be used as a picture: {error}. Send another one.") from error
+        words = _SETTINGS.sub("", str(error))
+        raise UploadError(f"This cannot be used as a picture: {words}. Send another one.") from error
+
+
+def _is_of_the_server(error: DataError) -> bool:
+    """Whether an archive is refused for what the server lacks, such as room, of which its words name the place."""
+    behind = error.__cause__ and error.__cause__.__cause__
+    return not isinstance(error, ArchiveError) and getattr(behind, "errno", None) != errno.ENAMETOOLONG
 
 
 def _different(uploads: Sequence[object]) -> list[object]:
@@ -178,7 +189,9 @@ class _Reading:
         try:
             extract_archive(path, target, max_entries=_MAX_ENTRIES, max_bytes=max(1, limit), max_ratio=_MAX_RATIO)
         except DataError as error:
-            words = str(error).replace(f"{path}: ", "").replace(str(path), name)
+            words = _SETTINGS.sub("", str(error).replace(f"{path}: ", "").replace(str(path), name))
+            if _is_of_the_server(error):
+                words = "it cannot be unpacked here just now, which is no fault of its own; try again later."
             raise UploadError(f"{name}: {words}") from error
         for file in sorted(target.rglob("*")):
             inside = file.relative_to(target)

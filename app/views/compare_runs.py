@@ -23,7 +23,8 @@ def run_places(folder: Path, card: RunCard) -> list[Path]:
 
     Those that the diagnosis was started with count alone, else those beside it; failing both, all below the
     folder of runs and in the demo. Only trained runs of the same name, method, backbone, data and seed count, and
-    none that a name with ``..`` or a link leads to, but for links right in the folder of runs, which are its owner's.
+    none that an absolute name, one with ``..`` or a link leads to, but for links right in the folder of runs, which are
+    its owner's.
 
     Args:
         folder: Of the diagnosis.
@@ -51,7 +52,10 @@ def _is_place(path: Path, card: RunCard) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.resolve() == path or (path.parent == state.ROOT.resolve() and path.is_symlink())
+    root = state.ROOT.resolve()
+    if not path.is_relative_to(root):  # an absolute name, which takes the place of the folder it is put behind
+        return False
+    return path.resolve() == path or (path.parent == root and path.is_symlink())
 
 
 def _fits(path: Path, card: RunCard) -> bool:

@@ -19,6 +19,7 @@ HEADER_BYTES = 1 << 20
 _ZIP_ENTRY_BYTES, _TAR_ENTRY_BYTES = 256, 8192
 _ZIP_END_BYTES = 1 << 17
 _ZIP_ENTRY_MARK = b"PK\x01\x02"
+_XZ_MARK = b"\xfd7zXZ\0"
 _XZ_MEMORY = 128 << 20  # `xz -9` makes archives that take half as much
 _CHUNK = 1 << 16
 
@@ -65,11 +66,15 @@ class ZipStream(io.BufferedReader):
 
 
 class XzStream:
-    """What is in an xz file, as with lzma.open, which would make room for a dictionary of up to four gigabytes."""
+    """What is in an xz file of one or several streams; what stands after them is ignored, as by lzma.open.
+
+    That would make room for a dictionary of up to four gigabytes, and stumble over zeros between streams, as xz allows.
+    """
 
     def __init__(self, path: Path, mode: str = "rb") -> None:
         self._file = open(path, mode)  # noqa: SIM115  (closed with this)
         self._rest = b""
+        self._over = False
         self._decompressor = _new_decompressor()
 
     def __enter__(self) -> XzStream:
@@ -112,11 +117,14 @@ class XzStream:
     def _begin_again(self) -> bool:
         """Go on to the next of several xz streams in one file; zeros may be between them."""
         rest = self._decompressor.unused_data.lstrip(b"\0")
-        while not rest:
+        while not self._over and not rest:
             piece = self._file.read(_CHUNK)
-            if not piece:
-                return False
+            self._over = not piece
             rest = piece.lstrip(b"\0")
+        rest += self._file.read(max(0, len(_XZ_MARK) - len(rest)))
+        self._over = self._over or not rest.startswith(_XZ_MARK)
+        if self._over:
+            return False
         self._rest, self._decompressor = rest, _new_decompressor()
         return True
 

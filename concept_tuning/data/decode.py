@@ -2,7 +2,8 @@
 
 Files are opened by the readers of a short list of formats rather than by :func:`PIL.Image.open`, whose own
 limit on the size is one global number for the whole process; here each call has its limit. What a header asks for
-beyond the size is held against it before Pillow acts on it (:mod:`concept_tuning.data.picture_headers`).
+beyond the size is held against it before Pillow acts on it (:mod:`concept_tuning.data.picture_headers`, for TIFF
+:mod:`concept_tuning.data.tiff_headers`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import (
     BmpImagePlugin,
-    ExifTags,
     GifImagePlugin,
     Image,
     ImageFile,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -33,14 +32,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from concept_tuning.data.picture_headers import (
-    Excessive,
-    Header,
-    check_comments,
-    check_scans,
-    exif_orientation,
-    read_header,
-)
+from concept_tuning.data.orientation import upright
+from concept_tuning.data.picture_headers import Excessive, Header, check_comments, check_scans, read_header
+from concept_tuning.data.tiff_headers import MOST_LAYERS, read_tiff_header
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
@@ -77,9 +71,10 @@ LARGE_PIXELS = 20_000_000
 #: Tiles, and the rows that a run-length coding may skip in one step, may take so many pixels whatever the limit.
 _ROOM_PIXELS = 4_000_000
 _BMP_SKIPPED_ROWS = 255
-#: A picture whose colours are stored apart has as many layers; none has more.
-_LAYERS = 8
+#: All tiles together may hold so many times the pixels of their picture, beside those that any picture may have.
+_TILED = 4
 _PREFIX_BYTES, _CHUNK = 16, 1 << 20
+_BIG_ENDIAN_BIGTIFF = b"MM\0+"  # which Pillow reads as a TIFF file of the old kind
 _WHITE = (255, 255, 255, 255)
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _warning_filters = threading.Lock()
@@ -139,7 +134,7 @@ def decode_image(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
         UnreadableImage: Missing, empty, cut off, damaged, too large (:class:`TooManyPixels`), or not such a picture.
     """
     with _loaded(source, max_pixels) as image:
-        return _upright(_rgb(image), image)
+        return upright(_rgb(image), image)
 
 
 def decode_mask(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
@@ -164,7 +159,7 @@ def decode_mask(source: Path | bytes, *, max_pixels: int) -> np.ndarray:
         else:
             colour = np.asarray(image.convert("RGBA"))
             inside = colour[..., :3].any(axis=2) & (colour[..., 3] > 0)
-        return _upright(inside.astype(np.uint8), image).astype(bool)
+        return upright(inside.astype(np.uint8), image).astype(bool)
 
 
 @contextmanager
@@ -197,7 +192,7 @@ def _loaded(source: Path | bytes, max_pixels: int) -> Iterator[Image.Image]:
 def _decoded(stream: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
     """Open and decode, each only after what it will take is known to be allowed; a large picture in its turn."""
     reader = _reader(stream)
-    header = read_header(stream, str(reader.format))
+    header = read_tiff_header(stream) if reader.format == "TIFF" else read_header(stream, str(reader.format))
     if header.canvas != (0, 0):
         _check_size(header.canvas, max_pixels)
     with _in_turn(header.canvas):
@@ -206,7 +201,7 @@ def _decoded(stream: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
         _check_size(image.size, max_pixels)
         room = _room(image, header, max_pixels)
         with _in_turn(room if header.canvas == (0, 0) else (0, 0)):  # where it does not have its turn already
-            _check_work(image, stream)
+            _check_work(image, header, stream, max_pixels)
             with _quiet_about_size(image.size):
                 image.load()
             yield image
@@ -220,6 +215,8 @@ def _reader(stream: BinaryIO) -> type[ImageFile.ImageFile]:
     for reader in _READERS:
         accept = Image.OPEN[reader.format][1]
         if accept is None or accept(prefix) is True:
+            if prefix.startswith(_BIG_ENDIAN_BIGTIFF):
+                raise UnreadableImage("a BigTIFF file in big-endian order, which is not supported; store it as PNG")
             return reader
     raise UnreadableImage(f"not a picture in one of the formats {', '.join(FORMATS)}")
 
@@ -255,15 +252,17 @@ def _room(image: ImageFile.ImageFile, header: Header, max_pixels: int) -> tuple[
     return room if pixels > image.width * image.height else image.size
 
 
-def _check_work(image: ImageFile.ImageFile, stream: BinaryIO) -> None:
+def _check_work(image: ImageFile.ImageFile, header: Header, stream: BinaryIO, max_pixels: int) -> None:
     """Raise Excessive if decoding takes far longer than the number of pixels lets one expect."""
     if image.format == "JPEG":
         check_scans(stream)
     if any(tile.codec_name == "ppm_plain" for tile in image.tile):
         check_comments(stream)
+    if header.stored > _TILED * image.width * image.height + max(max_pixels, _ROOM_PIXELS):
+        raise Excessive("most of its tiles lies beyond the picture")
     corners = [tile.extents or (0, 0, 0, 0) for tile in image.tile]
     stored = sum(max(0, right - left) * max(0, bottom - top) for left, top, right, bottom in corners)
-    if stored > _LAYERS * image.width * image.height:
+    if stored > MOST_LAYERS * image.width * image.height:
         raise Excessive("it stores its pixels many times over")
 
 
@@ -335,31 +334,3 @@ def _deep_grey(image: Image.Image) -> np.ndarray:
     grey = (values >> (bits - 8)).astype(np.uint8)
     transparent = image.info.get("transparency")
     return np.where(values == transparent, np.uint8(255), grey) if isinstance(transparent, int) else grey
-
-
-def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Turn ``pixels`` by the EXIF orientation of ``image``; damaged EXIF data counts as none.
-
-    The orientation alone is handed to Pillow, which would otherwise write the whole EXIF block anew and
-    fail on pictures whose block it cannot.
-    """
-    try:
-        orientation = _orientation(image)
-    except Exception:  # as for damaged files; the pixels themselves are sound
-        return pixels
-    if orientation not in range(2, 9):
-        return pixels
-    turned = Image.fromarray(pixels)
-    turned.getexif()[ExifTags.Base.Orientation] = orientation
-    return np.array(ImageOps.exif_transpose(turned))
-
-
-def _orientation(image: Image.Image) -> object:
-    """Return the orientation by the EXIF block, or else by XMP; Pillow has turned TIFF pictures already."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return None
-    block, text = image.info.pop("exif", None), image.info.pop("Raw profile type exif", None)
-    if block is None and text is not None:
-        block = bytes.fromhex("".join(text.split("\n")[3:]))
-    found = None if block is None else exif_orientation(block)
-    return image.getexif().get(ExifTags.Base.Orientation) if found is None else found

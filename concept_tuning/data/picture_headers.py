@@ -1,8 +1,8 @@
 """What the header of a picture asks for, read before Pillow acts on it.
 
-While it opens a picture, and before its size can be asked, Pillow makes canvases (animations), copies what the tags of
-a TIFF directory point to (each as often as it is pointed to) and joins comments piece by piece; some decoders make room
-by other numbers than the picture's size. All of that is bounded here. What is just damaged is left for Pillow to name.
+While it opens a picture, and before its size can be asked, Pillow makes canvases (animations) and joins comments and
+EXIF blocks piece by piece; some decoders make room by other numbers than the picture's size. All of that is bounded
+here, for TIFF in :mod:`concept_tuning.data.tiff_headers`. What is just damaged is left for Pillow to name.
 """
 
 from __future__ import annotations
@@ -10,28 +10,20 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _GIF_HEADER_BYTES = 1 << 20
 #: The head of a scan of a JPEG file: its length, and the one to four components in it.
 _SCAN = re.compile(b"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MOST_SCANS = 200
+#: Marks of a JPEG file that have no length and data after them, for Pillow.
+_MARKS_ALONE = frozenset(bytes([mark]) for mark in (0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE), *range(1, 0xC0)))
+_START_OF_SCAN, _APP1 = b"\xda", b"\xe1"
+#: A colour profile takes up to 255 segments of a JPEG file, and a large picture that is stored within some hundreds.
+_MOST_SEGMENTS, _MOST_EXIF = 4096, 256
 _COMMENT = re.compile(b"#")
 _MOST_COMMENTS = 1000
 _CHUNK = 1 << 20
-
-#: Bytes of an element by the type of a TIFF tag, and the formats of whole numbers.
-_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_TIFF_WHOLE = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-_TIFF_TEXTS, _TIFF_FRACTIONS = (1, 2, 7), (5, 10)
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
-_ORIENTATION = 274
-#: Tags that point to further directories, which Pillow reads along: EXIF, GPS, interoperability.
-_TIFF_POINTERS = (34665, 34853, 40965)
-_TIFF_ENTRIES = 4096  # as libtiff has it
-_TIFF_ELEMENTS = 1 << 20
-_TIFF_SLACK = 1 << 16
 
 
 class Excessive(Exception):  # noqa: N818  (named for what it tells the user)
@@ -44,22 +36,24 @@ class Header(NamedTuple):
     Attributes:
         canvas: What Pillow makes room for while it opens the file.
         tile: The pieces that libtiff makes room for, whatever the size of the picture.
+        stored: Pixels of all these pieces together, with those that lie beyond the picture.
     """
 
     canvas: tuple[int, int] = (0, 0)
     tile: tuple[int, int] = (0, 0)
+    stored: int = 0
 
 
 def read_header(stream: BinaryIO, form: str) -> Header:
-    """Read what the header of a picture claims, from the start of the stream.
+    """Read what the header of a picture that is no TIFF claims, from the start of the stream.
 
     Raises:
         Excessive: It asks for more than a picture needs.
     """
     stream.seek(0)
     try:
-        if form == "TIFF":
-            return Header(tile=_Directories(stream).tile())
+        if form == "JPEG":
+            _check_segments(stream)
         canvas = {"GIF": _gif_canvas, "PNG": _png_canvas, "WEBP": _webp_canvas}.get(form)
         return Header(canvas(stream)) if canvas else Header()
     except (struct.error, IndexError):  # cut off, as Pillow will say
@@ -68,49 +62,53 @@ def read_header(stream: BinaryIO, form: str) -> Header:
 
 def check_scans(stream: BinaryIO) -> None:
     """Raise Excessive if a JPEG file, read up to its first scan, has far too many; each goes over the whole picture."""
-    for count, _ in enumerate(_marks(stream, _SCAN, 5), start=2):
-        if count > _MOST_SCANS:
-            raise Excessive(f"it is stored in more than {_MOST_SCANS} layers (JPEG scans)")
+    if 1 + _count(stream, _SCAN, 5, most=_MOST_SCANS) > _MOST_SCANS:
+        raise Excessive(f"it is stored in more than {_MOST_SCANS} layers (JPEG scans)")
 
 
 def check_comments(stream: BinaryIO) -> None:
     """Raise Excessive if there are far too many comments between the numbers of a plain PPM file."""
-    for count, _ in enumerate(_marks(stream, _COMMENT, 1), start=1):
-        if count > _MOST_COMMENTS:
-            raise Excessive(f"there are more than {_MOST_COMMENTS} comments between its numbers")
+    if _count(stream, _COMMENT, 1, most=_MOST_COMMENTS) > _MOST_COMMENTS:
+        raise Excessive(f"there are more than {_MOST_COMMENTS} comments between its numbers")
 
 
-def exif_orientation(block: bytes) -> int | None:
-    """Return the orientation that an EXIF block gives, and None where it is damaged or gives none.
-
-    Pillow would copy what each tag of it points to, which may be the whole block each time.
-    """
-    start, found = 0, None
-    while block.startswith(b"Exif\0\0", start):
-        start += 6
-    order = {b"II": "<", b"MM": ">"}.get(block[start : start + 2])
-    if order is None:
-        return None
-    try:
-        (place,) = struct.unpack_from(f"{order}I", block, start + 4)
-        (count,) = struct.unpack_from(f"{order}H", block, start + place)
-        for entry in range(start + place + 2, start + place + 2 + 12 * count, 12):
-            tag, kind, number = struct.unpack_from(f"{order}HHI", block, entry)
-            if tag == _ORIENTATION and (kind, number) in ((3, 1), (3, 2), (4, 1)):
-                (found,) = struct.unpack_from(order + _TIFF_WHOLE[kind], block, entry + 8)
-    except struct.error:  # cut off
-        pass
-    return found
-
-
-def _marks(stream: BinaryIO, pattern: re.Pattern[bytes], width: int) -> Iterator[bytes]:
-    """Find a pattern of so many bytes in the rest of a stream."""
-    last = b""
-    while chunk := stream.read(_CHUNK):
+def _count(stream: BinaryIO, pattern: re.Pattern[bytes], width: int, *, most: int) -> int:
+    """Count how often a pattern of so many bytes is in the rest of a stream, until it is over the most."""
+    count, last = 0, b""
+    while count <= most and (chunk := stream.read(_CHUNK)):
         chunk = last + chunk
-        for mark in pattern.finditer(chunk):
-            yield mark.group()
+        count += sum(1 for _ in pattern.finditer(chunk))
         last = chunk[len(chunk) - width + 1 :]
+    return count
+
+
+def _check_segments(stream: BinaryIO) -> None:
+    """Follow Pillow's way to the first scan; it adds each piece of an EXIF block to a copy of those before."""
+    stream.seek(2)
+    segments = pieces = 0
+    while (mark := _jpeg_mark(stream)) not in (b"", _START_OF_SCAN):
+        if mark in _MARKS_ALONE:
+            continue
+        segments += 1
+        length, start = struct.unpack(">H6s", stream.read(8))
+        pieces += mark == _APP1 and start == b"Exif\0\0"
+        if segments > _MOST_SEGMENTS or pieces > _MOST_EXIF:
+            raise Excessive(f"it has over {_MOST_SEGMENTS} segments before its pixels, or {_MOST_EXIF} of EXIF data")
+        stream.seek(max(length, 2) - 8, io.SEEK_CUR)
+
+
+def _jpeg_mark(stream: BinaryIO) -> bytes:
+    """Return the second byte of the next mark, and nothing at the end; filling before it is passed over."""
+    byte = stream.read(1)
+    while byte:
+        while byte not in (b"\xff", b""):
+            byte = stream.read(1)
+        while byte == b"\xff":
+            byte = stream.read(1)
+        if byte != b"\0":
+            return byte
+        byte = stream.read(1)
+    return b""
 
 
 def _gif_canvas(stream: BinaryIO) -> tuple[int, int]:
@@ -175,60 +173,3 @@ def _webp_canvas(stream: BinaryIO) -> tuple[int, int]:
 
 def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
-
-
-class _Directories:
-    """The first directory of a TIFF file and those it points to, as both Pillow and libtiff read them."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        head = stream.read(16)
-        self._stream = stream
-        self._order = "<" if head.startswith(b"II") else ">"
-        self._big = head[2] == 43
-        if head[3] == 43:  # Pillow would read it as the old kind, and libtiff as the new
-            raise Excessive("big-endian BigTIFF files are not read")
-        self._length = stream.seek(0, io.SEEK_END)
-        (self._first,) = struct.unpack_from(self._order + ("Q" if self._big else "I"), head, 8 if self._big else 4)
-
-    def tile(self) -> tuple[int, int]:
-        """Return the width and the length of the tiles, the largest of each that is named; raises Excessive."""
-        found = self._check(self._first)
-        for pointer in _TIFF_POINTERS:
-            for place in found.get(pointer, ()):
-                self._check(place)
-        return max(found.get(_TILE_WIDTH, (0,))), max(found.get(_TILE_LENGTH, (0,)))
-
-    def _check(self, place: int) -> dict[int, list[int]]:
-        """Check how much a directory points to, and return the whole numbers that stand in it, by tag."""
-        found: dict[int, list[int]] = {}
-        copied = elements = 0
-        inline = 8 if self._big else 4
-        for tag, kind, number, value in self._entries(place):
-            size = number * _TIFF_BYTES.get(kind, 0)
-            if size <= inline:
-                if number == 1 and kind in _TIFF_WHOLE:
-                    found.setdefault(tag, []).append(struct.unpack_from(self._order + _TIFF_WHOLE[kind], value)[0])
-                continue
-            (start,) = struct.unpack(self._order + ("Q" if self._big else "I"), value)
-            if start + size > self._length:  # which is not read
-                continue
-            copied += size
-            elements += 0 if kind in _TIFF_TEXTS else number * (16 if kind in _TIFF_FRACTIONS else 1)
-        if copied > self._length + _TIFF_SLACK:
-            raise Excessive("its tags together point to more bytes than there are in the file")
-        if elements > _TIFF_ELEMENTS:
-            raise Excessive("its tags hold too many numbers")
-        return found
-
-    def _entries(self, place: int) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yield tag, type, number of elements, and the last field of each entry of a directory."""
-        count, form = ("Q", "HHQ8s") if self._big else ("H", "HHI4s")
-        counter, entry = struct.Struct(self._order + count), struct.Struct(self._order + form)
-        if place + counter.size > self._length:
-            return
-        self._stream.seek(place)
-        (number,) = counter.unpack(self._stream.read(counter.size))
-        if number > _TIFF_ENTRIES:
-            raise Excessive(f"its directory has more than {_TIFF_ENTRIES} tags")
-        table = self._stream.read(number * entry.size)
-        yield from entry.iter_unpack(table[: len(table) // entry.size * entry.size])

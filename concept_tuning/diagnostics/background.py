@@ -168,8 +168,13 @@ def stop_diagnosis(job: DiagnosisJob) -> None:
         raise RunError(f"The diagnosis {job.name} cannot be stopped: it does not work any more.")
     try:
         write_atomically(record, json.dumps(values | {"stopped": True}) + "\n")
-        family = [process, *process.children(recursive=True)]
-        process.send_signal(interrupt_signal())
+        try:
+            family = [process, *process.children(recursive=True)]
+            process.send_signal(interrupt_signal())
+        except (psutil.AccessDenied, OSError):
+            with contextlib.suppress(OSError):  # it goes on, and is not to be called stopped when it has finished
+                write_atomically(record, json.dumps(values) + "\n")
+            raise
         for each in psutil.wait_procs(family, timeout=_KILL_SECONDS)[1]:
             each.kill()
     except psutil.NoSuchProcess:

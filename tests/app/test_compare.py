@@ -230,7 +230,7 @@ def test_the_runs_that_a_diagnosis_was_started_with_count_first(root, cards, mon
     assert run_places(root / FOLDER / "mine", cards["vanilla"]) == [(root / "birds" / "vanilla").resolve()]
 
 
-@pytest.mark.parametrize("named", ["../vanilla", "foreign/vanilla", "foreign/../../vanilla"])
+@pytest.mark.parametrize("named", ["../vanilla", "foreign/vanilla", "foreign/../../vanilla", "{outside}/vanilla"])
 def test_a_diagnosis_cannot_name_runs_outside_the_folder_of_runs(root, cards, monkeypatch, tmp_path, named) -> None:
     monkeypatch.setattr(state, "ROOT", root)
     monkeypatch.setattr(state, "DEMO", tmp_path / "none")
@@ -238,7 +238,7 @@ def test_a_diagnosis_cannot_name_runs_outside_the_folder_of_runs(root, cards, mo
     (root / "foreign").mkdir()
     (root / "foreign" / "vanilla").symlink_to(root.parent / "vanilla")
     shutil.copytree(root / "tiny", root / FOLDER / "mine")
-    record = {"runs": [named], "total": 3, "started": 0.0}
+    record = {"runs": [named.format(outside=root.parent.resolve())], "total": 3, "started": 0.0}
     (root / FOLDER / "mine.job.json").write_text(json.dumps(record))
     assert run_places(root / FOLDER / "mine", cards["vanilla"]) == []
 

@@ -355,7 +355,7 @@ def test_a_tar_may_begin_with_many_folders(tmp_path):
     assert content(tmp_path / "target") == {"1/a.png": b""}
 
 
-def test_an_xz_file_is_read_as_lzma_does(tmp_path):
+def test_an_xz_file_of_several_streams_is_read_whole(tmp_path):
     noise = np.random.default_rng(0).bytes(300_000)
     parts = [lzma.compress(noise), bytes(8), lzma.compress(b""), lzma.compress(bytes(3_000_000)), bytes(200_000)]
     (tmp_path / "x.xz").write_bytes(b"".join(parts))
@@ -363,10 +363,27 @@ def test_an_xz_file_is_read_as_lzma_does(tmp_path):
         assert stream.read(7) == noise[:7]
         assert stream.read(10**8) == noise[7:] + bytes(3_000_000)
         assert stream.read(1) == b""
-    for damaged in (parts[0][:-1], parts[0][:1000], parts[0] + b"x", parts[0][:5000] + b"x" + parts[0][5001:]):
+    broken = parts[0][:5000] + b"x" + parts[0][5001:]
+    for damaged in (parts[0][:-1], parts[0][:1000], broken, parts[2] + broken, parts[2] + bytes(4) + parts[0][:1000]):
         (tmp_path / "x.xz").write_bytes(damaged)
         with XzStream(tmp_path / "x.xz") as stream, pytest.raises((EOFError, lzma.LZMAError)):
             stream.read(10**8)
+
+
+@pytest.mark.parametrize("after", [b"x", b"junk" * 50_000, bytes(5) + b"x", bytes(70_000) + b"\xfd7", b"\xfd7z"])
+@pytest.mark.parametrize("chunk", [8, 1 << 16])
+def test_what_stands_after_an_xz_file_is_ignored_as_by_lzma(after, chunk, tmp_path, monkeypatch):
+    monkeypatch.setattr("concept_tuning.data.archive_streams._CHUNK", chunk)
+    data = make_tar(tmp_path / "x.tar", FILES).read_bytes()
+    (tmp_path / "x.tar.xz").write_bytes(lzma.compress(data) + after)
+    if after[0] not in b"\0\xfd":  # by which lzma.open is led to wait for more
+        with lzma.open(tmp_path / "x.tar.xz") as known:
+            assert known.read() == data
+    with XzStream(tmp_path / "x.tar.xz") as stream:
+        assert stream.read(10**8) == data
+        assert [stream.read(1) for _ in range(3)] == [b""] * 3
+    extract(tmp_path / "x.tar.xz", tmp_path / "target")
+    assert content(tmp_path / "target") == FILES
 
 
 @pytest.mark.parametrize("code", [30, 34, 40])

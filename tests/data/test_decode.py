@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from fuzz_bombs import gif, grey_tiff, rle_bmp, tiled_tiff
+from fuzz_bombs import gif, grey_tiff, rle_bmp, same_tiles, tiled_tiff
 from fuzz_bombs import png as animated_png
 
 from concept_tuning.data import decode
@@ -95,7 +95,7 @@ def busy_while(monkeypatch: pytest.MonkeyPatch, name: str) -> Busy:
 @pytest.mark.parametrize(("limit", "one"), [(NOISE.shape[0] * NOISE.shape[1] - 1, True), (63, False)])
 def test_large_pictures_are_decoded_one_at_a_time_and_others_together(monkeypatch, limit, one):
     monkeypatch.setattr(decode, "LARGE_PIXELS", limit)
-    busy = busy_while(monkeypatch, "_upright")
+    busy = busy_while(monkeypatch, "upright")
     data = encode(NOISE, "PNG")
     calls = [decode_image, decode_mask] * 6
     with ThreadPoolExecutor(6) as pool:
@@ -424,6 +424,22 @@ def test_the_room_for_run_lengths_and_tiles_is_bounded_exactly(monkeypatch):
         monkeypatch.setattr(decode, "_ROOM_PIXELS", most)  # whatever the limit
         assert decode_image(data, max_pixels=63).shape == (7, 9, 3)
         monkeypatch.setattr(decode, "_ROOM_PIXELS", 1000)
+
+
+def test_the_pixels_of_all_tiles_are_bounded_exactly(monkeypatch):
+    monkeypatch.setattr(decode, "_ROOM_PIXELS", 1000)
+    data = same_tiles(50, 100)  # a picture of 50 pixels
+    assert decode_image(data, max_pixels=50 * 100 - 4 * 50).shape == (50, 1, 3)
+    with pytest.raises(UnreadableImage, match="most of its tiles lies beyond the picture"):
+        decode_image(data, max_pixels=50 * 100 - 4 * 50 - 1)
+
+
+def test_a_bigtiff_file_that_pillow_takes_for_another_kind_is_not_called_damaged():
+    tags = [(256, 20), (257, 10), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 10), (279, 200)]
+    table = b"".join(struct.pack(">HHQHHI", tag, 3, 1, value, 0, 0) for tag, value in tags)
+    data = b"MM\0+" + struct.pack(">HHQQ", 8, 0, 16, len(tags)) + table + bytes(208)
+    with pytest.raises(UnreadableImage, match=r"^a BigTIFF file in big-endian order, which is not supported; store it"):
+        decode_image(data, max_pixels=PIXELS)
 
 
 @pytest.mark.parametrize("how", [1, 8, 34925])

@@ -6,30 +6,26 @@ import io
 import struct
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, GifImagePlugin, Image, PngImagePlugin
+from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from fuzz_bombs import comments, crowded_tags, gif, grey_tiff, jpeg, png, tiff, tiled_tiff, webp
+from fuzz_bombs import comments, crowded_tags, exif_pieces, gif, grey_tiff, jpeg, png, tiled_tiff, webp
 
-from concept_tuning.data.picture_headers import (
-    Excessive,
-    Header,
-    check_comments,
-    check_scans,
-    exif_orientation,
-    read_header,
-)
+from concept_tuning.data.picture_headers import Excessive, Header, check_comments, check_scans, read_header
+from concept_tuning.data.tiff_headers import read_tiff_header
 
 
 def header(data: bytes, form: str) -> Header:
-    return read_header(io.BytesIO(data), form)
+    stream = io.BytesIO(data)
+    return read_tiff_header(stream) if form == "TIFF" else read_header(stream, form)
 
 
 def encoded(form: str, **options: object) -> bytes:
@@ -98,29 +94,12 @@ def test_a_webp_canvas_of_any_kind():
     assert header(webp((70_000, 16_000_000)), "WEBP").canvas == (70_000, 16_000_000)
 
 
-@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "JPEG"])
 def test_headers_that_are_cut_off_are_left_to_pillow(form):
     data = {"GIF": gif((3, 2), (7, 9)), "PNG": png((1, 1)), "WEBP": webp((9, 9)), "TIFF": tiled_tiff((1, 1), (5, 5))}
+    data["JPEG"] = jpeg()
     for length in range(len(data[form])):
         header(data[form][:length], form)
-
-
-@pytest.mark.parametrize("big", [False, True])
-def test_tiles_are_the_largest_that_are_named_in_any_type(big):
-    assert header(tiled_tiff((5, 5), (160, 320), big=big), "TIFF").tile == (160, 320)
-    tags = [(322, 3, 1, 16), (322, 4, 1, 90_000), (323, 4, 1, 70_000), (323, 1, 1, 5)]
-    for order in (tags, tags[::-1]):  # of two of one number, Pillow takes the last and libtiff the first
-        assert header(tiff(order, b"", big=big), "TIFF").tile == (90_000, 70_000)
-
-
-def test_tiles_in_the_other_order_of_bytes():
-    entries = struct.pack(">HHHIIHHIHH", 2, 322, 4, 1, 4096, 323, 3, 1, 512, 0) + bytes(4)
-    assert header(b"MM\0*" + struct.pack(">I", 8) + entries, "TIFF").tile == (4096, 512)
-
-
-def test_what_pillow_and_libtiff_read_apart_is_refused():
-    with pytest.raises(Excessive, match="big-endian BigTIFF"):
-        header(b"MM\0+\0\x08\0\0" + bytes(100), "TIFF")
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -132,47 +111,6 @@ def test_tags_that_share_their_bytes_are_refused_and_others_are_not(big):
         header(crowded_tags(4090, 0, big=big), "TIFF")
     beyond = [(40000 + tag, 7, 1 << 31, 16) for tag in range(20)]  # is not read
     assert header(grey_tiff((4, 4), *beyond, data=bytes(16), big=big), "TIFF") == Header()
-
-
-@pytest.mark.parametrize(("kind", "count"), [(3, 1_100_000), (5, 70_000), (6, 1_100_000), (12, 1_100_000)])
-def test_tags_of_far_too_many_numbers_are_refused(kind, count):
-    size = count * {3: 2, 5: 8, 6: 1, 12: 8}[kind]
-    with pytest.raises(Excessive, match="too many numbers"):
-        header(grey_tiff((4, 4), (282, kind, count, 16), data=bytes(size)), "TIFF")
-    assert header(grey_tiff((4, 4), (282, kind, 1000, 16), data=bytes(size)), "TIFF") == Header()
-
-
-@pytest.mark.parametrize("pointer", [34665, 34853, 40965])
-def test_directories_that_are_pointed_to_count_as_well(pointer):
-    inner = struct.pack("<H", 40) + b"".join(struct.pack("<HHII", 50000 + tag, 7, 9000, 16) for tag in range(40))
-    data = inner + bytes(4 + 9000)
-    with pytest.raises(Excessive, match="point to more bytes"):
-        header(grey_tiff((4, 4), (pointer, 4, 1, 16), data=data), "TIFF")
-    lost = header(grey_tiff((4, 4), (pointer, 4, 1, 2**32 - 1), (322, 4, 1, 77), (323, 4, 1, 9), data=data), "TIFF")
-    assert lost.tile == (77, 9)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0", b"Exif\0\0" * 3])
-def test_the_orientation_is_the_one_that_pillow_finds(orientation, order, prefix):
-    mark = b"II*\0" if order == "<" else b"MM\0*"
-    tags = struct.pack(order + "HHHI4s", 2, 271, 2, 3, b"ab\0\0") + struct.pack(
-        order + "HHIHH", 274, 3, 1, orientation, 0
-    )
-    block = prefix + mark + struct.pack(order + "I", 8) + tags + bytes(4)
-    exif = Image.Exif()
-    exif.load(block)
-    assert exif_orientation(block) == orientation == exif[ExifTags.Base.Orientation]
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    block=st.binary(max_size=60), start=st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"Exif\0\0II"])
-)
-def test_no_exif_block_makes_trouble(block, start):
-    found = exif_orientation(start + block)
-    assert found is None or isinstance(found, int)
 
 
 def test_scans_and_comments_are_counted_across_pieces(monkeypatch):
@@ -187,3 +125,62 @@ def test_scans_and_comments_are_counted_across_pieces(monkeypatch):
         check_comments(io.BytesIO(b"# a\n1 " * 1000))
         with pytest.raises(Excessive, match="more than 1000 comments"):
             check_comments(io.BytesIO(b"# a\n1 " * 1001))
+
+
+def segment(mark: int, data: bytes) -> bytes:
+    return bytes([0xFF, mark]) + struct.pack(">H", len(data) + 2) + data
+
+
+def test_pieces_of_further_data_in_a_jpeg_file_are_counted():
+    assert header(exif_pieces(256, 10), "JPEG") == Header()
+    with pytest.raises(Excessive, match="over 4096 segments before its pixels, or 256 of EXIF data"):
+        header(exif_pieces(257, 10), "JPEG")
+    usual = encoded("JPEG")
+    for mark, data in ((0xEA, b""), (0xFE, b"a bird"), (0xDB, b"\0" + bytes(64)), (0xE1, b"http://ns.adobe.com/xap/")):
+        assert header(usual[:2] + segment(mark, data) * 4000 + usual[2:], "JPEG") == Header()
+        with pytest.raises(Excessive, match="over 4096 segments"):
+            header(usual[:2] + segment(mark, data) * 4097 + usual[2:], "JPEG")
+
+
+def test_a_jpeg_file_of_many_ordinary_pieces_is_let_be():
+    profile = [b"ICC_PROFILE\0" + bytes([place, 255]) + bytes(65_000) for place in range(1, 256)]
+    further = [b"http://ns.adobe.com/xmp/extension/\0" + bytes(65_000)] * 300
+    marks = b"".join(segment(0xE2, piece) for piece in profile) + b"".join(segment(0xE1, piece) for piece in further)
+    usual = encoded("JPEG", exif=Image.Exif().tobytes())
+    data = usual[:2] + marks + usual[2:]
+    assert header(data, "JPEG") == Header()
+    assert len(JpegImagePlugin.JpegImageFile(io.BytesIO(data)).info["icc_profile"]) == 255 * 65_000
+
+
+def segments_for_pillow(data: bytes) -> tuple[int, bool]:
+    """Return how many segments Pillow reads before the first scan, and whether it gets there."""
+    seen: list[int] = []
+
+    def counted(handler: Callable[[object, int], None]) -> Callable[[object, int], None]:
+        return lambda image, mark: (seen.append(mark), handler(image, mark))[1]
+
+    marks = {mark: (*named, handler and counted(handler)) for mark, (*named, handler) in JpegImagePlugin.MARKER.items()}
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        patch.setattr(JpegImagePlugin, "MARKER", marks)
+        JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    return sum(mark != 0xFFDA for mark in seen), 0xFFDA in seen
+
+
+FILLING = (b"", b"x", b"\0", b"\xff", b"\xff\xff", b"\xff\0", b"\xff\0\xff", b"\xff\xd0", b"\xff\xf0z", b"\xff\xe1\0\0")
+SEGMENTS = (segment(0xE1, b"Exif\0\0"), segment(0xE2, b"a\xff\xdab"), segment(0xFE, b""), segment(0xDD, b"\0\0"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(pieces=st.lists(st.sampled_from(FILLING + SEGMENTS) | st.binary(max_size=4), max_size=12))
+def test_whatever_stands_between_them_segments_are_counted_as_pillow_does(pieces):
+    usual = encoded("JPEG")
+    data = usual[:2] + b"".join((SEGMENTS[0], *pieces)) + usual[2:]
+    known, whole = segments_for_pillow(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("concept_tuning.data.picture_headers._MOST_SEGMENTS", known - 1)
+        with pytest.raises(Excessive):
+            header(data, "JPEG")
+        patch.setattr("concept_tuning.data.picture_headers._MOST_SEGMENTS", known)
+        if whole:
+            assert header(data, "JPEG") == Header()

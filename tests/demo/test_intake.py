@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 import io
+import os
+import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -13,6 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from fuzz_bombs import tiled_tiff, zip_directory
 
 from app.demo import intake
 from app.demo.intake import UploadError, fresh_picture, read_batch, read_picture
@@ -130,6 +139,48 @@ def test_an_unsafe_or_too_large_archive_is_refused_without_a_path(
     monkeypatch.setattr(intake, "MAX_PICTURES", 2)
     with pytest.raises(UploadError, match="more than 2"):
         read_batch([_zip(tmp_path, {"a": _png(), "b": _png(), "c": _png()})], tmp_path, sides=(8,))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_the_server_lacks_is_told_without_a_path_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def lacking(file: object, *rest: object, **more: object) -> object:
+        if ".part-" in str(file):
+            raise OSError(number, os.strerror(number), str(file))
+        return builtins.open(file, *rest, **more)
+
+    monkeypatch.setattr("concept_tuning.data.unpacking.open", lacking, raising=False)
+    with pytest.raises(UploadError) as caught:
+        read_batch([_zip(tmp_path, {"a.png": _png()})], tmp_path, sides=(8,))
+    assert str(caught.value) == (
+        "x.zip: it cannot be unpacked here just now, which is no fault of its own; try again later."
+    )
+
+
+def test_a_name_that_no_disk_takes_is_the_fault_of_the_archive(tmp_path: Path) -> None:
+    with pytest.raises(UploadError, match=r"^x\.zip: it has an entry whose name is too long for this disk; make the"):
+        read_batch([_zip(tmp_path, {"a" * 300: _png()})], tmp_path, sides=(8,))
+
+
+def test_no_refusal_names_a_setting_or_a_folder_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many, wide = {f"{number}.txt": b"x" for number in range(401)}, tiled_tiff((16, 16), (12_000, 12_000))
+    archives = {
+        "more than 400 files and folders in it.": _zip(tmp_path, many, "many.zip"),
+        "more than 50 times its own size": _zip(tmp_path, {"a.bmp": bytes(10**6)}, "packed.zip"),
+        "the list of what is in it takes more": _upload(tmp_path, zip_directory(9000, claimed=1), "list.zip"),
+        "may take as much room as 12000 x 12000 pixels, and at most 30000000 are allowed; store it as PNG. Send": (
+            _upload(tmp_path, wide, "x.tif")
+        ),
+    }
+    monkeypatch.setattr(intake, "_MAX_UNPACKED", 10**6)
+    archives["more than 1000000 bytes."] = _zip(tmp_path, {"a": os.urandom(10**6 + 1)}, "large.zip")
+    for words, upload in archives.items():
+        with pytest.raises(UploadError) as caught:
+            read_batch([upload], tmp_path, sides=(8,))
+        assert words in str(caught.value)
+        for told in ("data.", "setting", "raise", tempfile.gettempdir(), str(tmp_path)):
+            assert told not in str(caught.value)
 
 
 def test_a_batch_without_a_picture_is_refused_with_the_reason(tmp_path: Path) -> None:

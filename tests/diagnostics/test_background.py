@@ -124,6 +124,7 @@ def test_one_that_does_not_heed_the_interrupt_is_killed(command, tmp_path: Path,
 )
 def test_what_keeps_it_from_being_stopped_is_told(command, tmp_path: Path, monkeypatch, error, message: str) -> None:
     job = start_diagnosis([record(tmp_path)], tmp_path, "first")
+    before = (tmp_path / FOLDER / "first.job.json").read_text()
 
     def fail(*_: object) -> None:
         raise error
@@ -132,7 +133,10 @@ def test_what_keeps_it_from_being_stopped_is_told(command, tmp_path: Path, monke
         patch.setattr(psutil.Process, "send_signal", fail)
         with pytest.raises(RunError, match=message):
             stop_diagnosis(job)
-    stop_diagnosis(job)
+    assert (tmp_path / FOLDER / "first.job.json").read_text() == before
+    (tmp_path / FOLDER / "go").touch()
+    wait_for(lambda: list_diagnoses(tmp_path)[0].state != "working")
+    assert list_diagnoses(tmp_path)[0].state == "finished"  # and not stopped, as it was not
 
 
 def test_one_that_ends_while_it_is_being_stopped_is_no_error(command, tmp_path: Path, monkeypatch) -> None:

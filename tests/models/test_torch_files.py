@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from concept_tuning.models.state import read_state
 from concept_tuning.models.torch_files import load_tensors
 
 
-def squeezed(path: Path) -> Path:
+def squeezed(path: Path, how: int = zipfile.ZIP_DEFLATED) -> Path:
     """Write a file's records anew, compressed, as torch's reader takes them; returns the path."""
     with zipfile.ZipFile(path) as archive:
         records = {info.filename: archive.read(info) for info in archive.infolist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", how) as archive:
         for name, content in records.items():
             archive.writestr(name, content)
     return path
@@ -30,6 +31,25 @@ def doubled(path: Path) -> Path:
         largest = max(archive.infolist(), key=lambda info: info.file_size)
         archive.filelist.append(largest)
         archive._didModify = True
+    return path
+
+
+def of_two_directories(path: Path, ends: str) -> Path:
+    """Put a second directory, of records stored as they are, where Python looks; torch looks where the end says."""
+    data = path.read_bytes()
+    end = data.rindex(b"PK\5\6")
+    size, offset = struct.unpack_from("<II", data, end + 12)
+    decoy, place = bytearray(data[offset:end]), 0
+    while place < size:
+        struct.pack_into("<H", decoy, place + 10, zipfile.ZIP_STORED)
+        struct.pack_into("<II", decoy, place + 20, 0, 0)
+        place += 46 + sum(struct.unpack_from("<HHH", decoy, place + 28))
+    data, last, count = data[:end], data[end:], len(zipfile.ZipFile(path).namelist())
+    large = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    if ends != "plain":
+        told = end if ends == "two large" else end + len(decoy)  # where torch looks for that of large files
+        last = large + struct.pack("<4sIQI", b"PK\6\7", 0, told, 1) + last
+    path.write_bytes(data + (large if ends == "two large" else b"") + decoy + last)
     return path
 
 
@@ -55,6 +75,28 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(path: Path) -> None:
         load_tensors(path)
     with pytest.raises(WeightsError, match=r"cannot be read as weights \(its records are compressed"):
         read_state(path)
+
+
+@pytest.mark.parametrize("ends", ["plain", "large", "two large"])
+def test_a_file_of_two_directories_is_refused(ends: str, path: Path) -> None:
+    of_two_directories(squeezed(path), ends)
+    with zipfile.ZipFile(path) as archive:
+        assert {record.compress_type for record in archive.infolist()} == {zipfile.ZIP_STORED}
+    assert torch.load(path, weights_only=True)["w"].numel() == 1 << 20  # torch reads the other
+    with pytest.raises(ValueError, match="its directory is not where"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize("after", [b"x", b"PK\5\6", b"PK\5\6" + bytes(18)])
+def test_what_stands_after_the_end_of_a_file_is_no_way_round(after: bytes, path: Path) -> None:
+    path.write_bytes(path.read_bytes() + after)
+    with pytest.raises((ValueError, zipfile.BadZipFile)):
+        load_tensors(path)
+
+
+def test_a_file_whose_records_were_stored_anew_is_read(path: Path) -> None:
+    squeezed(path, zipfile.ZIP_STORED)  # by Python, without the records of large files that torch writes
+    assert load_tensors(path)["step"] == 3
 
 
 def test_records_that_are_longer_than_the_file_are_refused(path: Path) -> None:

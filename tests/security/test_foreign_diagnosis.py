@@ -261,22 +261,17 @@ def test_a_record_cannot_make_a_stop_hit_a_process_that_does_not_make_the_diagno
 
 
 def test_a_record_without_a_birth_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import time; print(flush=True); time.sleep(100)"
     words = ["-m", "concept_tuning", "diagnose", "x", "--out", str(tmp_path.resolve() / FOLDER / "seen")]
-    with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE) as child:
-        try:
-            assert child.stdout is not None
-            child.stdout.readline()
-            put_record(tmp_path, pid=child.pid, born=born(child.pid))
-            assert only(tmp_path).state == "working"
-            monkeypatch.setattr(background, "born", lambda pid: None)  # as of a process that may not be asked
-            put_record(tmp_path, pid=child.pid, born=None)
-            assert only(tmp_path).state == "failed"
-            with pytest.raises(RunError, match="does not work"):
-                stop_diagnosis(only(tmp_path))
-            assert child.poll() is None
-        finally:
-            child.kill()
+    with living_processes({"this diagnosis": words}) as children:
+        (child,) = children.values()
+        put_record(tmp_path, pid=child.pid, born=born(child.pid))
+        assert only(tmp_path).state == "working"
+        monkeypatch.setattr(background, "born", lambda pid: None)  # as of a process that may not be asked
+        put_record(tmp_path, pid=child.pid, born=None)
+        assert only(tmp_path).state == "failed"
+        with pytest.raises(RunError, match="does not work"):
+            stop_diagnosis(only(tmp_path))
+        assert child.poll() is None
 
 
 @pytest.mark.parametrize("pid", ["x", None, [1], -1, 1 << 70, 1e400])

@@ -19,15 +19,21 @@ from fuzz_bombs import (
     crowded_tags,
     eps,
     exif,
+    exif_pieces,
+    far_tile,
     gif,
     grey_tiff,
     jpeg,
+    named_strips,
     png,
     png_piece,
+    pointed_tags,
     rle_bmp,
+    same_tiles,
     tiled_tiff,
     webp,
 )
+from own_memory import TOLD, begin_again, own_memory
 
 from concept_tuning.data.decode import UnreadableImage, decode_image, decode_mask
 
@@ -37,19 +43,14 @@ PIXELS, MEMORY = 30_000_000, 40 << 20
 
 def taken(call: Callable[[], object]) -> tuple[str, int]:
     """Return what came of a call, and the most bytes of memory that this process had meanwhile beyond those before."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = memory("VmRSS")
+    begin_again()
+    before = own_memory("VmRSS")
     try:
         call()
         outcome = "decoded"
     except UnreadableImage as error:
         outcome = str(error)
-    return outcome, memory("VmHWM") - before
-
-
-def memory(name: str) -> int:
-    (found,) = re.findall(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found) * 1024
+    return outcome, own_memory("VmHWM") - before
 
 
 def made(call: Callable[[bytes], object], data: bytes, said: str) -> None:
@@ -68,6 +69,9 @@ BOMBS = {
     "a run-length coding of four bits": (lambda: rle_bmp((1_000_000, 1), bits=4), "its run-length coding may take"),
     "a tile far larger than the picture": (lambda: tiled_tiff((16, 16), (16384, 16384)), "its tiles may take as much"),
     "a tile of BigTIFF": (lambda: tiled_tiff((16, 16), (2, 100_000_000), big=True), "2 x 100000000 pixels"),
+    "a tile whose size stands beside the directory": (lambda: far_tile((16, 16), (16384, 16384)), "its tag 322 does"),
+    "TIFF strips named by single bytes": (lambda: named_strips(1, 1_000_000), "far more strips or tiles"),
+    "TIFF strips named by numbers": (lambda: named_strips(3, 500_000), "far more strips or tiles"),
     "a GIF that clears a large screen": (lambda: gif((16000, 11000), (16000, 11000)), "too large: 16000 x 11000"),
     "a GIF whose frame is larger than its screen": (lambda: gif((10, 10), (16000, 11000)), "too large: 16000 x 11000"),
     "a GIF frame that goes back to what was": (lambda: gif((1, 1), (9000, 9000), disposal=3), "too large: 9000 x 9000"),
@@ -76,6 +80,22 @@ BOMBS = {
     "a WebP canvas": (lambda: webp((16000, 16000)), "too large: 16000 x 16000"),
     "TIFF tags that share their bytes": (lambda: crowded_tags(500, 1_000_000), "more bytes than there are"),
     "BigTIFF tags that share their bytes": (lambda: crowded_tags(500, 10**6, big=True), "more bytes than there are"),
+    "TIFF tags of an EXIF block that is pointed to by two short numbers": (
+        lambda: pointed_tags(150, 1_000_000, kind=3, number=2),
+        "its tag 34665 does",
+    ),
+    "TIFF tags of an EXIF block that is pointed to by two long numbers": (
+        lambda: pointed_tags(150, 1_000_000, kind=4, number=2),
+        "its tag 34665 does",
+    ),
+    "TIFF tags of an EXIF block that is pointed to by a number of eight bytes": (
+        lambda: pointed_tags(150, 1_000_000, kind=16),
+        "its tag 34665 does",
+    ),
+    "TIFF tags of a directory that an EXIF block points to": (
+        lambda: pointed_tags(150, 1_000_000, within=True),
+        "more bytes than there are",
+    ),
     "a TIFF resolution of two million fractions": (
         lambda: grey_tiff((4, 4), (282, 5, 2_000_000, 16), data=b"\1\2\0\0" * 4_000_000),
         "too many numbers",
@@ -92,7 +112,7 @@ BOMBS = {
 }
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is told by Linux alone")
+@pytest.mark.skipif(not TOLD, reason="memory is told by Linux alone")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_small_picture_that_asks_for_gigabytes_takes_little(bomb: str) -> None:
@@ -112,6 +132,8 @@ SLOW = {
         "more than 1000 comments",
     ),
     "scans of a JPEG that hold nothing": (lambda: jpeg(size=(5000, 5000), scans=20_000), "more than 200 layers"),
+    "pieces of an EXIF block, joined one by one": (lambda: exif_pieces(120_000, 10), "or 256 of EXIF data"),
+    "tiles that lie beyond the picture": (lambda: same_tiles(2000, 4_000_000), "most of its tiles lies beyond"),
     "strips of a TIFF that are the whole picture": (lambda: whole_strips(2000, 20_000), "many times over"),
 }
 
@@ -124,7 +146,7 @@ def whole_strips(side: int, count: int) -> bytes:
     return grey_tiff((side, side), *strips, data=bytes(side * side + count) + places)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is told by Linux alone")
+@pytest.mark.skipif(not TOLD, reason="memory is told by Linux alone")
 @pytest.mark.parametrize("bomb", SLOW)
 def test_a_small_picture_that_takes_minutes_is_refused_at_once(bomb: str) -> None:
     make, said = SLOW[bomb]
