@@ -59,7 +59,8 @@ audit: install   ## known holes in the installed packages, and patterns of holes
 coverage: install  ## the lines and branches of the core that its own tests without the slow ones reach; fails below 90 %
 	$(BIN)/python -m pip install --quiet -e '.[audit]'
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --cov --cov-report=term-missing:skip-covered \
-		--ignore=tests/app --ignore=tests/demo --ignore=tests/journeys
+		--cov-report=json:build/coverage.json --ignore=tests/app --ignore=tests/demo --ignore=tests/journeys
+	$(BIN)/python tools/coverage_record.py build/coverage.json
 
 mutants: install  ## change the code of losses, concepts and statistics place by place; fails where no test notices (some 25 minutes)
 	$(BIN)/python -m pip install --quiet -e '.[audit]'

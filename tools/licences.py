@@ -1,14 +1,14 @@
-"""Write ``THIRD_PARTY_LICENSES.md``: licences of the packages that ``pyproject.toml`` names, of weights and of data.
+"""Write ``THIRD_PARTY_LICENSES.md``: licences of all locked packages, of weights and of data.
 
 ``make licences`` runs it in an environment with everything installed.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageMetadata, PackageNotFoundError, files, metadata
 
-from lock import ROOT, direct
+from lock import ROOT, direct, locked
 from packaging.utils import canonicalize_name
 
 LISTING = ROOT / "THIRD_PARTY_LICENSES.md"
@@ -16,13 +16,24 @@ _HEAD = """\
 # Licences of what the project builds on
 
 Made by `make licences`. The project itself is under Apache-2.0 (`LICENSE`). None of these packages is part of it; they
-are installed beside it. What they need in turn is in `requirements.lock`.
+are installed beside it.
 
-## Packages
+## Packages that `pyproject.toml` names
 
+"""
+_OTHERS = """
+## Packages that those need in turn
+
+As in `requirements.lock`. The proprietary `nvidia-*` come with torch for GPUs on Linux; a torch for CPUs alone does
+without.
+
+"""
+_TABLE = """\
 | package | version | licence, as the package tells | home |
 |---|---|---|---|
 """
+#: The classifier that names no licence.
+_UNNAMED = "Other/Proprietary License"
 #: What no package's metadata tells, each with where it is said.
 _DATA = """
 ## Weights and data
@@ -49,6 +60,8 @@ def licence(about: PackageMetadata) -> str:
     words = str(about.get("License") or "").strip().splitlines()
     own = words[0] if words and len(words[0]) < 60 and words[0] != "UNKNOWN" else ""
     specific = [name for name in classifiers if name != "OSI Approved"]
+    if specific == [_UNNAMED] and own:
+        return f"{own} ({_UNNAMED})"
     return ", ".join(specific) or own or _heading(str(about.get("Name") or "")) or "not told in its metadata"
 
 
@@ -65,21 +78,25 @@ def _heading(name: str) -> str:
 def home(about: PackageMetadata) -> str:
     """Return a package's page on the web, or nothing where it names none."""
     links = dict(line.split(", ", 1) for line in about.get_all("Project-URL") or ())
-    first = ("homepage", "home", "source", "repository", "source code", "github")
+    first = ("homepage", "home", "source", "repository", "source code", "code", "github")
     named = {name.lower(): link for name, link in links.items()}
     return str(about.get("Home-page") or next((named[name] for name in first if name in named), ""))
 
 
+def row(name: str) -> str:
+    """Return the line of an installed package."""
+    about = metadata(name)
+    return f"| {name} | {about['Version'].partition('+')[0]} | {licence(about)} | {home(about)} |\n"
+
+
 def listing() -> str:
     """Return the text of the file; ends the program where a package is not installed."""
-    rows = []
-    for name in sorted({canonicalize_name(need.name) for need in direct()}):
-        try:
-            about = metadata(name)
-        except PackageNotFoundError:
-            sys.exit(f"{name} is not installed; run `pip install -e '.[dev]'` first.")
-        rows.append(f"| {name} | {about['Version'].partition('+')[0]} | {licence(about)} | {home(about)} |\n")
-    return _HEAD + "".join(rows) + _DATA
+    named = {canonicalize_name(need.name) for need in direct()}
+    return _HEAD + _table(named) + _OTHERS + _table(locked(direct()).keys() - named) + _DATA
+
+
+def _table(names: Iterable[str]) -> str:
+    return _TABLE + "".join(map(row, sorted(names)))
 
 
 if __name__ == "__main__":

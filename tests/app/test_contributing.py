@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 from tiny_runs import tiny_config
 
 from app import state
+from concept_tuning.config import DataConfig
+from concept_tuning.data.known import class_folders, opening
 from concept_tuning.diagnostics.results import load_result, save_result
 from concept_tuning.engine.schedule import build_optimizer
+from concept_tuning.errors import DataError
 from concept_tuning.methods.base import StepContext
 from concept_tuning.models.backbone import build_backbone
 
@@ -52,9 +56,31 @@ def test_the_method_learns() -> None:
     assert losses[-1] < losses[0]
 
 
-def test_the_data_set_is_an_entry_like_the_others() -> None:
+def test_the_data_set_is_listed_read_and_missed_as_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = run("A data set")["TEXTURES"]
     assert entry.note == "CC BY 4.0. No splits are given."
+    # what the section says to write beside the entry; its pictures lie in class folders
+    monkeypatch.setitem(opening.BY_NAME, entry.name, entry)
+    monkeypatch.setitem(opening._READERS, entry.name, ("class_folders", "class_folder_table"))
+    monkeypatch.setitem(class_folders._INNER, entry.name, entry.needs[0])
+    (pattern,) = entry.layout
+    pixels = {name: np.full((6, 5, 3), 60 * n, np.uint8) for n, name in enumerate(("01_TUMOR", "02_STROMA"), start=1)}
+    for name, picture in pixels.items():
+        folder = (tmp_path / pattern).parents[1] / name
+        folder.mkdir(parents=True)
+        Image.fromarray(picture).save(folder / pattern.rpartition("/")[2].replace("*", "10009_CRC"))
+    config = DataConfig(source=entry.name, root=str(tmp_path))
+    table = opening.known_table(config)
+    assert table.class_names == tuple(pixels)
+    assert table.keys == tuple(f"{entry.needs[0]}/{name}/10009_CRC.tif" for name in pixels)
+    assert table.labels.tolist() == [0, 1]
+    for row, picture in enumerate(pixels.values()):
+        assert (table.read(row) == picture).all()
+    (tmp_path / entry.needs[0]).rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=re.escape(pattern)):
+        opening.known_table(config)
 
 
 def test_the_diagnostic_is_right_on_a_closed_form_and_saved(tmp_path: Path) -> None:

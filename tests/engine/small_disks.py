@@ -16,13 +16,23 @@ import pytest
 _APART = ("unshare", "--user", "--map-root-user", "--mount")
 
 
+def disks_required() -> bool:
+    """Whether a disk that cannot be mounted is a failure: where REQUIRE_SMALL_DISKS is set."""
+    return os.environ.get("REQUIRE_SMALL_DISKS", "").lower() not in ("", "0", "false")
+
+
 def run_apart(code: str, *arguments: object, timeout: float = 250) -> str:
-    """Run a script where disks can be mounted, and return what it printed; skip the test where that is not allowed."""
+    """Run a script where disks can be mounted, and return what it printed.
+
+    Where that is not allowed, skip the test, or fail it if :func:`disks_required`.
+    """
     allowed = shutil.which("unshare") is not None and (
         subprocess.run([*_APART, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False).returncode
         == 0
     )
     if not allowed:
+        if disks_required():
+            pytest.fail("no disk can be mounted here, and REQUIRE_SMALL_DISKS is set", pytrace=False)
         pytest.skip("no disk can be mounted here")
     tests = Path(__file__).parents[1]
     paths = [str(tests), str(tests / "engine"), *sys.path]

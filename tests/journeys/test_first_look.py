@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from app.views.spurious import PARTS
 
 pytestmark = pytest.mark.slow
 
-_FIRST_SECONDS, _STARTS = 5.0, 3
+#: For the first page of a server that has just started, and of one that has shown it before.
+_COLD_SECONDS, _WARM_SECONDS, _TRIES = 5.0, 3.0, 3
 _PHONE = {"viewport": PHONE, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 #: Pages that show one of several parts, by the word for it in the address.
 _PARTS = {"spurious": ("part", tuple(PARTS)), "learn": ("lesson", tuple(name for name, _, _ in LESSONS))}
@@ -36,28 +38,43 @@ def watch(shared_server: Server) -> ConsoleWatch:
     return ConsoleWatch(shared_server.url)
 
 
-def test_first_page_shows_predictions_and_maps_within_5_seconds(server: Server, new_page: Callable[..., Page]) -> None:
+def seconds_of_first_page(page: Page, url: str) -> float:
+    """Return how long a page takes to show both answers and both maps."""
+    started = time.perf_counter()
+    page.goto(url)
+    for method in ("Vanilla fine-tuning", "Concept-Tuning"):
+        expect(page.get_by_role("heading", name=method, exact=True)).to_be_visible()
+    maps = page.get_by_alt_text("Attention map of")
+    expect(maps).to_have_count(2)
+    for place in range(2):
+        page.wait_for_function(IS_LOADED, arg=maps.nth(place).element_handle())
+    expect(page.get_by_text(re.compile(r"^says "))).to_have_count(2)
+    expect(page.get_by_text("What to notice.")).to_be_visible()
+    seconds = time.perf_counter() - started
+    settle(page)
+    page.close()  # or else it complains of a server that is started anew
+    return seconds
+
+
+def test_first_page_shows_predictions_and_maps_within_5_seconds_of_a_start_and_3_later(
+    server: Server, new_page: Callable[..., Page]
+) -> None:
     watch = ConsoleWatch(server.url)
-    seconds = []
-    # Other work on the machine makes a start slower, never faster: the best of some counts.
-    while len(seconds) < _STARTS and min(seconds, default=_FIRST_SECONDS) >= _FIRST_SECONDS:
-        if seconds:
+    cold: list[float] = []
+    warm: list[float] = []
+    # Other work on the machine makes a page slower, never faster: the best of some counts.
+    while len(cold) < _TRIES and min(cold, default=_COLD_SECONDS) >= _COLD_SECONDS:
+        if cold:
             server.kill()
             server.start()
-        page = new_page(watch)
-        started = time.perf_counter()
-        page.goto(server.url)
-        for method in ("Vanilla fine-tuning", "Concept-Tuning"):
-            expect(page.get_by_role("heading", name=method, exact=True)).to_be_visible()
-        maps = page.get_by_alt_text("Attention map of")
-        expect(maps).to_have_count(2)
-        for place in range(2):
-            page.wait_for_function(IS_LOADED, arg=maps.nth(place).element_handle())
-        expect(page.get_by_text(re.compile(r"^says "))).to_have_count(2)
-        expect(page.get_by_text("What to notice.")).to_be_visible()
-        seconds.append(time.perf_counter() - started)
-        settle(page)
-    assert min(seconds) < _FIRST_SECONDS, seconds
+        cold.append(seconds_of_first_page(new_page(watch), server.url))
+    # On two cores it took 1.0 s with a load of 1.7, and 2.6 to 9 s with one of 8, which says nothing of the page.
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    limit = _COLD_SECONDS if busy else _WARM_SECONDS
+    while len(warm) < _TRIES and min(warm, default=limit) >= limit:
+        warm.append(seconds_of_first_page(new_page(watch), server.url))
+    assert min(cold) < _COLD_SECONDS, cold
+    assert min(warm) < limit, warm
     assert watch.complaints == []
 
 

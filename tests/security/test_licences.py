@@ -1,10 +1,11 @@
-"""THIRD_PARTY_LICENSES.md lists every package that pyproject.toml names, in the locked version, with a licence."""
+"""THIRD_PARTY_LICENSES.md lists every locked package, in the locked version, with the licence that it tells."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from email.message import Message
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
@@ -30,13 +31,40 @@ def tools() -> ModuleType:
     return module
 
 
-def test_every_package_that_is_named_is_listed_in_its_locked_version(tools: ModuleType) -> None:
-    listed = {row[0]: row[1] for row in ROWS if len(row) == 4}
-    names = {tools.canonicalize_name(need.name) for need in tools.direct()}
-    assert names <= set(listed)
-    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    versions = dict(line.partition(" ;")[0].split("==") for line in locked if "==" in line and line[0] != "#")
-    assert {name: listed[name] for name in names} == {name: versions[name] for name in names}
+def versions(heading: str) -> dict[str, str]:
+    """Return the versions of the packages that a section lists."""
+    lines = TEXT.partition(f"## {heading}\n")[2].partition("\n## ")[0].splitlines()
+    cells = [line.split(" | ") for line in lines if line.startswith("| ") and not line.startswith("| package ")]
+    return {name.removeprefix("| "): number for name, number, *_ in cells}
+
+
+def test_every_locked_package_is_listed_in_its_version_and_those_that_are_named_apart(tools: ModuleType) -> None:
+    named = versions("Packages that `pyproject.toml` names")
+    others = versions("Packages that those need in turn")
+    assert set(named) == {tools.canonicalize_name(need.name) for need in tools.direct()}
+    assert not set(named) & set(others)
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.partition(" ;")[0].split("==") for line in lines if line[0] != "#")
+    assert named | others == locked
+
+
+def test_every_line_is_what_the_installed_package_tells(tools: ModuleType) -> None:
+    checked = 0
+    for row in ROWS:
+        try:
+            same = len(row) == 4 and version(row[0]).partition("+")[0] == row[1]
+        except PackageNotFoundError:
+            continue
+        if same:  # another version may tell something else
+            assert f"| {' | '.join(row)} |\n" == tools.row(row[0])
+            checked += 1
+    assert checked > 100
+
+
+def test_what_is_nvidias_is_not_called_free() -> None:
+    rows = [row for row in ROWS if row[0].startswith("nvidia-")]
+    assert len(rows) > 10
+    assert [row for row in rows if "roprietary" not in row[2]] == []
 
 
 def test_weights_and_data_are_listed() -> None:
@@ -50,6 +78,11 @@ def test_weights_and_data_are_listed() -> None:
         ([("License-Expression", "MIT"), ("License", "other")], "MIT"),
         ([("Classifier", "License :: OSI Approved :: BSD License"), ("License", "x")], "BSD License"),
         ([("Classifier", "License :: OSI Approved"), ("License", "BSD-3")], "BSD-3"),
+        (
+            [("Classifier", "License :: Other/Proprietary License"), ("License", "LicenseRef-Own")],
+            "LicenseRef-Own (Other/Proprietary License)",
+        ),
+        ([("Classifier", "License :: Other/Proprietary License")], "Other/Proprietary License"),
         ([("License", "UNKNOWN")], "not told in its metadata"),
         ([("License", "a whole licence text " * 50)], "not told in its metadata"),
         ([], "not told in its metadata"),
