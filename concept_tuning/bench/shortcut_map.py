@@ -30,7 +30,7 @@ class ShortcutMap:
 
     Attributes:
         backbone: Of all.
-        methods: Those that are asked for in two of the blocks or more.
+        methods: Those that are asked for in two of the blocks or more, and have finished runs in one.
         blocks: By rho and number of training pictures.
     """
 
@@ -52,22 +52,24 @@ class ShortcutMap:
 def shortcut_maps(spec: BenchSpec, table: Table) -> list[ShortcutMap]:
     """Return the maps of a bench: planted birds with the default rarity and all training pictures.
 
-    Blocks on one map have all settings in common but rho and the number of pictures, so that a map shows these alone.
-    A map has two blocks or more and a method that has finished runs in one.
+    Blocks on one map have all settings in common but rho, the number of pictures and the seed of the data, and are
+    ``tuned_on`` the same data, if any. A map has two blocks or more and a method that has finished runs in one.
     """
-    groups: dict[str, dict[tuple[float, int], Block]] = {}
+    groups: dict[tuple[str, str | None], dict[tuple[float, int], Block]] = {}
     for block in table:
         if spec.data_named(block.data).source != "planted":
             continue
         config = _config(spec, block)
         if config.planted.rarity == PlantedConfig().rarity and config.data.sample_rate == 100:
-            found = groups.setdefault(_rest(config), {})
+            found = groups.setdefault((_rest(config), spec.data_named(block.data).tuned_on), {})
             found.setdefault((config.planted.rho, config.planted.images), block)
     maps = []
     for blocks in groups.values():
-        methods = [name for name in spec.methods if sum(name in table[block] for block in blocks.values()) > 1]
-        seen = any(table[block][name].rows for block in blocks.values() for name in methods if name in table[block])
-        if len(blocks) > 1 and seen:
+        asked = {
+            name: [table[block][name] for block in blocks.values() if name in table[block]] for name in spec.methods
+        }
+        methods = [name for name, runs in asked.items() if len(runs) > 1 and any(one.rows for one in runs)]
+        if len(blocks) > 1 and methods:
             backbone = next(iter(blocks.values())).backbone
             maps.append(ShortcutMap(backbone=backbone, methods=methods, blocks=blocks))
     return maps
@@ -160,7 +162,8 @@ def _config(spec: BenchSpec, block: Block) -> RunConfig:
 
 
 def _rest(config: RunConfig) -> str:
-    """Return all settings but rho and the number of training pictures, as text that can be compared."""
+    """Return all settings but rho, the number of pictures and the seed of the data, as text that can be compared."""
     values: dict[str, Any] = config.to_dict()
+    values["data"] = {name: value for name, value in values["data"].items() if name != "data_seed"}
     values["planted"] = {name: value for name, value in values["planted"].items() if name not in {"rho", "images"}}
     return json.dumps(values, sort_keys=True)

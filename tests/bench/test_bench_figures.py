@@ -178,13 +178,22 @@ def test_a_map_leaves_out_other_settings_and_methods_of_one_place_and_shows_what
         {"name": "rare", "source": "planted", "set": {"rho": 0.8, "rarity": 0.3}},
         {"name": "rarer", "source": "planted", "set": {"rho": 0.9, "rarity": 0.3}},
         {"name": "longer", "source": "planted", "set": {"rho": 0.95, "optim.max_steps": 7}},
+        {
+            "name": "other-birds",
+            "source": "planted",
+            "set": {"rho": 0.95, "data_seed": 5},
+            "methods": ["vanilla", "l2-sp"],
+        },
+        {"name": "tuned", "source": "planted", "tuned_on": "a", "set": {"rho": 0.97}},
     ]
     spec = check_spec(SPEC | {"data": data})
     table = table_of(spec, lambda setting, seed: None if setting.data == "b" else value(setting, seed))
     (found,) = shortcut_maps(spec, table)
-    assert {block.data for block in found.blocks.values()} == {"a", "b"}
+    assert {block.data for block in found.blocks.values()} == {"a", "b", "other-birds"}
     assert found.methods == ["vanilla", "l2-sp"]
     assert map_figure(found, table).data[0].text[1][0] == "not finished"
+    alone = table_of(spec, lambda setting, seed: value(setting, seed) if setting.method == "vanilla" else None)
+    assert shortcut_maps(spec, alone)[0].methods == ["vanilla"]
     assert shortcut_maps(spec, table_of(spec, lambda *_: None)) == []
 
 
