@@ -365,7 +365,11 @@ class EngineConfig:
     eval_batch_size: Annotated[int, Field(ge=1, le=65_536, description="Images a batch in evaluation.")] = 64
     evaluate_every: Annotated[int, Field(ge=1, description="Epochs between two evaluations on validation.")] = 1
     select_by: Annotated[
-        Literal["accuracy", "loss"], Field(description="Validation measure that chooses the best epoch.")
+        Literal["accuracy", "loss", "worst-group"],
+        Field(
+            description="Validation measure that chooses the best epoch; `worst-group` is the accuracy of the worst "
+            "class within a group, for data with groups, and also chooses a bench's trial."
+        ),
     ] = "accuracy"
     checkpoint_seconds: Annotated[
         float,

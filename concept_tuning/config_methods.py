@@ -93,7 +93,7 @@ class BiTuningConfig:
     projector_weight: Annotated[
         float, Field(ge=0, description="Weight of the contrast of projected features over stored ones.")
     ] = 1.0
-    projection_dim: Annotated[int, Field(ge=1, description="Width of the projection.")] = 128
+    projection_dim: Annotated[int, Field(ge=1, le=65536, description="Width of the projection.")] = 128
     queue_size: Annotated[int, Field(ge=1, le=4096, description="Keys kept for each class.")] = 40
     temperature: Annotated[float, Field(gt=0, le=10, description="Temperature of both contrasts.")] = 0.07
     encoder_momentum: Annotated[
@@ -115,8 +115,8 @@ class CoreTuningConfig:
 
     weight: Annotated[float, Field(ge=0, description="Weight eta of the focal contrast.")] = 1.0
     mixup: Annotated[float, Field(gt=0, description="Parameter alpha of the Beta distribution of mixing shares.")] = 1.0
-    focal: Annotated[float, Field(ge=0, description="Exponent gamma of the focal weight.")] = 1.0
-    projection_dim: Annotated[int, Field(ge=1, description="Width of the projection.")] = 256
+    focal: Annotated[float, Field(ge=0, le=100, description="Exponent gamma of the focal weight.")] = 1.0
+    projection_dim: Annotated[int, Field(ge=1, le=65536, description="Width of the projection.")] = 256
     temperature: Annotated[float, Field(gt=0, le=10, description="Temperature of the contrast.")] = 0.07
 
 
@@ -124,7 +124,7 @@ class CoreTuningConfig:
 class GroupDroConfig:
     """Group DRO (arXiv 1911.08731): train for the worst group."""
 
-    step_size: Annotated[float, Field(gt=0, description="Step size of the groups' weights.")] = 0.01
+    step_size: Annotated[float, Field(gt=0, le=100, description="Step size of the groups' weights.")] = 0.01
     adjustment: Annotated[
         float, Field(ge=0, description="Generalisation adjustment C: adds C over the root of the group's size.")
     ] = 0.0

@@ -156,8 +156,7 @@ def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | Non
         if _notes(path)[1].is_file():
             return None
         if (path / "results.json").is_file():
-            reached = RunFolder.open(path).read_json("results.json", "best")["best"]
-            found[number] = (float(reached["accuracy"]), float(reached["loss"]))
+            found[number] = RunFolder.open(path).read_json("results.json", "best")["best"]
     best = best_trial(found)
     return None if best is None else trials[best]
 

@@ -15,6 +15,11 @@ from concept_tuning.diagnostics.verdict import ROUGH
 from concept_tuning.diagnostics.words import signed
 
 _NONE = "–"
+_PUBLISHED = (
+    "Figures published elsewhere are of the same data and test pictures, network, pre-trained weights, picture size "
+    "and sample rate, but of another training and choice, as the notes say: they tell what to expect, and are no rows "
+    "of this comparison."
+)
 
 
 def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Any]]) -> str:
@@ -27,14 +32,15 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
     """
     begun, left = ([row for row in rows if _begun(spec, row) is wanted] for wanted in (True, False))
     sets = {data.name: pictures_of(data.source, {**spec.set, **data.set}) for data in spec.data}
-    sources = list(dict.fromkeys(row["published"]["source"] for row in begun if row["published"]))
+    sources = list(dict.fromkeys(_note(row["published"]) for row in begun if row["published"]))
     parts = [
         f"# {spec.name}",
         f"Accuracy on validation and test and of the test's worst group in percent, mean (standard deviation over "
         f"seeds); the differences to `{spec.methods[0]}` in points, with their 95 % intervals, paired by picture and "
         f"seed. {_budget(spec, rows)} {_conditions(spec)}",
         "\n".join(_table(spec, begun, sources)),
-        "\n".join(f"[^{number}]: {source}." for number, source in enumerate(sources, 1)),
+        _PUBLISHED if sources else "",
+        "\n".join(f"[^{number}]: {source}" for number, source in enumerate(sources, 1)),
         "\n".join(_pictures(spec, pictures)),
         _comparisons(spec, rows),
         over_data_text(over_data(rows, spec.methods[0], len(spec.seeds), sets), spec.methods[0]),
@@ -88,7 +94,7 @@ def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
 def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[str]) -> Iterable[str]:
     heads = ["data", "backbone", "rate", "method", "trials", "seeds", "validation", "accuracy", "worst group"]
     against = f"against `{spec.methods[0]}`"
-    heads += [f"accuracy {against}", f"worst group {against}", *(["published"] if sources else [])]
+    heads += [f"accuracy {against}", f"worst group {against}", *(["published elsewhere"] if sources else [])]
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for row in rows:
@@ -97,8 +103,13 @@ def _table(spec: BenchSpec, rows: Sequence[dict[str, Any]], sources: Sequence[st
         cells += [points(row[name]) for name in ("difference", "worst_group_difference")]
         if sources:
             known = row["published"]
-            cells.append(f"{100 * known['accuracy']:.1f} [^{sources.index(known['source']) + 1}]" if known else _NONE)
+            cells.append(f"{100 * known['accuracy']:.1f} [^{sources.index(_note(known)) + 1}]" if known else _NONE)
         yield f"| {' | '.join(cells)} |"
+
+
+def _note(known: Mapping[str, str]) -> str:
+    """Say where a published figure is from, and what was otherwise there."""
+    return f"{known['source']}. Otherwise than here: {known['otherwise']}."
 
 
 def _pictures(spec: BenchSpec, rows: Iterable[dict[str, Any]]) -> Iterable[str]:
@@ -172,6 +183,9 @@ def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
             yield f"{where}: {NOT_FINISHED}: {', '.join(waiting)}"
         for caveat in dict.fromkeys(row["worst_group_caveat"] for row in own if row["worst_group_caveat"]):
             yield f"{where}, worst group: {caveat}"
+        for row in own:
+            if row.get("caution"):
+                yield f"{where}, `{row['method']}`: {row['caution']}"
 
 
 def _trials(row: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from concept_tuning.bench.spec import ALL, BenchSpec, Range, Setting, kind_of
 
+_WORST = "worst_group_accuracy"
+
 
 def draw_trials(spec: BenchSpec, setting: Setting) -> list[dict[str, Any]]:
     """Return the settings of each trial by name; the first changes nothing, the others are drawn at random.
@@ -39,14 +41,21 @@ def _drawn(distributions: dict[str, Any], spec: BenchSpec, place: str) -> list[d
     return [dict(study.ask(distributions).params) for _ in range(spec.trials - 1)]
 
 
-def best_trial(accuracies: Mapping[int, tuple[float, float]]) -> int | None:
+def best_trial(reached: Mapping[int, Mapping[str, float]]) -> int | None:
     """Return the trial with the greatest validation accuracy, of equal ones that with the least loss, then the first.
 
+    Where every trial chose its epoch by the worst group (``select_by=worst-group``), that group's accuracy comes first.
+
     Args:
-        accuracies: Validation accuracy and loss by trial; trials that failed are left out.
+        reached: What each trial reached at its best epoch, by number; trials that failed are left out.
     """
-    ranked = sorted(accuracies, key=lambda trial: (-accuracies[trial][0], accuracies[trial][1], trial))
-    return ranked[0] if ranked else None
+    worst = all(_WORST in best for best in reached.values())
+
+    def rank(trial: int) -> tuple[float, float, float, int]:
+        best = reached[trial]
+        return -float(best[_WORST]) if worst else 0.0, -float(best["accuracy"]), float(best["loss"]), trial
+
+    return min(reached, key=rank, default=None)
 
 
 def _distribution(span: Range, kind: str) -> Any:

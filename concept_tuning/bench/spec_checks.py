@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import count
+from itertools import count, product
 
 from concept_tuning.bench.search import draw_trials
 from concept_tuning.bench.spec import ALL, BenchSpec, Setting, config_of, configs_of, kind_of, settings_of, tuned_as
 from concept_tuning.bench.spec_words import did_you_mean
 from concept_tuning.config import METHOD_NAMES
 from concept_tuning.errors import ConfigError
-from concept_tuning.settings import resolve_key
+from concept_tuning.settings import METHOD_SECTIONS, resolve_key
 
 #: Settings that have a place of their own in a bench's file, by full name.
 _OWN_PLACES = {
@@ -31,6 +31,8 @@ _HOW = (
 )
 #: Settings that say how long is trained, which methods have in common.
 _LENGTH = ("optim.epochs", "optim.max_steps", "optim.batch_size")
+#: Sections that are read after the training alone (``Method.finish``), which a trial leaves out.
+FINISHING = ("dfr",)
 
 
 def check(spec: BenchSpec) -> None:
@@ -48,6 +50,7 @@ def check(spec: BenchSpec) -> None:
     _check_own_places(spec)
     _check_learnt(spec)
     _check_length(spec)
+    _check_finishing(spec)
     _check_fixed(spec)
     _check_aliases(spec)
     _check_ranges(spec)
@@ -218,6 +221,22 @@ def _check_length(spec: BenchSpec) -> None:
                 raise ConfigError(
                     f"The bench's search for {name!r} changes {key!r} ({full}), which is how long is trained: methods "
                     f"that learn for longer are no equals. Search it under `{ALL}`, or leave it out."
+                )
+
+
+def _check_finishing(spec: BenchSpec) -> None:
+    """Refuse a search of what is read after the training alone: all its trials would be the same."""
+    for name, space in spec.search.items():
+        for key, method in product(space, spec.methods if name == ALL else (name,)):
+            full = resolve_key(key, spec.variant(method).method)
+            section = full.split(".")[0]
+            if section in FINISHING:
+                of = METHOD_SECTIONS[section][0]
+                raise ConfigError(
+                    f"The bench's search for {name!r} changes {key!r} ({full}), which is read when the training is "
+                    "over, and a trial ends there: all trials would be the same, and the choice would mean nothing. "
+                    f"Leave it out, and compare its values by variants such as {{method: {of}, tuned_as: {of}, set: "
+                    f"{{{full}: ...}}}}."
                 )
 
 

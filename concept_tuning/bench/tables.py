@@ -59,8 +59,8 @@ def trial_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return a row for each trial of the search, finished or not.
 
     Each has the values that were searched, by the full name of the setting (the first trial's are the defaults), and
-    validation accuracy (0..1) and loss (nats) at its best epoch, by which the search chose. ``chosen`` is false for
-    all until the search has ended.
+    validation accuracy (0..1) and loss (nats) at its best epoch, by which the search chose, and the accuracy of the
+    worst group where that chose. ``chosen`` is false for all until the search has ended.
     """
     cells = trial_cells(spec, out)
     best = {setting: _best(spec, out, setting, cells) for setting in {cell.setting for cell in cells}}
@@ -77,6 +77,7 @@ def trial_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
                 "chosen": drawn is not None and _config(spec, cell.setting, drawn) == cell.config,
                 **{name: reached.get(name) for name in ("accuracy", "loss", "step")},
                 "failure": _one_line(cell.failure),
+                **{name: value for name, value in reached.items() if name == "worst_group_accuracy"},
                 **{name: operator.attrgetter(name)(cell.config) for name in names},
             }
         )
@@ -110,7 +111,8 @@ def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     ``tuned_as`` is the setting whose choice was taken, None where it is its own; ``trials`` are that one's. ``chosen``
     has what was searched as the setting's final runs have it.
     ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and seed, each with
-    its interval; ``published`` is what others measured in that very setting. All are None where there is none.
+    its interval; ``published`` is what others measured on the same data with the same network and sample rate, and what
+    was otherwise there. All are None where there is none. ``caution`` is what its runs warned of, if anything.
     """
     cells, trials = final_cells(spec, out), trial_cells(spec, out)
     ended: dict[Setting, list[Cell]] = {setting: [] for setting in settings_of(spec)}
@@ -183,6 +185,7 @@ def _summary_row(
         "worst_group_verdict": found.worst_group,
         "worst_group_caveat": found.caveat,
         "published": _plain(known),
+        "caution": next((said for cell in own if (said := _file(cell, "results.json").get("caution"))), ""),
     }
 
 

@@ -122,13 +122,16 @@ def _work(
             _refuse_method(method, config, data)
             trainer = Trainer(config, method, data, folder, accelerator=accelerator, status=status, watcher=watcher)
             watcher.message(_plan_message(trainer, data))
+            caution = method.caution(data)
+            if caution:
+                watcher.message(caution)
             trainer.run()
         if accelerator.is_main_process:
             status.update(state="evaluating", message="Predicting with the best epoch")
             watcher.message("Predicting with the best epoch")
             found = _predict(folder, config, method, data, accelerator.device, splits)
             results = {"validation_note": data.validation_note, "best": trainer.progress.best, "splits": found}
-            folder.write_json("results.json", results)
+            folder.write_json("results.json", results | ({"caution": caution} if caution else {}))
             status.update(state="finished", message="Finished", seconds_left=0)
         accelerator.wait_for_everyone()
     return folder
@@ -168,6 +171,11 @@ def _refuse_method(method: Method, config: RunConfig, data: DataBundle) -> None:
         raise ConfigError(
             f"{method.name} needs group labels, and {Path(config.data.source).name} has none. Use data with groups "
             "(planted, elpv, waterbirds, isic, or a CSV file with a group column), or another method."
+        )
+    if config.engine.select_by == "worst-group" and not data.group_names:
+        raise ConfigError(
+            f"engine.select_by=worst-group needs group labels, and {Path(config.data.source).name} has none. Choose by "
+            "`accuracy` or `loss`, or use data with groups."
         )
     if method.needs_pretrained and config.backbone.weights == "random":
         raise ConfigError(

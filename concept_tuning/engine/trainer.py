@@ -38,9 +38,10 @@ from concept_tuning.engine.schedule import build_optimizer, put_back, rate_facto
 from concept_tuning.errors import DivergedError, RunError, TrainingError
 from concept_tuning.methods.base import Method, StepContext
 
-#: What a checkpoint's state must have.
+#: What a checkpoint's state must have, and its best epoch; with the last only where that one chooses.
 _STATE = ("step", "best", "metrics_bytes", "optimizer", "random_states", "scaler")
 _BEST = {"step", "accuracy", "loss"}
+_WORST = "worst_group_accuracy"
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -235,7 +236,7 @@ class Trainer:
             result = self._validate()
             self._append({"kind": "evaluation", "step": step, **_summary(result)})
             if self._improves(result):
-                self.progress.best = {"step": step, "accuracy": result.accuracy, "loss": result.loss}
+                self.progress.best = {"step": step, **self._reached(result)}
                 save_weights(self.folder.best_weights, self.method.inference_state(), {"step": str(step)})
         self.accelerator.wait_for_everyone()
         self._save()
@@ -251,13 +252,24 @@ class Trainer:
         )
         return evaluate(predictions, split="val", class_names=self.data.class_names, group_names=self.data.group_names)
 
+    def _reached(self, result: Evaluation) -> dict[str, float]:
+        """Return what is kept of the best epoch's evaluation."""
+        found = {"accuracy": result.accuracy, "loss": result.loss}
+        if self.config.engine.select_by == "worst-group":
+            assert result.worst_group_accuracy is not None  # refused before the training, see the session
+            found[_WORST] = result.worst_group_accuracy
+        return found
+
     def _improves(self, result: Evaluation) -> bool:
         best = self.progress.best
-        if not best:
-            return True
+        return not best or self._rank(self._reached(result)) > self._rank(best)
+
+    def _rank(self, reached: Mapping[str, float]) -> tuple[float, ...]:
+        """Return what the measure that was set makes of an epoch, the greater the better."""
         if self.config.engine.select_by == "loss":
-            return result.loss < best["loss"]
-        return (result.accuracy, -result.loss) > (best["accuracy"], -best["loss"])
+            return (-reached["loss"],)
+        first = (reached[_WORST],) if self.config.engine.select_by == "worst-group" else ()
+        return (*first, reached["accuracy"], -reached["loss"])
 
     def _save_if_due(self) -> None:
         due = time.monotonic() - self._saved >= self.config.engine.checkpoint_seconds
@@ -313,7 +325,8 @@ class Trainer:
         step, size, best = state["step"], state["metrics_bytes"], state["best"]
         counted = type(step) is int and type(size) is int and 0 <= step <= self.total_steps and size >= 0
         reached = all(isinstance(value, (int, float)) for value in best.values())
-        if not (counted and reached and set(best) in (set(), _BEST)):
+        wanted = _BEST | {_WORST} if self.config.engine.select_by == "worst-group" else _BEST
+        if not (counted and reached and set(best) in (set(), wanted)):
             raise ValueError("it does not tell where the run stood")
         self.method.load_state_dict(weights)
         put_back(self.optimizer, state["optimizer"])

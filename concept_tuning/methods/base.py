@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from concept_tuning.config import RunConfig
+from concept_tuning.data.registry import DataBundle
 from concept_tuning.models.backbone import Backbone
 
 LossTerms = dict[str, Tensor]
@@ -124,6 +125,10 @@ class Method(nn.Module, ABC):
     def term_weights(self) -> Mapping[str, float]:
         """Weight of each loss term in the total."""
         return {"cross_entropy": 1.0}
+
+    def caution(self, data: DataBundle) -> str:
+        """Return what is to be known, before the training, of the method on such data; empty if nothing is."""
+        return ""
 
     def prepare(self, pictures: PictureSource) -> None:
         """Look at the pictures once, before the first step of a run; what is found must be in the state dict."""

@@ -1,4 +1,17 @@
-"""Deep feature reweighting: the last layer anew on balanced groups (Kirichenko et al., ICLR 2023, arXiv 2204.02937)."""
+"""Deep feature reweighting: the last layer anew on balanced groups (Kirichenko et al., ICLR 2023, arXiv 2204.02937).
+
+What differs from the authors' code (github.com/PolinaKirichenko/deep_feature_reweighting):
+
+- The pictures are standardised by the mean and deviation of the whole split that the layer is fitted to. Theirs takes
+  those of training in the end, and those of the balanced half while it chooses the strength on validation.
+- 10 balanced samples by default (``dfr.subsets``), as theirs has of training; of validation it has 20.
+- The halves that fit and choose have the same share of every class within a group; theirs halves validation as it
+  comes. Where a class within a group has fewer than 4 pictures, nothing is halved, and the weakest penalty is taken.
+- With ``dfr.data=training`` the strength is chosen on a half of training, to which the network was fitted; theirs
+  chooses it on validation, which here chooses epoch and trial alone.
+- More than two classes are fitted each against the rest; theirs has two. Theirs stops after 20 iterations while it
+  chooses on training and after 100 otherwise, here after 1000.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +20,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from concept_tuning.data.registry import DataBundle, Split
 from concept_tuning.errors import TrainingError
 from concept_tuning.methods.base import Keep, LossTerms, Method, PictureSource, StepContext, pool
 
@@ -14,6 +28,8 @@ from concept_tuning.methods.base import Keep, LossTerms, Method, PictureSource, 
 _STRENGTHS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
 #: Fewest pictures of the rarest class within a group for half of them to choose the strength.
 _ENOUGH = 4
+#: With fewer pictures in the rarest class within a group the user is warned.
+FEW_PICTURES = 10
 
 
 class Dfr(Method):
@@ -35,6 +51,23 @@ class Dfr(Method):
         """See :meth:`Method.forward`; the same as plain fine-tuning."""
         logits = self.classifier(pool(self.backbone(views[:, 0])))
         return {"cross_entropy": self.cross_entropy(logits, labels)}, {}
+
+    def caution(self, data: DataBundle) -> str:
+        """Warn of a class within a group that has so few pictures that chance decides the last layer."""
+        names = {"val": "validation", "train": "training"}
+        own, other = ("val", "train") if self.config.dfr.data == "validation" else ("train", "val")
+        cells, elsewhere = _cell_counts(data.splits[own]), _cell_counts(data.splits[other])
+        (label, group), least = min(cells.items(), key=lambda cell: cell[1])
+        if least >= FEW_PICTURES:
+            return ""
+        advice = f"Take more {names[own]} pictures"
+        if (more := min(elsewhere.values())) > least:
+            advice += f", or dfr.data={names[other]}, where the smallest has {more}"
+        return (
+            "dfr draws as many pictures of every class within a group as the smallest of them has. Of the "
+            f"{names[own]} pictures that is {data.class_names[label]} | {data.group_names[group]} with {least}, so "
+            f"that {least * len(cells)} at a time decide the last layer, and chance has a great part in it. {advice}."
+        )
 
     @torch.no_grad()
     def finish(self, pictures: PictureSource) -> bool:
@@ -68,6 +101,13 @@ class Dfr(Method):
             torch.cat([batch.labels for _, batch in batches]).cpu().numpy(),
             torch.cat([found for found in groups if found is not None]).cpu().numpy(),
         )
+
+
+def _cell_counts(split: Split) -> dict[tuple[int, int], int]:
+    """Return how many pictures there are of each class within each group that has any."""
+    assert split.groups is not None  # data without groups were refused
+    cells, counts = np.unique(np.stack([split.labels, split.groups]), axis=1, return_counts=True)
+    return {(int(label), int(group)): int(count) for (label, group), count in zip(cells.T, counts, strict=True)}
 
 
 def retrained_classifier(

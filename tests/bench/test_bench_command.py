@@ -143,7 +143,7 @@ def test_a_dry_run_shows_the_plan_of_a_bench_whose_data_are_not_here(
     assert main(["benchmark", str(paper), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
     said = capsys.readouterr()
     assert "stanford-cars, resnet50.tv_in1k, 100 %, 3 seeds each: vanilla (4 trials)" in said.out
-    assert "paper: 60 settings, 120 trials, 180 final runs" in said.out
+    assert "paper: 108 settings, 216 trials, 324 final runs" in said.out
     assert "The bench's data 'cub200' cannot be learnt. The files of `cub200` are not there" in said.err
 
 

@@ -274,13 +274,47 @@ def test_published_figures_have_a_column_and_a_footnote_each(tmp_path: Path) -> 
         made_runs.write_trials(check_spec(values), tmp_path, setting, [0.5, 0.8, 0.7])
     text = write_tables(check_spec(values), tmp_path)
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert [line.split("|")[-2].strip() for line in table] == ["published", "---", "81.8 [^1]", "–", "85.1 [^2]"]
+    cells = ["published elsewhere", "---", "81.8 [^1]", "–", "85.1 [^2]"]
+    assert [line.split("|")[-2].strip() for line in table] == cells
+    assert "are of the same data and test pictures, network, pre-trained weights, picture size and sample rate" in text
     notes = [line for line in text.splitlines() if line.startswith("[^")]
     assert "Transfer-Learning-Library" in notes[0]
+    assert (
+        ". Otherwise than here: 10,000 steps at every sample rate, the learning rate a tenth after 6,000 (" in notes[0]
+    )
     assert "chosen on test" in notes[1]
+    assert ". Otherwise than here: 20,000 steps" in notes[1]
     rows = json.loads((tmp_path / "summary.json").read_text())
     assert [row["published"] and row["published"]["accuracy"] for row in rows] == [0.818, None, 0.8514]
     assert "published" not in write_tables(check_spec(SPEC), tmp_path)
+
+
+def test_what_the_runs_of_a_method_warned_of_stands_below_the_table(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    assert not any(row["caution"] for row in summary(spec, tmp_path))
+    setting = next(one for one in settings_of(spec) if one.method == "l2-sp")
+    for seed in spec.seeds:
+        file = final_path(tmp_path, setting, seed) / "results.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"caution": "Few pictures."}))
+    assert [row["caution"] for row in summary(spec, tmp_path) if row["caution"]] == ["Few pictures."]
+    text = write_tables(spec, tmp_path)
+    place = f"{setting.data}, {setting.backbone}, {setting.sample_rate:g} %"
+    assert text.splitlines().count(f"- {place}, `l2-sp`: Few pictures.") == 1
+
+
+def test_trials_that_chose_by_the_worst_group_show_its_accuracy(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    assert "worst_group_accuracy" not in trial_rows(spec, tmp_path)[0]
+    for number, cell in enumerate(trial_cells(spec, tmp_path)):
+        file = cell.path / "results.json"
+        if file.is_file():
+            best = {"step": 3, "accuracy": 0.5, "loss": 0.5, "worst_group_accuracy": number / 100}
+            file.write_text(json.dumps({"best": best, "splits": {}}))
+    rows = trial_rows(spec, tmp_path)
+    assert [row["worst_group_accuracy"] for row in rows if row["state"] == "finished"][:3] == [0, 0.01, 0.02]
+    assert [row["trial"] for row in rows if row["chosen"]] == [2, 2, 2]
+    write_tables(spec, tmp_path)
+    assert ",failure,worst_group_accuracy,optim.lr" in (tmp_path / "trials.csv").read_text().splitlines()[0]
 
 
 def test_where_seeds_of_some_methods_are_few_the_sentence_stays_theirs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A published figure stands beside the very setting it was measured in, and beside no other."""
+"""A published figure stands beside the same data, network and sample rate, and says what was otherwise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from concept_tuning.bench.published import ARCHITECTURE, Published, published
 from concept_tuning.bench.spec import BenchSpec, check_spec, config_of, load_spec, settings_of
+from concept_tuning.engine.schedule import rate_factor
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "specs" / "paper.yaml"
 BASE = {
@@ -19,6 +20,8 @@ BASE = {
     "preset": "paper",
 }
 WHOLE = {"weights": "timm"}
+LIBRARY = {"epochs": 1000, "max_steps": 10_000, "schedule": "step", "step_points": [0.6]}
+AUTHORS = LIBRARY | {"max_steps": 20_000, "step_points": [0.3, 0.6]}
 
 
 def found(values: dict, method: str) -> Published | None:
@@ -46,9 +49,12 @@ def found(values: dict, method: str) -> Published | None:
         ("aircraft", 100, "bi-tuning", 84.3),
     ],
 )
-def test_the_papers_setting_has_the_published_figure(data: str, rate: float, method: str, percent: float) -> None:
+@pytest.mark.parametrize("ending", ["", "-10000"])
+def test_the_papers_settings_have_the_published_figures(
+    data: str, rate: float, method: str, percent: float, ending: str
+) -> None:
     spec = load_spec(PAPER)
-    wanted = (data, rate, method)
+    wanted = (data + ending, rate, method)
     setting = next(one for one in settings_of(spec) if (one.data, one.sample_rate, one.method) == wanted)
     known = published(setting, config_of(spec, setting, seed=1, drawn={}))
     assert known is not None
@@ -65,7 +71,62 @@ def test_what_was_not_published_has_none() -> None:
     }
     places = [("cub200", rate) for rate in (100, 15, 30, 50)] + [("stanford-cars", 100), ("aircraft", 100)]
     nowhere = {(*place, method) for place in places for method in ("l2-sp", "core-tuning")}
-    assert lacking == nowhere | {(*place, "concept-tuning") for place in places[1:]}
+    both = [*places, *((f"{data}-10000", rate) for data, rate in places)]
+    known = [("cub200", 100), ("cub200-10000", 100)]
+    assert lacking == nowhere | {(*place, "concept-tuning") for place in both if place not in known}
+
+
+def otherwise(values: dict, method: str = "vanilla") -> list[str]:
+    known = found(values, method)
+    assert known is not None
+    return known.otherwise.split("; ")
+
+
+def test_what_was_otherwise_is_said_and_no_more() -> None:
+    ours = "100 passes over the training pictures, the learning rate by a cosine"
+    theirs = "10,000 steps at every sample rate, the learning rate a tenth after 6,000"
+    validation = "no pictures set aside for validation (here 20 % of training's)"
+    assert otherwise({}) == [f"{theirs} (here {ours})", validation]
+    assert otherwise({"set": LIBRARY}) == [validation]
+    assert otherwise({"set": LIBRARY | {"validation_fraction": 0.05}}) == [validation.replace("20 %", "5 %")]
+    assert otherwise({"set": LIBRARY, "sample_rates": [30]}) == [validation, "another sample of the training pictures"]
+    both = "trained on the official training and validation pictures together, twice as many as here"
+    assert otherwise({"set": LIBRARY, "data": [{"name": "planes", "source": "aircraft"}]}) == [both]
+    cars = {"set": LIBRARY, "data": [{"name": "cars", "source": "stanford-cars"}]}
+    assert otherwise(cars) == [validation]
+
+
+def test_what_was_otherwise_in_the_authors_run_is_said() -> None:
+    noise = "the latent's noise in evaluation too"
+    parts = ["a latent of 512 numbers", "negatives of all 199 other classes", "the exponential of sigma in the KL term"]
+    theirs = "20,000 steps, the learning rate a tenth after 6,000 and a hundredth after 12,000"
+    told = otherwise({}, "concept-tuning")
+    assert told[0].startswith(f"{theirs} (here 100 passes over the training pictures")
+    assert told[2:] == [*parts, noise]
+    assert otherwise({"set": AUTHORS}, "concept-tuning") == [told[1], *parts, noise]
+    assert otherwise({"set": LIBRARY}, "concept-tuning")[0].startswith(f"{theirs} (here 10,000 steps")
+    same = {"latent_dim": 512, "confusing_for_negatives": 199, "kl_deviation": "exp-sigma"}
+    variants = {"theirs": {"method": "concept-tuning", "set": same}}
+    values = {"methods": ["vanilla", "theirs"], "variants": variants, "set": AUTHORS}
+    assert otherwise(values, "theirs") == [told[1], noise]
+
+
+def test_the_papers_spec_trains_as_the_library_does() -> None:
+    """20 epochs of 500 batches of 48, a tenth from epoch 12 on, as its scripts have it."""
+    spec = load_spec(PAPER)
+    for setting in settings_of(spec):
+        if setting.data.endswith("-10000"):
+            optim = config_of(spec, setting, seed=1, drawn={}).optim
+            assert (optim.max_steps, optim.batch_size, optim.schedule) == (20 * 500, 48, "step")
+            factors = [rate_factor(optim, step, 10_000) for step in (0, 12 * 500 - 1, 12 * 500, 9_999)]
+            assert factors == pytest.approx([1, 1, 0.1, 0.1])
+            assert optim.epochs > 10_000 // (0.8 * 0.15 * 5_994 // 48)  # of CUB's smallest sample
+
+
+def test_the_librarys_settings_of_lwf_can_be_drawn() -> None:
+    space = load_spec(PAPER).space("lwf")
+    for key, value in {"lr": 0.001, "lwf.weight": 4, "lwf.temperature": 3}.items():
+        assert value in space[key].choices or space[key].low <= value <= space[key].high
 
 
 @pytest.mark.parametrize("method", ["vanilla", "concept-tuning"])
@@ -86,6 +147,11 @@ def test_what_was_not_published_has_none() -> None:
         {"set": {"optimizer": "adamw"}},
         {"set": {"weight_decay": 0.1}},
         {"set": {"schedule": "constant"}},
+        {"set": LIBRARY | {"max_steps": 5_000}},
+        {"set": LIBRARY | {"epochs": 100}},
+        {"set": LIBRARY | {"step_points": [0.5]}},
+        {"set": LIBRARY | {"step_factor": 0.5}},
+        {"set": LIBRARY | {"batch_size": 24}},
         {"set": {"precision": "bf16"}},
         {"preset": "small", "set": {"image_size": 224}},
     ],

@@ -279,4 +279,16 @@ def test_of_a_whole_number_whole_numbers_are_drawn() -> None:
 
 def test_the_best_trial_is_by_accuracy_then_loss_then_number() -> None:
     assert best_trial({}) is None
-    assert best_trial({0: (0.7, 0.1), 1: (0.9, 0.5), 2: (0.9, 0.4), 3: (0.9, 0.4)}) == 2
+    values = [(0.7, 0.1), (0.9, 0.5), (0.9, 0.4), (0.9, 0.4)]
+    assert best_trial({number: {"accuracy": first, "loss": loss} for number, (first, loss) in enumerate(values)}) == 2
+
+
+def test_of_the_worst_group_where_every_trial_chose_its_epoch_by_it() -> None:
+    values = [(0.9, 0.1, 0.2), (0.8, 0.2, 0.5), (0.8, 0.1, 0.5), (0.7, 0.0, 0.5)]
+    reached = {
+        number: {"accuracy": first, "loss": loss, "worst_group_accuracy": worst}
+        for number, (first, loss, worst) in enumerate(values)
+    }
+    assert best_trial(reached) == 2
+    del reached[3]["worst_group_accuracy"]  # by another measure: what all have chooses
+    assert best_trial(reached) == 0

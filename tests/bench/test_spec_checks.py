@@ -8,7 +8,11 @@ import pytest
 
 from concept_tuning.bench.search import draw_trials
 from concept_tuning.bench.spec import check_spec, settings_of
+from concept_tuning.bench.spec_checks import FINISHING
 from concept_tuning.errors import ConfigError
+from concept_tuning.methods.base import Method
+from concept_tuning.methods.registry import METHODS
+from concept_tuning.settings import METHOD_SECTIONS
 
 LR = {"lr": {"low": 0.001, "high": 0.1, "log": True}}
 DECAY = {"l2_sp.backbone_decay": {"choices": [0.01, 0.1]}}
@@ -251,6 +255,28 @@ def test_no_method_searches_by_itself_how_long_it_learns(key: str) -> None:
     values = SEARCHING | {"methods": ["vanilla", "half"], "variants": variants}
     refused(values | {"search": {"all": LR, "half": {key: span}}}, "for 'half'")
     check_spec(SEARCHING | {"search": {"all": LR | {key: span}, "l2-sp": DECAY}})
+
+
+@pytest.mark.parametrize("key", ["dfr.subsets", "dfr.data", "subsets"])
+@pytest.mark.parametrize("name", ["dfr", "half", "all"])
+def test_what_is_read_after_the_training_alone_is_not_searched(key: str, name: str) -> None:
+    values = SEARCHING | {"data": PLAIN["data"][:1], "methods": ["vanilla", "dfr"], "search": {"all": LR}}
+    if name == "half":
+        values |= {"methods": ["vanilla", "dfr", "half"], "variants": {"half": {"method": "dfr"}}}
+    check_spec(values)
+    space = {key: {"choices": ["validation", "training"] if key == "dfr.data" else [5, 10]}}
+    full = f"dfr.{key.removeprefix('dfr.')}"
+    words = f"search for {name!r} changes {key!r} ({full}), which is read when the training is over, and a trial ends"
+    refused(values | {"search": {"all": LR} | {name: LR | space}}, words)
+    what = f"compare its values by variants such as {{method: dfr, tuned_as: dfr, set: {{{full}: ...}}}}."
+    refused(values | {"search": {"all": LR} | {name: LR | space}}, what)
+    taken = {"few": {"method": "dfr", "tuned_as": "dfr", "set": {key: space[key]["choices"][0]}}}
+    check_spec(values | {"methods": [*values["methods"], "few"], "variants": values.get("variants", {}) | taken})
+
+
+def test_the_sections_read_after_the_training_are_those_of_the_methods_that_do_something_then() -> None:
+    finishing = {name for name, method in METHODS.items() if method.finish is not Method.finish}
+    assert finishing == {name for section in FINISHING for name in METHOD_SECTIONS[section]}
 
 
 def test_a_variant_that_is_never_run_is_refused() -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from concept_tuning.engine.evaluation import Evaluation
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import resume_run, start_run
-from concept_tuning.engine.trainer import Trainer, _interrupts
-from concept_tuning.errors import DivergedError, TrainingError
+from concept_tuning.engine.trainer import Stopped, Trainer, _interrupts
+from concept_tuning.errors import ConfigError, DivergedError, RunError, TrainingError
 from concept_tuning.methods.base import Method
 from concept_tuning.models.backbone import Backbone
 from concept_tuning.progress import ConsoleWatcher
+from concept_tuning.settings import build_config
 
 QUIET = ConsoleWatcher(quiet=True)
 
@@ -65,24 +69,66 @@ def test_a_non_finite_loss_is_refused_before_it_reaches_the_weights(
     assert resumed.best_weights.read_bytes() == undisturbed.best_weights.read_bytes()
 
 
-@pytest.mark.parametrize(("measure", "best"), [("accuracy", 1), ("loss", 2)])
+@pytest.mark.parametrize(("measure", "best"), [("accuracy", 1), ("loss", 2), ("worst-group", 3)])
 def test_the_best_epoch_is_chosen_by_the_measure_that_was_set(
     measure: str, best: int, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = iter([(0.5, 3.0), (0.75, 2.5), (0.5, 1.0), (0.5, 2.0)])
+    measured = iter([(0.5, 3.0, 0.1), (0.75, 2.5, 0.3), (0.5, 1.0, 0.4), (0.6, 2.0, 0.4)])
     weights: list[dict[str, Tensor]] = []
     real = Trainer._validate
 
     def forced(self: Trainer) -> Evaluation:
         weights.append({name: value.clone() for name, value in self.method.inference_state().items()})
-        accuracy, loss = next(measured)
-        return dataclasses.replace(real(self), accuracy=accuracy, loss=loss)
+        accuracy, loss, worst = next(measured)
+        return dataclasses.replace(real(self), accuracy=accuracy, loss=loss, worst_group_accuracy=worst)
 
     monkeypatch.setattr(Trainer, "_validate", forced)
     folder = start_run(tiny(epochs=4, select_by=measure), tmp_path / "run", QUIET)
     kept = load_file(folder.best_weights)
     same = [all(torch.equal(kept[name], value) for name, value in each.items()) for each in weights]
     assert same == [epoch == best for epoch in range(4)]
+    kept_best = folder.read_json("results.json", "best")["best"]
+    assert kept_best.get("worst_group_accuracy") == (0.4 if measure == "worst-group" else None)
+
+
+class _StopAt(ConsoleWatcher):
+    """Interrupts a run after so many steps."""
+
+    def step(self, done: int, total: int, values: object) -> None:
+        if done == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_that_chooses_by_the_worst_group_goes_on_to_the_same_and_by_nothing_else(tiny, tmp_path: Path) -> None:
+    config = tiny(epochs=3, select_by="worst-group")
+    whole = start_run(config, tmp_path / "whole", QUIET)
+    with pytest.raises(Stopped):
+        start_run(config, tmp_path / "cut", _StopAt(quiet=True))
+    file = tmp_path / "cut" / "config.json"
+    text = file.read_text()
+    file.write_text(text.replace('"worst-group"', '"accuracy"'))
+    with pytest.raises(RunError, match="is damaged, or of other settings"):
+        resume_run(tmp_path / "cut", QUIET)
+    file.write_text(text)
+    cut = resume_run(tmp_path / "cut", QUIET)
+    for name in ("results.json", "metrics.jsonl", "best/model.safetensors"):
+        assert (cut.path / name).read_bytes() == (whole.path / name).read_bytes()
+    evaluations = [json.loads(line) for line in whole.metrics_file.read_text().splitlines()]
+    worst = [line["worst_group_accuracy"] for line in evaluations if line["kind"] == "evaluation"]
+    assert whole.read_json("results.json")["best"]["worst_group_accuracy"] == max(worst)
+
+
+def test_to_choose_by_the_worst_group_of_data_without_groups_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for number in range(10):
+            pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{number}.png")
+    values = {"weights": "random", "image_size": 64, "max_steps": 1, "select_by": "worst-group", "device": "cpu"}
+    config = build_config(data=str(tmp_path / "pictures"), backbone="test_resnet", overrides=values)
+    words = r"select_by=worst-group needs group labels, and pictures has none\. Choose by `accuracy` or `loss`, or use"
+    with pytest.raises(ConfigError, match=words):
+        start_run(config, tmp_path / "run", QUIET)
 
 
 def test_metrics_that_cannot_be_written_are_said(tiny, tmp_path: Path) -> None:
