@@ -2,16 +2,19 @@
 
     python benchmarks/crash_campaign.py training --method vanilla --kills 60
     python benchmarks/crash_campaign.py training --method concept-tuning --kills 60
-    python benchmarks/crash_campaign.py bench --kills 10
-    python benchmarks/crash_campaign.py queue --kills 10
+    python benchmarks/crash_campaign.py bench --kills 60
+    python benchmarks/crash_campaign.py queue --kills 60
 
 `training` kills tiny runs, each several times: at moments drawn over the length of a run, and every second time
 as soon after such a moment as a file is half written. After each kill every checkpoint is read, and at the end the
-files of the run are compared with those of one that nobody disturbed. `bench` kills a tiny bench, in turn with all
-its processes and alone. `queue` kills, in turn, the process that queues runs and watches them, as the dashboard's
-server does, and the process that trains.
+files of the run are compared with those of one that nobody disturbed. `bench` kills tiny benches in the same two
+ways while their cells train, in turn with all their processes and alone, which leaves the cells at work beside the
+next bench; their checkpoints are then read while they are stopped for a moment. At its end each bench is killed once
+more, as it writes its tables. `queue` kills, in turn, the process that queues runs and watches them, as the
+dashboard's server does, and the process that trains once it has written a checkpoint, both in the same two ways.
 
-The draws come from `--seed`; when a kill hits depends on the machine too. The exit code is 1 where anything differs.
+The draws come from `--seed`; when a kill hits depends on the machine too. The exit code is 1 where anything differs,
+and where too few kills met training or writing for the campaign to show anything.
 """
 
 from __future__ import annotations
@@ -32,14 +35,17 @@ from crash_checks import (
     FAMILY,
     KILLS_OF_A_RUN,
     LIMIT_SECONDS,
+    PRELOADED,
     SAME,
     Outcome,
     check_checkpoints,
     compare,
-    half_written,
+    kind_of,
     tiny,
+    toothless,
+    writing,
 )
-from records import RESULTS, command_line, commit
+from records import RESULTS, command_line, commit, machine
 
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder
@@ -66,14 +72,17 @@ def main() -> int:
             found = training(root, tiny(options.method), options.kills, chance)
         else:
             found = (bench if name == "bench" else queue)(root, options.kills, chance)
+    found.wrong += toothless(found)
     record = {
         "command": command_line("crash_campaign.py"),
         "commit": commit(),
+        "machine": machine(),
         "seed": options.seed,
-        "kills": sum(found.kills.values()),
+        "kills": found.kills.total(),
         "kills_by_kind": dict(found.kills),
         "kills_that_left_something_half_written": found.half_written,
         "checkpoints_read_after_kills": found.read,
+        "kills_that_met_training": found.met,
         "killed_and_ended_with_the_same_bytes": found.same,
         "wrong": found.wrong,
         "minutes": round((time.monotonic() - begun) / 60, 1),
@@ -87,7 +96,7 @@ def main() -> int:
 
 def training(root: Path, config: RunConfig, kills: int, chance: random.Random) -> Outcome:
     """Kill runs in one folder after another, each until it has been killed often enough or ends by itself."""
-    FAMILY.set_forkserver_preload(["__main__", "concept_tuning.engine.session", "torch._dynamo"])
+    FAMILY.set_forkserver_preload(PRELOADED)
     whole, seconds = root / "whole", 0.0
     for path in (root / "first", whole):  # the first also draws the pictures, which the cache then has
         seconds = time.monotonic()
@@ -95,12 +104,12 @@ def training(root: Path, config: RunConfig, kills: int, chance: random.Random) -
         seconds = time.monotonic() - seconds
     found = Outcome()
     for number in itertools.count():
-        before = sum(found.kills.values())
+        before = found.kills.total()
         if before >= kills:
             return found
         path = root / f"run-{number}"
         _kill_often(path, config, min(KILLS_OF_A_RUN, kills - before), seconds, chance, found)
-        if sum(found.kills.values()) > before:
+        if found.kills.total() > before:
             compare(whole, path, SAME, found)
     raise AssertionError("not reached")
 
@@ -110,18 +119,18 @@ def _kill_often(
 ) -> None:
     newest = 0
     for number in range(kills):
+        aimed, written = number % 2 == 1, writing(path)
         process = _begin(path, config)
-        aimed = number % 2 == 1
         process.join(chance.uniform(0, (_SOON if aimed else 1) * seconds))
-        while aimed and process.exitcode is None and not half_written(path):
+        while aimed and process.exitcode is None and not written():
             pass
         if process.exitcode is not None:
             break
         process.kill()
         process.join()
-        found.kills["aimed at writing" if aimed else "at a random moment"] += 1
-        found.half_written += bool(half_written(path))
+        left, before = bool(written()), newest
         newest = check_checkpoints(path, newest, found)
+        found.note_kill(kind_of("the run", aimed), left=left, newer=newest > before)
     _end(_begin(path, config))
 
 

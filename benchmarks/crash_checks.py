@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ SMALL: Mapping[str, Any] = {
     "test_images": 16, "draw_size": 64, "threads": 1, "device": "cpu", "checkpoint_seconds": 0,
 }  # fmt: skip
 _CONCEPT: Mapping[str, Any] = {"queue_size": 4, "concept_channels": 6}
-KILLS_OF_A_RUN, LIMIT_SECONDS = 6, 240.0
-_HALF_WRITTEN = ("checkpoints/.writing-*", "best/.*.tmp", "predictions/.*.tmp", "*/.tmp??????", ".*.tmp")
+KILLS_OF_A_RUN, LIMIT_SECONDS = 6, 1200.0
+#: Names of what is being written: checkpoints, files put in place of others, safetensors' own, runs being queued.
+_HALF_WRITTEN = re.compile(r"\.writing-.+|\..+\.tmp|\.tmp.{6}|\.starting-.+")
 SAME = ("metrics.jsonl", "results.json", "best/model.safetensors", "predictions/*.safetensors")
 FAMILY = multiprocessing.get_context("forkserver")  # each run in a process of its own, libraries loaded once
+PRELOADED = ["__main__", "concept_tuning.engine.session", "torch._dynamo"]
 
 
 @dataclass
@@ -33,17 +36,52 @@ class Outcome:
 
     Attributes:
         kills: Processes killed while they worked, by kind.
+        of_training: Those of them that were to meet training.
         read: Checkpoints read after the kills.
         half_written: Kills that left something half written.
+        met: Kills of what trains that left something half written, or a newer checkpoint than the kill before.
         wrong: What is not as it should be, in words.
         same: Runs or benches that were killed and whose files all ended with the same bytes.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
+    of_training: int = 0
     read: int = 0
     half_written: int = 0
+    met: int = 0
     wrong: list[str] = field(default_factory=list)
     same: int = 0
+
+    def note_kill(self, kind: str, *, left: bool, newer: bool = False, of_training: bool = True) -> None:
+        """Count a kill, and whether it left something half written and a newer checkpoint."""
+        self.kills[kind] += 1
+        self.half_written += left
+        if of_training:
+            self.of_training += 1
+            self.met += left or newer
+
+
+def kind_of(whom: str, aimed: bool) -> str:
+    """Return the kind of a kill in words."""
+    return f"{whom}, {'aimed at writing' if aimed else 'at a random moment'}"
+
+
+def toothless(found: Outcome) -> list[str]:
+    """Return in words why a campaign shows nothing: its kills met no training, or no writing.
+
+    For three kills of what trains a checkpoint must be read and one of them have met training, and for ten of them one
+    kill have left something half written.
+    """
+    asked = {
+        "checkpoints read": (found.read, found.of_training // 3),
+        "kills that met training": (found.met, found.of_training // 3),
+        "kills that left something half written": (found.half_written, found.of_training // 10),
+    }
+    return [
+        f"toothless: {what}: {number}; with {found.of_training} kills of what trains, {least} are the least"
+        for what, (number, least) in asked.items()
+        if number < least
+    ]
 
 
 def tiny(method: str) -> RunConfig:
@@ -53,8 +91,19 @@ def tiny(method: str) -> RunConfig:
 
 
 def half_written(path: Path) -> list[Path]:
-    """Return what a process is writing in a run folder, or has left half written."""
-    return [file for pattern in _HALF_WRITTEN for file in path.glob(pattern)]
+    """Return what a process is writing anywhere below a folder, or has left half written."""
+    return [
+        Path(folder, name)
+        for folder, folders, files in os.walk(path)  # which bears that something vanishes meanwhile
+        for name in (*folders, *files)
+        if _HALF_WRITTEN.fullmatch(name)
+    ]
+
+
+def writing(path: Path) -> Callable[[], list[Path]]:
+    """Return what tells the files that are half written below a folder, without those that are so now."""
+    before = set(half_written(path))
+    return lambda: [file for file in half_written(path) if file not in before]
 
 
 def check_checkpoints(path: Path, newest: int, found: Outcome) -> int:
@@ -81,7 +130,7 @@ def compare(whole: Path, path: Path, patterns: tuple[str, ...], found: Outcome) 
     assert names, f"nothing to compare in {whole}"
     wrong = [str(name) for name in names if not _same(whole / name, path / name)]
     wrong += [f"left over: {file.relative_to(path)}" for file in half_written(path)]
-    wrong += [f"half a checkpoint: {step.name}" for step in path.glob("checkpoints/step-*") if len(_names(step)) != 2]
+    wrong += [f"half a checkpoint: {step.name}" for step in path.rglob("checkpoints/step-*") if len(_names(step)) != 2]
     found.wrong += [f"{path.name}: {each}" for each in wrong]
     found.same += not wrong
 
