@@ -21,9 +21,10 @@ def check_sources(spec: BenchSpec, only: Collection[str] | None = None) -> None:
     """Check that the sources and weights files that a bench names are there, and that timm has its backbones.
 
     A known data set must have its files, unless ``data.download`` may fetch them, and ``elpv`` must be installed. The
-    pictures of a folder or CSV file are listed. Methods that need groups are refused where there are none, and those
-    that need pre-trained weights where they are random. What an archive holds, and whether the Hub's data or timm's
-    weights can be had, is not looked at. Relative paths are as seen from the current folder.
+    pictures of a folder or CSV file are listed. Methods that need groups are refused where there are none, and so is a
+    choice by the worst group; those that need pre-trained weights are where they are random. What an archive holds, and
+    whether the Hub's data or timm's weights can be had, is not looked at. Relative paths are as seen from the current
+    folder.
 
     Args:
         spec: The bench.
@@ -44,10 +45,9 @@ def check_sources(spec: BenchSpec, only: Collection[str] | None = None) -> None:
 
 def _check_source(spec: BenchSpec, data: DataSpec, settings: Sequence[Setting]) -> None:
     configs = [config_of(spec, one, seed=spec.search_seed, drawn={}) for one in settings]
-    methods = {config.method for config in configs}
     named = data.source in _NAMED or data.source.startswith(HUB_PREFIX)
     if named and data.source not in _GROUPED:  # said before anybody fetches its files
-        _refuse_methods_with_groups(data, methods)
+        _refuse_what_needs_groups(data, configs)
     try:
         if named:
             _look_for_files(configs[0])
@@ -57,7 +57,7 @@ def _check_source(spec: BenchSpec, data: DataSpec, settings: Sequence[Setting]) 
         others = " `--only` learns other data of the bench without it." if len(spec.data) > 1 else ""
         raise ConfigError(f"The bench's data {data.name!r} cannot be learnt. {error}{others}") from error
     if not grouped:
-        _refuse_methods_with_groups(data, methods)
+        _refuse_what_needs_groups(data, configs)
 
 
 def _look_for_files(config: RunConfig) -> None:
@@ -89,8 +89,13 @@ def _path_has_groups(config: RunConfig) -> bool:
     return bool(open_table(config).group_names)
 
 
-def _refuse_methods_with_groups(data: DataSpec, methods: Collection[str]) -> None:
-    needing = sorted(set(methods).intersection(NEEDS_GROUPS))
+def _refuse_what_needs_groups(data: DataSpec, configs: Sequence[RunConfig]) -> None:
+    if any(config.engine.select_by == "worst-group" for config in configs):
+        raise ConfigError(
+            f"The bench's data {data.name!r} has no groups, and select_by=worst-group chooses by them. Choose by "
+            "`accuracy` or `loss`, or list its pictures in a CSV file with a group column."
+        )
+    needing = sorted({config.method for config in configs}.intersection(NEEDS_GROUPS))
     if needing:
         raise ConfigError(
             f"The bench's data {data.name!r} has no groups, without which {' and '.join(needing)} cannot learn. Give "

@@ -6,9 +6,9 @@ draws batches so with ``--reweight_groups``, which its commands for group DRO al
 What differs from the paper or the authors' code:
 
 - The weights rise by a batch's group means (the authors' code's way) and not by a single image's loss (algorithm 1's).
-- The best epoch, and of a search the best trial, are those with the best mean accuracy over validation images, which
-  are distributed as training's are. The paper chooses by the accuracy of the worst group, so its figures of the worst
-  group are not to be expected.
+- The best epoch, and of a search the best trial, are by default those with the best mean accuracy over validation
+  images, which are distributed as training's are. The paper chooses by the accuracy of the worst group
+  (``select_by=worst-group``), so its figures of the worst group are not to be expected.
 - The paper's remedy against fitting the smallest group by heart is a strong weight decay or early stopping, besides the
   adjustment; the run's own settings decide the decay, and its label smoothing is in the groups' losses.
 - The reported loss is the groups' mean losses by their weights. The authors' code reports it with the adjustment in it,

@@ -97,6 +97,16 @@ def test_methods_that_need_groups_are_refused_on_known_data_without(name: str, t
         check_sources(spec)
 
 
+def test_a_choice_by_the_worst_group_is_refused_on_data_without(tmp_path: Path) -> None:
+    lay_out(tmp_path, "cifar10")
+    data = known("cifar10", tmp_path)
+    by_group = {"set": {"select_by": "worst-group"}}
+    check_sources(bench_of(data=[BIRDS, data]))
+    check_sources(bench_of(data=[BIRDS], **by_group))
+    with pytest.raises(ConfigError, match="data 'known' has no groups, and select_by=worst-group chooses by them"):
+        check_sources(bench_of(data=[BIRDS, data], **by_group))
+
+
 def test_a_lack_of_groups_is_said_before_anybody_gets_the_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data 'known' has no groups"):
         check_sources(bench_of(data=[known("cifar10", tmp_path)], methods=GROUPED))
