@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +112,18 @@ def _without(record: Mapping[str, Any], drop: Sequence[str]) -> Mapping[str, Any
         return record
     _look_for(record, drop)
     gone = {_place(row) for row in record["summary"] if row["data"] in drop}
-    parts = [{**part, "settings": [one for one in part["settings"] if one not in gone]} for part in record["parts"]]
     return {
         **record,
         "data": {name: learnt for name, learnt in record.get("data", {}).items() if name not in drop},
-        "parts": [part for part in parts if part["settings"]],
+        "parts": _parts_without(record["parts"], gone),
         **{name: [row for row in record[name] if row["data"] not in drop] for name in _ROWS},
     }
+
+
+def _parts_without(parts: Iterable[Mapping[str, Any]], places: Collection[str]) -> list[dict[str, Any]]:
+    """Return the parts of a record that have other settings, with these alone."""
+    left = [{**part, "settings": [one for one in part["settings"] if one not in places]} for part in parts]
+    return [part for part in left if part["settings"]]
 
 
 def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
         )
     more = {_place(row) for row in before["summary"] for new in now["summary"] if _fewer(new, row)}
     now = {**now, **{name: [row for row in now[name] if _place(row) not in more] for name in _ROWS}}
-    now["parts"] = [{**part, "settings": [one for one in part["settings"] if one not in more]} for part in now["parts"]]
+    now["parts"] = _parts_without(now["parts"], more)
     for row in now["summary"]:
         if row["difference"] is not None and (place := _place({**row, "method": base})) in more:
             raise RunError(
@@ -150,9 +155,7 @@ def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
                 f"{place} reached other accuracies ({reached[place]}) than in the record ({was.get(place)}), with "
                 "which its other methods were compared. Keep the bench without --add, or run the others again too."
             )
-    parts = [{**part, "settings": [one for one in part["settings"] if one not in reached]} for part in before["parts"]]
-    parts = [part for part in parts if part["settings"]]
-    parts += [part for part in now["parts"] if part["settings"]]
+    parts = _parts_without(before["parts"], reached) + now["parts"]
     joined = {**now, "data": {**known, **now["data"]}, "parts": parts, "summary": stay + now["summary"]}
     for name in ("cells", "trials"):
         left = [row for row in before[name] if _place(row) not in reached]

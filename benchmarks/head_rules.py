@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table.add_row(*map(str, row.values()))
     Console().print(table)
     if options.record:
-        keep(RESULTS / "head_rules.json", "head_rules.py", ["runs/bench/offline", "--record"], rows=rows)
+        keep(RESULTS / "head_rules.json", "head_rules.py", arguments, rows=rows)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,12 @@ from scipy.stats import t as student
 from scipy.stats import wilcoxon
 
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.settings import resolve_key
 
 LEVEL = 0.95
 #: Sets of pictures that an interval over them takes.
 FEWEST = 3
 #: Decimals to which differences are equal: what is less comes from the order of summation.
 _DECIMALS = 9
-#: Settings that :func:`pictures_of` reads.
-_OF_PICTURES = ("data_seed", "root")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +55,9 @@ def pictures_of(source: str, values: Mapping[str, Any]) -> str:
         source: Of the data.
         values: Its settings, by bare or full names.
     """
-    full = {resolve_key(key): value for key, value in values.items() if key.rpartition(".")[2] in _OF_PICTURES}
-    own = ["data.data_seed"] if source == "planted" else ["data.root"]
-    return "/".join([source, *(str(full[name]) for name in own if full.get(name))])
+    own = "data_seed" if source == "planted" else "root"
+    found = values.get(own, values.get(f"data.{own}"))
+    return f"{source}/{found}" if found else source
 
 
 def over_data(
