@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +90,19 @@ def forget_trouble(path: Path) -> None:
     troubled.unlink(missing_ok=True)
     if not (path / "config.json").is_file():
         failed.unlink(missing_ok=True)
+
+
+def remove_unneeded(path: Path, splits: Sequence[str]) -> None:
+    """Remove what nothing reads again of a finished run: its checkpoints, and the weights of one that predicts nothing.
+
+    Args:
+        path: Its run folder.
+        splits: What it predicted; a trial nothing.
+    """
+    folder = RunFolder.open(path)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    if not splits:
+        folder.best_weights.unlink(missing_ok=True)
 
 
 def trial_cells(spec: BenchSpec, out: Path) -> list[Cell]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from concept_tuning.bench.cells import Cell, note_failure
+from concept_tuning.bench.cells import Cell, note_failure, remove_unneeded
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import ConfigError, DivergedError, MachineError, RunError, StudioError
@@ -54,20 +53,12 @@ def do_job(job: Job) -> None:
     """
     import torch
 
-    from concept_tuning.engine.session import resume_run, start_run
     from concept_tuning.engine.trainer import Stopped
-    from concept_tuning.progress import ConsoleWatcher
 
     torch.set_num_threads(job.threads)
-    path, watcher = Path(job.path), ConsoleWatcher(quiet=True)
+    path = Path(job.path)
     try:
-        if (path / "config.json").is_file():
-            while _in_use(RunFolder.open(path)):  # left over from a bench that was killed, maybe on another machine
-                time.sleep(_WAIT_SECONDS)
-            folder = resume_run(path, watcher, splits=job.splits)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folder = start_run(RunConfig.from_dict(json.loads(job.config)), path, watcher, splits=job.splits)
+        folder = _learnt(job, path)
         folder.refuse_links()  # one that was finished before was not looked through
     except MachineError:  # its status says what; the bench begins it again some times
         return
@@ -76,18 +67,31 @@ def do_job(job: Job) -> None:
         return
     except Stopped:  # by the bench, which was stopped itself; the run can be resumed
         return
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    if not job.splits:
-        folder.best_weights.unlink(missing_ok=True)
+    remove_unneeded(path, job.splits)
 
 
-def _in_use(folder: RunFolder) -> bool:
-    """Whether a process works on a run; its lock tells it of other machines too, whose process ids say nothing here."""
-    try:
-        with folder.locked():
-            return False
-    except RunError as error:
-        return isinstance(error.__cause__, Timeout)  # else it cannot be locked at all, as resuming it will say
+def _learnt(job: Job, path: Path) -> RunFolder:
+    """Start or resume a cell's run, once no other process works on it.
+
+    Such a process is left over from a bench that was killed, maybe on another machine. It may begin the run at the same
+    moment, and several may wait for it.
+    """
+    from concept_tuning.engine.session import resume_run, start_run
+    from concept_tuning.progress import ConsoleWatcher
+
+    watcher, begun_file = ConsoleWatcher(quiet=True), path / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        begun = begun_file.is_file()
+        try:
+            if begun:
+                return resume_run(path, watcher, splits=job.splits)
+            return start_run(RunConfig.from_dict(json.loads(job.config)), path, watcher, splits=job.splits)
+        except RunError as error:
+            begun_by_another = not begun and begun_file.is_file()
+            if not (begun_by_another or isinstance(error.__cause__, Timeout)):
+                raise
+        time.sleep(_WAIT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from concept_tuning.bench.cells import (
     finals_for,
     forget_trouble,
     note_failure,
+    remove_unneeded,
     trial_cells,
     trials_for,
 )
@@ -81,6 +82,8 @@ def run_bench(
         for cells_of in (trials_for, finals_for):
             for cell in cells_of(spec, out, asked):
                 forget_trouble(cell.path)
+                if cell.state == "finished":  # and perhaps killed right then
+                    remove_unneeded(cell.path, cell.splits)
         for name in asked:
             for cells_of in (trials_for, finals_for):
                 _run_all(cells_of(spec, out, [name]), workers or (lambda left: in_processes(left, 1)), report)

@@ -17,6 +17,7 @@ from concept_tuning.bench import job
 from concept_tuning.bench.cells import Cell, state_of
 from concept_tuning.bench.job import Job, do_job
 from concept_tuning.bench.spec import Setting
+from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.trainer import Trainer
 
@@ -33,18 +34,41 @@ def do(cell: Cell) -> None:
 
 
 def test_a_run_that_another_process_holds_is_waited_for(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_runs.write_run(cell.path)
-    (cell.path / "checkpoints").mkdir()
+    RunFolder.create(cell.path, cell.config)
     lock, waited = FileLock(cell.path / ".lock"), []
 
     def sleep(seconds: float) -> None:
-        waited.append((cell.path / "checkpoints").is_dir())
-        lock.release()
+        waited.append(cell.state)
+        if len(waited) == 2:
+            lock.release()
 
     monkeypatch.setattr(job, "time", SimpleNamespace(sleep=sleep))
     lock.acquire()
     do(cell)
-    assert waited == [True]
+    assert waited == ["open", "open"]
+    assert cell.state == "finished"
+    assert not (cell.path / "checkpoints").exists()
+
+
+def test_a_run_that_another_process_begins_at_the_same_moment_is_gone_on_with(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = RunFolder.create
+
+    def begin_later(path: Path, config: RunConfig) -> RunFolder:
+        begin(path, config)  # the other one
+        return begin(path, config)
+
+    monkeypatch.setattr(RunFolder, "create", begin_later)
+    monkeypatch.setattr(job, "time", SimpleNamespace(sleep=lambda seconds: None))
+    do(cell)
+    assert cell.state == "finished", cell.failure
+
+
+def test_what_is_finished_is_left_but_for_what_nothing_reads_again(cell: Cell) -> None:
+    made_runs.write_run(cell.path)
+    (cell.path / "checkpoints").mkdir()
+    do(cell)
     assert state_of(cell.path) == "finished"
     assert not (cell.path / "checkpoints").exists()
 

@@ -20,6 +20,7 @@ from concept_tuning.bench.cells import Cell, final_cells, note_failure, trial_ce
 from concept_tuning.bench.runner import TRIES, check_folder, run_bench
 from concept_tuning.bench.spec import BenchSpec, check_spec
 from concept_tuning.bench.tables import summary
+from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import RunError
 
 SPEC = check_spec(TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]})
@@ -146,6 +147,20 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     run_bench(SPEC, tmp_path, workers=lambda cells: iter(()), only=[])
     assert not left.exists()
     assert being_written.exists()  # by a process that prints the tables, say
+
+
+def test_what_a_process_killed_at_its_end_left_of_finished_runs_is_removed(tmp_path: Path) -> None:
+    run_bench(SEARCHED, tmp_path, workers=Made())
+    trial, final = trial_cells(SEARCHED, tmp_path)[0].path, final_cells(SEARCHED, tmp_path)[0].path
+    for path in (trial, final):
+        (path / "checkpoints" / "step-4").mkdir(parents=True)
+        weights = RunFolder.open(path).best_weights
+        weights.parent.mkdir(exist_ok=True)
+        weights.touch()
+    run_bench(SEARCHED, tmp_path, workers=Made())
+    assert not any((path / "checkpoints").exists() for path in (trial, final))
+    assert not RunFolder.open(trial).best_weights.exists()
+    assert RunFolder.open(final).best_weights.exists()
 
 
 def test_a_folder_that_was_only_locked_is_begun(tmp_path: Path) -> None:
