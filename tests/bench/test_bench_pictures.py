@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
+import bench_record
 import numpy as np
 import pytest
 import yaml
+from bench_pictures import main
 from journey_browser import need_browser
 from made_rows import made_rows
 from made_runs import write_final
 from PIL import Image
 
 from concept_tuning.bench.spec import check_spec, settings_of
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-import bench_record
-from bench_pictures import main
 
 SPEC = {
     "name": "made",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
+import bench_record
 import numpy as np
 import pytest
 import yaml
@@ -15,10 +15,6 @@ from made_runs import write_final
 
 from concept_tuning.bench.cells import final_path, note_failure
 from concept_tuning.bench.spec import check_spec, settings_of
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-import bench_record
 
 SPEC = {
     "name": "made",

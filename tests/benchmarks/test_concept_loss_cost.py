@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
-import pytest
-import torch
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 import concept_loss_cost
+import pytest
 import records
+import torch
 from concept_loss_cost import ConceptLoss, LossCase, main, measure
 
 SMALL = {"batch_size": 3, "classes": 6, "queue_size": 4}

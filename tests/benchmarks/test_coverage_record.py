@@ -6,11 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "tools"))
-
 import coverage_record
+import pytest
 
 #: Numbers and shares as coverage 7.17 wrote them of the core.
 TOTALS = {

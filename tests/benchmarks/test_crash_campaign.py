@@ -9,9 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 from crash_bench_queue import _Bench
 from crash_checks import SAME, Outcome, check_checkpoints, compare, half_written, toothless, writing
 

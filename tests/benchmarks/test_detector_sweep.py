@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import detector_sweep as module
 import numpy as np
 import pytest
-from tiny_runs import TINY
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-import detector_sweep as module
 from detector_sweep import (
     add_row,
     all_properties,
@@ -36,6 +31,7 @@ from sweep_measures import (
     slice_errors,
 )
 from sweep_tables import PLACES, SCORES, detection, places, tables, values_of
+from tiny_runs import TINY
 
 from concept_tuning.diagnostics.concept_effects import concept_effects
 from concept_tuning.diagnostics.features import compute_features

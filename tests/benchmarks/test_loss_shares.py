@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import loss_shares
+import pytest
 
 
 def test_weighted_terms_add_up_to_the_loss(subjects) -> None:

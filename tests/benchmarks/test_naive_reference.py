@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from naive_reference import NaiveConceptTuning, NaiveQueue, contrast, sinkhorn
 from tiny_runs import tiny_config
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,10 +13,6 @@ from concept_tuning.engine.schedule import build_optimizer
 from concept_tuning.methods.base import StepContext
 from concept_tuning.methods.concept_tuning import ConceptTuning
 from concept_tuning.models.backbone import build_backbone
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from naive_reference import NaiveConceptTuning, NaiveQueue, contrast, sinkhorn
 
 BATCH, STEPS = 5, 4
 

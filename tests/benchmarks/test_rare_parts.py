@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 from rare_parts import (
     DRAWS,
     against_chance,
@@ -28,6 +23,7 @@ from rare_parts import (
     relabelled,
     report,
 )
+from sklearn.metrics import roc_auc_score
 
 from concept_tuning.data.planted import species_pairs
 from concept_tuning.data.registry import load_data

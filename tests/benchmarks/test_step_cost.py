@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 import records
 import step_cost
+import torch
 from step_cost import MODES, Case, Step, main, measure, peak_bytes
 
 from concept_tuning.models.class_queue import ClassQueue

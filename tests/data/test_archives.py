@@ -10,7 +10,6 @@ import posixpath
 import shutil
 import stat
 import struct
-import sys
 import tarfile
 import threading
 import tracemalloc
@@ -21,13 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz_bombs import tar_headers, xz_dictionary, zip_directory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from fuzz_bombs import tar_headers, xz_dictionary, zip_directory
 
 from concept_tuning.config import DataConfig
 from concept_tuning.data import unpacking

@@ -2,25 +2,20 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import threading
 import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz_bombs import gif, grey_tiff, rle_bmp, same_tiles, tiled_tiff
+from fuzz_bombs import png as animated_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from fuzz_bombs import gif, grey_tiff, rle_bmp, same_tiles, tiled_tiff
-from fuzz_bombs import png as animated_png
 
 from concept_tuning.data import decode
 from concept_tuning.data.decode import FORMATS, UnreadableImage, decode_image, decode_mask, keeping_turn

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+from fuzz_bombs import comments, crowded_tags, exif_pieces, gif, grey_tiff, jpeg, png, tiled_tiff, webp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from fuzz_bombs import comments, crowded_tags, exif_pieces, gif, grey_tiff, jpeg, png, tiled_tiff, webp
 
 from concept_tuning.data.picture_headers import Excessive, Header, check_comments, check_scans, read_header
 from concept_tuning.data.tiff_headers import read_tiff_header

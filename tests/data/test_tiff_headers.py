@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
-from pathlib import Path
 
 import pytest
-from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 from fuzz_bombs import far_tile, grey_tiff, named_strips, pointed_tags, same_tiles, tiff, tiled_tiff
+from PIL import Image
 
 from concept_tuning.data.picture_headers import Excessive, Header
 from concept_tuning.data.tiff_headers import read_tiff_header

@@ -6,7 +6,6 @@ import builtins
 import errno
 import io
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -17,11 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 from fuzz_bombs import tiled_tiff, zip_directory
+from PIL import Image
 
 from app.demo import intake
 from app.demo.intake import UploadError, fresh_picture, read_batch, read_picture

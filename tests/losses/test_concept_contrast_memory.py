@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
+from naive_reference import sinkhorn
 from operator_count import operators
+from step_cost import traced_peak
 from torch import Tensor
 from torch.nn import functional as F
 
 from concept_tuning.losses import rare_concept
 from concept_tuning.losses.rare_concept import concept_contrast
 from concept_tuning.losses.sinkhorn import entries_at_once
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from naive_reference import sinkhorn
-from step_cost import traced_peak
 
 #: Nothing changes by less than nothing: every image takes all iterations there are.
 ALL_ITERATIONS = 0.0

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 import fuzz_inputs
+import pytest
 from fuzz_bombs import hostile_headers, hostile_picture, png, rle_bmp
 from fuzz_inputs import HOSTILE, KINDS, attempt
 from fuzz_samples import damaged, hostile_archive, samples

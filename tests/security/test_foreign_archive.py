@@ -7,7 +7,6 @@ import io
 import lzma
 import pickle
 import struct
-import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -15,11 +14,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
 from fuzz_bombs import tar_headers, xz_dictionary, zip_directory
+from PIL import Image
 
 from concept_tuning.config import DataConfig, RunConfig
 from concept_tuning.data.archives import archive_table

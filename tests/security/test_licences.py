@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from email.message import Message
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 
+import licences
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "THIRD_PARTY_LICENSES.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("| ")]
-
-
-@pytest.fixture(scope="module")
-def tools() -> ModuleType:
-    """Return the script that makes the listing."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        spec = importlib.util.spec_from_file_location("licences", ROOT / "tools" / "licences.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-    return module
 
 
 def versions(heading: str) -> dict[str, str]:
@@ -38,17 +21,17 @@ def versions(heading: str) -> dict[str, str]:
     return {name.removeprefix("| "): number for name, number, *_ in cells}
 
 
-def test_every_locked_package_is_listed_in_its_version_and_those_that_are_named_apart(tools: ModuleType) -> None:
+def test_every_locked_package_is_listed_in_its_version_and_those_that_are_named_apart() -> None:
     named = versions("Packages that `pyproject.toml` names")
     others = versions("Packages that those need in turn")
-    assert set(named) == {tools.canonicalize_name(need.name) for need in tools.direct()}
+    assert set(named) == {licences.canonicalize_name(need.name) for need in licences.direct()}
     assert not set(named) & set(others)
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = dict(line.partition(" ;")[0].split("==") for line in lines if line[0] != "#")
     assert named | others == locked
 
 
-def test_every_line_is_what_the_installed_package_tells(tools: ModuleType) -> None:
+def test_every_line_is_what_the_installed_package_tells() -> None:
     checked = 0
     for row in ROWS:
         try:
@@ -56,7 +39,7 @@ def test_every_line_is_what_the_installed_package_tells(tools: ModuleType) -> No
         except PackageNotFoundError:
             continue
         if same:  # another version may tell something else
-            assert f"| {' | '.join(row)} |\n" == tools.row(row[0])
+            assert f"| {' | '.join(row)} |\n" == licences.row(row[0])
             checked += 1
     assert checked > 100
 
@@ -88,8 +71,8 @@ def test_weights_and_data_are_listed() -> None:
         ([], "not told in its metadata"),
     ],
 )
-def test_a_licence_is_what_the_package_tells(tools: ModuleType, fields: list[tuple[str, str]], licence: str) -> None:
+def test_a_licence_is_what_the_package_tells(fields: list[tuple[str, str]], licence: str) -> None:
     about = Message()
     for name, value in fields:
         about[name] = value
-    assert tools.licence(about) == licence
+    assert licences.licence(about) == licence
