@@ -84,9 +84,12 @@ def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     text = f"Each method had {spec.trials} trials, the best of which was chosen on validation"
     if spec.share_search:
         text += " with the first backbone and sample rate of each data, for the others too"
-    elsewhere = [f"`{data.name}` on `{data.tuned_on}`" for data in spec.data if data.tuned_on is not None]
+    elsewhere = [f"`{data.name}` on `{data.tuned_on}`" for data in spec.data if data.tuned_on and not data.choices]
     if elsewhere:
         text += f"; tuned on other data: {', '.join(elsewhere)}"
+    before = [f"`{data.name}` on `{data.tuned_on or data.name}`" for data in spec.data if data.choices]
+    if before:
+        text += f"; chosen before, and not searched again, for {', '.join(before)}"
     taken = [f"`{name}`" for name, one in spec.variants.items() if one.tuned_as is not None and name in spec.methods]
     return f"{text}. Tuned as another, without a search of their own: {', '.join(taken)}." if taken else f"{text}."
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from concept_tuning.bench.spec import ALL, BenchSpec, Range, Setting, kind_of
+from concept_tuning.bench.spec import ALL, BenchSpec, Range, Setting, chosen_before, kind_of
 
 _WORST = "worst_group_accuracy"
 
@@ -17,8 +17,12 @@ def draw_trials(spec: BenchSpec, setting: Setting) -> list[dict[str, Any]]:
     Drawn all at once by optuna's random sampler (random search: Bergstra and Bengio, JMLR 2012), so that a bench that
     goes on, or runs trials side by side, has the very same ones. What every method has (:data:`ALL`) is drawn once for
     all methods on the same data, so that none has the luckier learning rates; what is a method's own is drawn apart. A
-    method without a search space has one trial. Of a whole number only whole numbers are drawn.
+    method without a search space has one trial, and so has a setting of which it was chosen before. Of a whole number
+    only whole numbers are drawn.
     """
+    before = chosen_before(spec, setting)
+    if before is not None:
+        return [before]
     space = spec.space(setting.method)
     if spec.trials < 2 or not space:
         return [{}]

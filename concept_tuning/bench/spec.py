@@ -57,6 +57,8 @@ class DataSpec:
         sample_rates: At which sample rates; None: the bench's.
         tuned_on: Earlier data of the bench whose choice is taken, in place of a search of its own: that of the same
             backbone and sample rate, or of that data's first where it has not these, or where the search is shared.
+        choices: What a search chose before, by method, and is not searched again: run anew on another machine, it may
+            choose otherwise by a last digit. A variant that is tuned as another takes that one's.
     """
 
     name: Annotated[str, Field(pattern=_NAME)]
@@ -66,6 +68,7 @@ class DataSpec:
     backbones: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     sample_rates: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     tuned_on: str | None = None
+    choices: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -209,6 +212,8 @@ def settings_of(spec: BenchSpec) -> list[Setting]:
 def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
     """Return the setting whose search chooses for a setting; most often itself."""
     data = spec.data_named(setting.data)
+    if data.choices:
+        return setting
     method = spec.variant(setting.method).tuned_as or setting.method
     if data.tuned_on is None and not spec.share_search:
         return replace(setting, method=method)
@@ -222,6 +227,12 @@ def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
         sample_rate=setting.sample_rate if same_rate else rates[0],
         method=method,
     )
+
+
+def chosen_before(spec: BenchSpec, setting: Setting) -> dict[str, Any] | None:
+    """Return what the bench's file says was chosen for a setting, by name; None where it says nothing."""
+    choices = spec.data_named(setting.data).choices
+    return dict(choices[spec.variant(setting.method).tuned_as or setting.method]) if choices else None
 
 
 def config_of(
@@ -257,10 +268,11 @@ def _layers(
     data, variant, searched = spec.data_named(setting.data), spec.variant(setting.method), tuned_as(spec, setting)
     spaces = " and ".join(dict.fromkeys(repr(spec.space_of(searched.method, key)) for key in drawn))
     values = ", ".join(f"{key} = {value}" for key, value in drawn.items())
+    chosen = f"`choices` of the data {data.name!r}" if data.choices else f"`search` for {spaces}"
     return [
         ("the bench's `set`", spec.set),
         (f"the `set` of the data {data.name!r}", data.set),
-        (f"`search` for {spaces} ({values})", drawn),
+        (f"{chosen} ({values})", drawn),
         (f"the `set` of the variant {setting.method!r}", variant.set),
         ("`seeds`", {"engine.seed": seed}),
         ("`sample_rates`", {} if setting.sample_rate == 100 else {"data.sample_rate": setting.sample_rate}),

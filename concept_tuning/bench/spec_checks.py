@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, product
 
 from concept_tuning.bench.search import draw_trials
-from concept_tuning.bench.spec import ALL, BenchSpec, Setting, config_of, configs_of, kind_of, settings_of, tuned_as
+from concept_tuning.bench.spec import (
+    ALL,
+    BenchSpec,
+    Range,
+    Setting,
+    config_of,
+    configs_of,
+    kind_of,
+    settings_of,
+    tuned_as,
+)
 from concept_tuning.bench.spec_words import did_you_mean
 from concept_tuning.config import METHOD_NAMES
 from concept_tuning.errors import ConfigError
@@ -46,6 +56,7 @@ def check(spec: BenchSpec) -> None:
     _check_variants(spec)
     _check_tuned_on(spec)
     _check_budget(spec)
+    _check_choices(spec)
     _check_search_seed(spec)
     _check_own_places(spec)
     _check_learnt(spec)
@@ -159,6 +170,53 @@ def _check_budget(spec: BenchSpec) -> None:
                 f"The bench searches nothing for {method!r} and something for others, which is no equal budget; give "
                 f"it a space under `search`, or one for every method under `{ALL}`."
             )
+
+
+def _check_choices(spec: BenchSpec) -> None:
+    """Refuse choices that a search of the bench could not have made, or that some of the methods lack."""
+    for data in spec.data:
+        if not data.choices:
+            continue
+        where = f"The bench's data {data.name!r} has `choices`"
+        if spec.trials < 2:
+            raise ConfigError(f"{where}, and the bench searches nothing; write what all runs have under `set`.")
+        methods = list(dict.fromkeys(spec.variant(name).tuned_as or name for name in data.methods or spec.methods))
+        for method, chosen in data.choices.items():
+            if method not in methods:
+                raise ConfigError(f"{where} of {method!r}, by which nothing is tuned{did_you_mean(method, methods)}")
+            _check_choice(spec, f"{where} of {method!r}", method, chosen)
+        lacking = [method for method in methods if method not in data.choices]
+        if lacking:
+            raise ConfigError(
+                f"{where}, and none of {lacking[0]!r}; write what was chosen for it, `{lacking[0]}: {{}}` for the "
+                "defaults."
+            )
+
+
+def _check_choice(spec: BenchSpec, where: str, method: str, chosen: Mapping[str, object]) -> None:
+    """Refuse what lies outside the search space of a method."""
+    of = spec.variant(method).method
+    spans = {resolve_key(key, of): span for key, span in spec.space(method).items()}
+    seen: set[str] = set()
+    for key, value in chosen.items():
+        full = _resolved(where, key, of)
+        span = spans.get(full)
+        if span is None:
+            raise ConfigError(f"{where} with {key!r} ({full}), which is not searched; leave it out.")
+        if full in seen:
+            raise ConfigError(f"{where} with {full} twice; leave out one of them.")
+        seen.add(full)
+        if not _in_span(value, span):
+            kind = f"one of {list(span.choices)}" if span.choices else f"between {span.low} and {span.high}"
+            raise ConfigError(f"{where} with {key} = {value!r}, which is not {kind}, as the search has it.")
+
+
+def _in_span(value: object, span: Range) -> bool:
+    if span.choices:
+        return value in span.choices
+    assert span.low is not None
+    assert span.high is not None
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and span.low <= value <= span.high
 
 
 def _check_search_seed(spec: BenchSpec) -> None:
@@ -296,6 +354,8 @@ def _check_draws(spec: BenchSpec) -> None:
     for setting in settings_of(spec):
         takers.setdefault(tuned_as(spec, setting), []).append(setting)
     for searched, settings in takers.items():
-        for trial, drawn in enumerate(draw_trials(spec, searched)):
+        trials = draw_trials(spec, searched)
+        for number, drawn in enumerate(trials):
+            trial = number if len(trials) > 1 else None
             for one in dict.fromkeys((searched, *settings)):
                 config_of(spec, one, seed=spec.search_seed, drawn=drawn, trial=trial)

@@ -16,6 +16,7 @@ from concept_tuning.config import RunConfig
 from concept_tuning.data.known.opening import is_known
 from concept_tuning.data.registry import SOURCE_NAMES, DataBundle
 from concept_tuning.data.table import SPLITS
+from concept_tuning.engine.bfloat16 import slow_bfloat16
 from concept_tuning.engine.checkpoint import list_checkpoints, remove_leftovers, save_weights
 from concept_tuning.engine.evaluation import evaluate, predict_split
 from concept_tuning.engine.failures import recorded
@@ -123,8 +124,9 @@ def _work(
             trainer = Trainer(config, method, data, folder, accelerator=accelerator, status=status, watcher=watcher)
             watcher.message(_plan_message(trainer, data))
             caution = method.caution(data)
-            if caution:
-                watcher.message(caution)
+            for said in (caution, slow_bfloat16(config, accelerator.device)):
+                if said:
+                    watcher.message(said)
             trainer.run()
         if accelerator.is_main_process:
             status.update(state="evaluating", message="Predicting with the best epoch")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from concept_tuning.bench.cells import trial_cells
+from concept_tuning.bench.cells import final_cells, trial_cells, trials_for
 from concept_tuning.bench.markdown import markdown
 from concept_tuning.bench.search import best_trial, draw_trials
 from concept_tuning.bench.spec import check_spec, config_of, load_spec, settings_of, tuned_as
+from concept_tuning.bench.tables import summary
 from concept_tuning.errors import ConfigError
 
 SPECS = sorted((Path(__file__).parents[2] / "benchmarks" / "specs").glob("*.yaml"))
@@ -153,6 +155,48 @@ def test_a_choice_is_taken_for_methods_that_were_searched() -> None:
     values = with_more_birds()
     with pytest.raises(ConfigError, match="tuned on 'birds', which is not learnt by 'l2-sp'"):
         check_spec(values | {"data": [only_vanilla, values["data"][1]]})
+
+
+CHOICES = {"vanilla": {}, "l2-sp": {"lr": 0.02, "l2_sp.backbone_decay": 0.1}}
+HALF = {"half": {"method": "l2-sp", "set": {"l2_sp.backbone_decay": 0.5}, "tuned_as": "l2-sp"}}
+
+
+def test_what_was_chosen_before_is_not_searched_again(tmp_path: Path) -> None:
+    values = with_more_birds(choices=CHOICES) | {"methods": ["vanilla", "l2-sp", "half"], "variants": HALF}
+    spec = check_spec(values)
+    assert {cell.setting.data for cell in trial_cells(spec, tmp_path)} == {"birds"}
+    assert trials_for(spec, tmp_path, ["more"]) == []
+    runs = {
+        cell.setting.method: cell.config for cell in final_cells(spec, tmp_path) if cell.setting.data == "more"
+    }  # though the search on the other birds has not begun
+    assert [runs[name].optim.lr for name in ("vanilla", "l2-sp", "half")] == [runs["vanilla"].optim.lr, 0.02, 0.02]
+    assert [runs[name].l2_sp.backbone_decay for name in ("l2-sp", "half")] == [0.1, 0.5]
+    assert "chosen before, and not searched again, for `more` on `birds`" in markdown(spec, [], [])
+    row = next(row for row in summary(spec, tmp_path) if row["data"] == "more" and row["method"] == "half")
+    assert (row["tuned_as"], row["chosen"]) == (None, {"lr": 0.02, "l2_sp.backbone_decay": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"vanilla": {}}, "'more' has `choices`, and none of 'l2-sp'; write what was chosen for it, `l2-sp: {}`"),
+        (CHOICES | {"l2_sp": {}}, "of 'l2_sp', by which nothing is tuned; did you mean 'l2-sp'?"),
+        (CHOICES | {"vanilla": {"epochs": 9}}, "of 'vanilla' with 'epochs' (optim.epochs), which is not searched"),
+        (CHOICES | {"vanilla": {"lr": 0.2}}, "of 'vanilla' with lr = 0.2, which is not between 0.001 and 0.1"),
+        (CHOICES | {"vanilla": {"lr": "fast"}}, "with lr = 'fast', which is not between"),
+        (CHOICES | {"vanilla": {"lr": 0.02, "optim.lr": 0.03}}, "with optim.lr twice; leave out one of them."),
+        (CHOICES | {"l2-sp": {"l2_sp.backbone_decay": 0.05}}, "which is not one of [0.01, 0.1], as the search has it"),
+        (CHOICES | {"vanilla": {"larning": 1}}, "has `choices` of 'vanilla': "),
+    ],
+)
+def test_a_choice_made_before_is_one_that_the_search_could_have_made(choices: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        check_spec(with_more_birds(choices=choices))
+
+
+def test_without_a_search_nothing_was_chosen() -> None:
+    with pytest.raises(ConfigError, match=r"has `choices`, and the bench searches nothing; write .* under `set`\."):
+        check_spec(with_more_birds(choices=CHOICES) | {"trials": 0, "search": {}})
 
 
 def test_data_may_have_methods_backbones_and_rates_of_its_own() -> None:
