@@ -138,9 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument(
-        "--mode", action="append", choices=MODES, help="may be repeated; vanilla and the cheapest if none"
-    )
+    parser.add_argument("--mode", action="append", choices=MODES, help="may be repeated (vanilla and the cheapest)")
     parser.add_argument("--way", action="append", choices=WAYS, help="may be repeated; all if none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--record", metavar="NAME", help="write what was measured to results/NAME.json, too")
