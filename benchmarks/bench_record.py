@@ -101,7 +101,13 @@ def _place(row: Mapping[str, Any]) -> str:
 def _learnt(spec: BenchSpec, name: str) -> dict[str, Any]:
     """Return what makes the results of some data what they are: where it is from, and what was set."""
     data = spec.data_named(name)
-    learnt = {"source": data.source, "set": {**spec.set, **data.set}, "preset": spec.preset, "tuned_on": data.tuned_on}
+    learnt = {
+        "source": data.source,
+        "set": {**spec.set, **data.set},
+        "preset": spec.preset,
+        "tuned_on": data.tuned_on,
+        "choices": data.choices,
+    }
     plain: dict[str, Any] = json.loads(json.dumps(learnt))  # as the record has it
     return plain
 

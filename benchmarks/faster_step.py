@@ -19,7 +19,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def measure(case: Case, modes: Sequence[str], ways: Sequence[str], *, rounds: in
         rounds: Rounds of timed steps.
     """
     steps: dict[tuple[str, str], Callable[[], None]] = {}
-    start_up: dict[tuple[str, str], float] = {}
+    warm_up: dict[tuple[str, str], float] = {}
     seconds: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for mode in modes:
@@ -54,7 +53,7 @@ def measure(case: Case, modes: Sequence[str], ways: Sequence[str], *, rounds: in
                 started = time.perf_counter()
                 for _ in range(_WARM_UP):
                     step()
-                start_up[mode, way] = time.perf_counter() - started
+                warm_up[mode, way] = time.perf_counter() - started
                 steps[mode, way] = step
                 seconds[mode, way] = []
         for _ in range(rounds):
@@ -62,17 +61,18 @@ def measure(case: Case, modes: Sequence[str], ways: Sequence[str], *, rounds: in
                 started = time.perf_counter()
                 step()
                 seconds[key].append(time.perf_counter() - started)
+    median = {key: statistics.median(times) for key, times in seconds.items()}
+    start_up = {key: warm_up[key] - _WARM_UP * median[key] for key in seconds}
     return [
         {
             "mode": mode,
             "way": way,
-            "seconds": statistics.median(times),
+            "seconds": median[mode, way],
             "over_plain": _median_ratio(times, seconds[mode, "plain"]),
             "over_vanilla_of_the_same_way": _median_ratio(times, seconds.get(("vanilla", way), [])),
-            "start_up_seconds": start_up[mode, way] - _WARM_UP * statistics.median(times),
+            "start_up_seconds": start_up[mode, way],
             "pays_after_steps": pays_after(
-                start_up[mode, way] - start_up[mode, "plain"],
-                statistics.median(seconds[mode, "plain"]) - statistics.median(times),
+                start_up[mode, way] - start_up[mode, "plain"], median[mode, "plain"] - median[mode, way]
             ),
         }
         for (mode, way), times in seconds.items()
@@ -96,11 +96,10 @@ def _step(case: Case, mode: str, way: str, folder: Path) -> Callable[[], None]:
             if isinstance(module, Backbone):
                 module.compile()
 
-    def run() -> None:
-        with torch.autocast(step.device.type, torch.bfloat16) if way == "bfloat16" else nullcontext():
-            step()
-
-    return run
+    if way == "bfloat16":
+        method = step.trainer.method
+        method.forward = torch.autocast(step.device.type, torch.bfloat16)(method.forward)
+    return step
 
 
 def cpu_flags() -> list[str]:

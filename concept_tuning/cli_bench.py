@@ -118,7 +118,7 @@ def _planned(spec: BenchSpec, out: Path, asked: Sequence[str]) -> Iterator[str]:
     from itertools import groupby
 
     from concept_tuning.bench.cells import trial_cells
-    from concept_tuning.bench.spec import settings_of, tuned_as
+    from concept_tuning.bench.spec import chosen_before, settings_of, tuned_as
 
     trials = [cell.setting for cell in trial_cells(spec, out)]
     settings = [setting for setting in settings_of(spec) if setting.data in asked]
@@ -128,6 +128,8 @@ def _planned(spec: BenchSpec, out: Path, asked: Sequence[str]) -> Iterator[str]:
             searched = tuned_as(spec, setting)
             count = trials.count(searched)
             choice = _number(count, "trial") if searched == setting else f"as {searched.place}"
+            if chosen_before(spec, searched) is not None:
+                choice, count = "chosen before", 1
             methods.append(f"{setting.method} ({choice})" if count else setting.method)
         yield f"{place[0]}, {place[1]}, {place[2]:g} %, {_number(len(spec.seeds), 'seed')} each: {', '.join(methods)}"
 

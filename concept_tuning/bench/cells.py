@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from concept_tuning.bench.search import best_trial, draw_trials
 from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of, tuned_as
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
-from concept_tuning.errors import StudioError
+from concept_tuning.errors import RunError, StudioError
 
 #: Folders of the trials and of the final runs in a bench's folder.
 SEARCH, FINAL = "search", "final"
@@ -95,14 +96,22 @@ def forget_trouble(path: Path) -> None:
 def remove_unneeded(path: Path, splits: Sequence[str]) -> None:
     """Remove what nothing reads again of a finished run: its checkpoints, and the weights of one that predicts nothing.
 
+    Nothing is removed while another process works on it, which does so itself, nor where that cannot be done.
+
     Args:
         path: Its run folder.
         splits: What it predicted; a trial nothing.
     """
     folder = RunFolder.open(path)
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    if not splits:
-        folder.best_weights.unlink(missing_ok=True)
+    weights = folder.best_weights
+    if not folder.checkpoints.exists() and (splits or not weights.exists()):
+        return
+    with contextlib.suppress(RunError, OSError):
+        folder.refuse_links()
+        with folder.locked():
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            if not splits:
+                weights.unlink(missing_ok=True)
 
 
 def trial_cells(spec: BenchSpec, out: Path) -> list[Cell]:

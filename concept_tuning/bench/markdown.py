@@ -87,7 +87,9 @@ def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     elsewhere = [f"`{data.name}` on `{data.tuned_on}`" for data in spec.data if data.tuned_on and not data.choices]
     if elsewhere:
         text += f"; tuned on other data: {', '.join(elsewhere)}"
-    before = [f"`{data.name}` on `{data.tuned_on or data.name}`" for data in spec.data if data.choices]
+    before = [
+        f"`{data.name}`" + (f" on `{data.tuned_on}`" if data.tuned_on else "") for data in spec.data if data.choices
+    ]
     if before:
         text += f"; chosen before, and not searched again, for {', '.join(before)}"
     taken = [f"`{name}`" for name, one in spec.variants.items() if one.tuned_as is not None and name in spec.methods]
@@ -192,7 +194,9 @@ def _verdicts(rows: Sequence[dict[str, Any]]) -> Iterable[str]:
 
 
 def _trials(row: dict[str, Any]) -> str:
-    """Say how many trials chose for a row: its own, or which other setting's."""
+    """Say how many trials chose for a row: its own, or which other setting's; or that it was chosen before."""
+    if not row["trials"]:
+        return "chosen before"
     count, left, failed = (row[key] for key in ("trials", "open_trials", "failed_trials"))
     text = f"{count - left} of {count}" if left else str(count)
     text += f", {failed} failed" if failed else ""

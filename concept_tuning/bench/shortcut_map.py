@@ -53,15 +53,18 @@ def shortcut_maps(spec: BenchSpec, table: Table) -> list[ShortcutMap]:
     """Return the maps of a bench: planted birds with the default rarity and all training pictures.
 
     Blocks on one map have all settings in common but rho, the number of pictures and the seed of the data, and are
-    ``tuned_on`` the same data, if any. A map has two blocks or more and a method that has finished runs in one.
+    ``tuned_on`` the same data, if any, with the same ``choices``. A map has two blocks or more and a method that has
+    finished runs in one.
     """
-    groups: dict[tuple[str, str | None], dict[tuple[float, int], Block]] = {}
+    groups: dict[tuple[str, str | None, str], dict[tuple[float, int], Block]] = {}
     for block in table:
-        if spec.data_named(block.data).source != "planted":
+        data = spec.data_named(block.data)
+        if data.source != "planted":
             continue
         config = _config(spec, block)
         if config.planted.rarity == PlantedConfig().rarity and config.data.sample_rate == 100:
-            found = groups.setdefault((_rest(config), spec.data_named(block.data).tuned_on), {})
+            tuned = data.tuned_on, json.dumps(data.choices, sort_keys=True)
+            found = groups.setdefault((_rest(config), *tuned), {})
             found.setdefault((config.planted.rho, config.planted.images), block)
     maps = []
     for blocks in groups.values():

@@ -57,8 +57,9 @@ class DataSpec:
         sample_rates: At which sample rates; None: the bench's.
         tuned_on: Earlier data of the bench whose choice is taken, in place of a search of its own: that of the same
             backbone and sample rate, or of that data's first where it has not these, or where the search is shared.
-        choices: What a search chose before, by method, and is not searched again: run anew on another machine, it may
-            choose otherwise by a last digit. A variant that is tuned as another takes that one's.
+        choices: What a search chose before, by method, for all backbones and sample rates of the data, which is then
+            not searched again: on another machine or version numbers drift apart, and it may choose otherwise. A
+            variant that is tuned as another takes that one's; ``tuned_on`` then says no more than on which data.
     """
 
     name: Annotated[str, Field(pattern=_NAME)]
@@ -212,9 +213,9 @@ def settings_of(spec: BenchSpec) -> list[Setting]:
 def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
     """Return the setting whose search chooses for a setting; most often itself."""
     data = spec.data_named(setting.data)
-    if data.choices:
-        return setting
     method = spec.variant(setting.method).tuned_as or setting.method
+    if data.choices:
+        return replace(setting, method=method)
     if data.tuned_on is None and not spec.share_search:
         return replace(setting, method=method)
     data = spec.data_named(data.tuned_on or data.name)
@@ -268,7 +269,8 @@ def _layers(
     data, variant, searched = spec.data_named(setting.data), spec.variant(setting.method), tuned_as(spec, setting)
     spaces = " and ".join(dict.fromkeys(repr(spec.space_of(searched.method, key)) for key in drawn))
     values = ", ".join(f"{key} = {value}" for key, value in drawn.items())
-    chosen = f"`choices` of the data {data.name!r}" if data.choices else f"`search` for {spaces}"
+    before = spec.data_named(searched.data).choices
+    chosen = f"`choices` of the data {searched.data!r}" if before else f"`search` for {spaces}"
     return [
         ("the bench's `set`", spec.set),
         (f"the `set` of the data {data.name!r}", data.set),
@@ -318,6 +320,8 @@ def configs_of(spec: BenchSpec) -> Iterator[tuple[Setting, RunConfig]]:
     for setting in settings_of(spec):
         for seed in (spec.search_seed, *spec.seeds):
             yield setting, config_of(spec, setting, seed=seed, drawn={})
-        for key, span in spec.space(tuned_as(spec, setting).method).items():
+        searched = tuned_as(spec, setting)
+        space = {} if spec.data_named(searched.data).choices else spec.space(searched.method)
+        for key, span in space.items():
             for value in span.choices or (span.low, span.high):
                 yield setting, config_of(spec, setting, seed=spec.search_seed, drawn={key: value})

@@ -173,7 +173,7 @@ def _check_budget(spec: BenchSpec) -> None:
 
 
 def _check_choices(spec: BenchSpec) -> None:
-    """Refuse choices that a search of the bench could not have made, or that some of the methods lack."""
+    """Refuse choices of what the bench does not search, or outside its ranges, or that some of the methods lack."""
     for data in spec.data:
         if not data.choices:
             continue
@@ -196,7 +196,7 @@ def _check_choices(spec: BenchSpec) -> None:
 def _check_choice(spec: BenchSpec, where: str, method: str, chosen: Mapping[str, object]) -> None:
     """Refuse what lies outside the search space of a method."""
     of = spec.variant(method).method
-    spans = {resolve_key(key, of): span for key, span in spec.space(method).items()}
+    spans = {_resolved(f"The bench's search for {method!r}", key, of): span for key, span in spec.space(method).items()}
     seen: set[str] = set()
     for key, value in chosen.items():
         full = _resolved(where, key, of)

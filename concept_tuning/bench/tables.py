@@ -15,7 +15,7 @@ from typing import Any
 from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
 from concept_tuning.bench.markdown import markdown
 from concept_tuning.bench.published import published
-from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of, tuned_as
+from concept_tuning.bench.spec import BenchSpec, Setting, chosen_before, config_of, settings_of, tuned_as
 from concept_tuning.bench.verdicts import Against, against
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
@@ -108,8 +108,8 @@ def picture_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
 def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return for each setting what was chosen, mean and deviation over seeds, and the verdict on the first method.
 
-    ``tuned_as`` is the setting whose choice was taken, None where it is its own; ``trials`` are that one's. ``chosen``
-    has what was searched as the setting's final runs have it.
+    ``tuned_as`` is the setting whose choice was taken, None where it is its own; ``trials`` are that one's, 0 where the
+    bench's file has what was chosen before. ``chosen`` has what was searched as the setting's final runs have it.
     ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and seed, each with
     its interval; ``published`` is what others measured on the same data with the same network and sample rate, and what
     was otherwise there. All are None where there is none. ``caution`` is what its runs warned of, if anything.
@@ -172,7 +172,7 @@ def _summary_row(
         "tuned_as": None if searched == setting else dataclasses.asdict(searched),
         "seeds": len(own),
         "failed_seeds": len(failed),
-        "trials": max(1, len(trials)),
+        "trials": 0 if chosen_before(spec, searched) is not None else max(1, len(trials)),
         "failed_trials": states.count("failed"),
         "open_trials": states.count("open"),
         "chosen": _chosen_values(spec, setting, _best(spec, out, setting, trials)),

@@ -18,14 +18,10 @@ def slow_bfloat16(config: RunConfig, device: torch.device) -> str:
         config: The run's settings.
         device: That it trains on.
     """
-    asked = [
-        name
-        for name, value in (
-            ("precision", config.engine.precision),
-            ("key_precision", config.concept_tuning.key_precision if config.method == "concept-tuning" else ""),
-        )
-        if value == "bf16"
-    ]
+    parts = config.concept_tuning
+    has_keys = config.method == "concept-tuning" and (parts.image_weight > 0 or parts.concept_weight > 0)
+    values = {"precision": config.engine.precision, "key_precision": parts.key_precision if has_keys else ""}
+    asked = [name for name, value in values.items() if value == "bf16"]
     if not asked or device.type != "cpu":
         return ""
     told: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -33,6 +29,6 @@ def slow_bfloat16(config: RunConfig, device: torch.device) -> str:
         return ""
     settings = " and ".join(f"{name}=bf16" for name in asked)
     return (
-        f"This processor has no bfloat16 instructions: {settings} will make the training slower, up to four times in "
-        "our measurements. Leave it out."
+        f"This processor has no bfloat16 instructions: {settings} will make the training slower, by our measurements "
+        "up to four times. Leave it out."
     )

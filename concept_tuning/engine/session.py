@@ -48,14 +48,15 @@ def start_run(config: RunConfig, path: Path | None, watcher: Watcher, *, splits:
     accelerator = _accelerator(config)
     config = with_absolute_paths(config)
     made: list[Any] = [None, None]  # the folder, or what went wrong, as the first process says
+    cause: BaseException | None = None
     if accelerator.is_main_process:
         try:
             made[0] = str(RunFolder.create(path or default_run_dir(config), config).path)
         except RunError as error:
-            made[1] = str(error)
+            made[1], cause = str(error), error.__cause__
     broadcast_object_list(made)
     if made[1] is not None:
-        raise RunError(made[1])
+        raise RunError(made[1]) from cause
     watcher.message(f"Run folder: {made[0]}")
     return _work(RunFolder.open(Path(made[0])), config, accelerator, watcher, splits)
 
@@ -102,6 +103,9 @@ def _work(
     status = StatusWriter(folder, active=accelerator.is_main_process)
     lock = folder.locked() if accelerator.is_main_process else contextlib.nullcontext()
     with lock, recorded(folder, status):
+        if _finished_meanwhile(folder, accelerator):
+            watcher.message(f"{folder.path} was finished by another process; nothing to do.")
+            return folder
         if accelerator.is_main_process:
             remove_leftovers(folder.path)
         resumed = bool(list_checkpoints(folder.checkpoints))
@@ -123,20 +127,26 @@ def _work(
             _refuse_method(method, config, data)
             trainer = Trainer(config, method, data, folder, accelerator=accelerator, status=status, watcher=watcher)
             watcher.message(_plan_message(trainer, data))
-            caution = method.caution(data)
-            for said in (caution, slow_bfloat16(config, accelerator.device)):
-                if said:
-                    watcher.message(said)
+            cautions = [said for said in (method.caution(data), slow_bfloat16(config, accelerator.device)) if said]
+            for caution in cautions:
+                watcher.message(caution)
             trainer.run()
         if accelerator.is_main_process:
             status.update(state="evaluating", message="Predicting with the best epoch")
             watcher.message("Predicting with the best epoch")
             found = _predict(folder, config, method, data, accelerator.device, splits)
             results = {"validation_note": data.validation_note, "best": trainer.progress.best, "splits": found}
-            folder.write_json("results.json", results | ({"caution": caution} if caution else {}))
+            folder.write_json("results.json", results | ({"caution": " ".join(cautions)} if cautions else {}))
             status.update(state="finished", message="Finished", seconds_left=0)
         accelerator.wait_for_everyone()
     return folder
+
+
+def _finished_meanwhile(folder: RunFolder, accelerator: Accelerator) -> bool:
+    """Return whether a process that held the run until now has finished it, as the first process sees it."""
+    finished = [accelerator.is_main_process and folder.status().get("state") == "finished"]
+    broadcast_object_list(finished)
+    return finished[0]
 
 
 def _predict(

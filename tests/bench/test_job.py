@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +49,22 @@ def test_a_run_that_another_process_holds_is_waited_for(cell: Cell, monkeypatch:
     assert waited == ["open", "open"]
     assert cell.state == "finished"
     assert not (cell.path / "checkpoints").exists()
+
+
+def test_a_run_that_is_finished_while_its_lock_is_waited_for_is_left(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunFolder.create(cell.path, cell.config)
+    locked = RunFolder.locked
+
+    def lock_at_last(self: RunFolder) -> AbstractContextManager[None]:
+        made_runs.write_run(cell.path)  # by the process that held it until now
+        return locked(self)
+
+    monkeypatch.setattr(RunFolder, "locked", lock_at_last)
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("It is learnt again."))
+    do(cell)
+    assert cell.state == "finished"
 
 
 def test_a_run_that_another_process_begins_at_the_same_moment_is_gone_on_with(

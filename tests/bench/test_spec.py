@@ -173,7 +173,8 @@ def test_what_was_chosen_before_is_not_searched_again(tmp_path: Path) -> None:
     assert [runs[name].l2_sp.backbone_decay for name in ("l2-sp", "half")] == [0.1, 0.5]
     assert "chosen before, and not searched again, for `more` on `birds`" in markdown(spec, [], [])
     row = next(row for row in summary(spec, tmp_path) if row["data"] == "more" and row["method"] == "half")
-    assert (row["tuned_as"], row["chosen"]) == (None, {"lr": 0.02, "l2_sp.backbone_decay": 0.5})
+    assert (row["trials"], row["chosen"]) == (0, {"lr": 0.02, "l2_sp.backbone_decay": 0.5})
+    assert "Not begun are 6 of 6 settings: birds; more." in markdown(spec, summary(spec, tmp_path), [])
 
 
 @pytest.mark.parametrize(
