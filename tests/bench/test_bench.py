@@ -243,6 +243,12 @@ def test_the_command_says_what_it_would_run(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "2 settings, 4 trials, 4 final runs" in said
     assert "vanilla (as birds/test_resnet/100/vanilla)" in said
+    other["choices"] = {"vanilla": {"lr": 0.02}, "linear-probe": {}}
+    file.write_text(yaml.safe_dump(SPEC | {"data": [*SPEC["data"], other]}))
+    assert main(["benchmark", str(file), "--only", "others", "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 settings, 0 trials, 4 final runs" in said
+    assert "vanilla (chosen before), linear-probe (chosen before)" in said
     assert main(["benchmark", str(file), "--workers", "0"]) == 2
     assert main(["benchmark", str(file), "--only", "fish"]) == 2
     assert "'fish'" in capsys.readouterr().err

@@ -197,6 +197,18 @@ def test_a_map_leaves_out_other_settings_and_methods_of_one_place_and_shows_what
     assert shortcut_maps(spec, table_of(spec, lambda *_: None)) == []
 
 
+def test_a_map_has_data_of_one_choice_alone() -> None:
+    fast, slow = ({"vanilla": {"lr": rate}, "l2-sp": {}, "delta": {}} for rate in (0.05, 0.02))
+    data = [
+        {"name": f"birds-{rho}", "source": "planted", "set": {"rho": rho}, "choices": choices}
+        for rho, choices in ((0.8, fast), (0.9, fast), (0.95, slow))
+    ]
+    search = {"all": {"lr": {"low": 0.01, "high": 0.1}}}
+    spec = check_spec(SPEC | {"data": data, "trials": 2, "search": search})
+    (found,) = shortcut_maps(spec, table_of(spec))
+    assert [block.data for block in found.blocks.values()] == ["birds-0.8", "birds-0.9"]
+
+
 def test_the_diagram_says_what_was_counted_and_places_methods_by_rank(spec: BenchSpec) -> None:
     found = rankings(spec, table_of(spec))
     assert isinstance(found, list)
