@@ -32,7 +32,7 @@ from naive_reference import ImageConcepts, NaiveConceptTuning
 from records import RESULTS, keep, machine
 from rich.console import Console
 from rich.table import Table
-from step_cost import _ratios, _spread, _timed, traced_peak
+from step_cost import _spread, ratios, timed, traced_peak
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -143,8 +143,8 @@ def measure(case: LossCase, *, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            seconds[name].append(_timed(side))
-    slower = _ratios(seconds["reference"], seconds["ours"])
+            seconds[name].append(timed(side))
+    slower = ratios(seconds["reference"], seconds["ours"])
     queue = loss.queue.keys.nbytes
     return {
         **asdict(case),

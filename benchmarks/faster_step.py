@@ -26,7 +26,7 @@ import torch
 from records import RESULTS, keep, machine
 from rich.console import Console
 from rich.table import Table
-from step_cost import MODES, Case, Step
+from step_cost import MODES, Case, Step, ratios, timed
 
 from concept_tuning.models.backbone import Backbone
 
@@ -58,9 +58,7 @@ def measure(case: Case, modes: Sequence[str], ways: Sequence[str], *, rounds: in
                 seconds[mode, way] = []
         for _ in range(rounds):
             for key, step in steps.items():
-                started = time.perf_counter()
-                step()
-                seconds[key].append(time.perf_counter() - started)
+                seconds[key].append(timed(step))
     median = {key: statistics.median(times) for key, times in seconds.items()}
     start_up = {key: warm_up[key] - _WARM_UP * median[key] for key in seconds}
     return [
@@ -68,24 +66,21 @@ def measure(case: Case, modes: Sequence[str], ways: Sequence[str], *, rounds: in
             "mode": mode,
             "way": way,
             "seconds": median[mode, way],
-            "over_plain": _median_ratio(times, seconds[mode, "plain"]),
-            "over_vanilla_of_the_same_way": _median_ratio(times, seconds.get(("vanilla", way), [])),
+            "over_plain": statistics.median(ratios(times, seconds[mode, "plain"])),
+            "over_vanilla_of_the_same_way": statistics.median(ratios(times, vanilla)) if vanilla else None,
             "start_up_seconds": start_up[mode, way],
             "pays_after_steps": pays_after(
                 start_up[mode, way] - start_up[mode, "plain"], median[mode, "plain"] - median[mode, way]
             ),
         }
         for (mode, way), times in seconds.items()
+        for vanilla in [seconds.get(("vanilla", way))]
     ]
 
 
 def pays_after(start_up: float, won: float) -> float | None:
     """Return after how many steps a start-up (s) is won back; None if a step wins nothing (s)."""
     return None if won <= 0 else max(0.0, start_up / won)
-
-
-def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float | None:
-    return statistics.median(a / b for a, b in zip(above, below, strict=True)) if below else None
 
 
 def _step(case: Case, mode: str, way: str, folder: Path) -> Callable[[], None]:
@@ -102,14 +97,10 @@ def _step(case: Case, mode: str, way: str, folder: Path) -> Callable[[], None]:
     return step
 
 
-def cpu_flags() -> list[str]:
-    """Return what of the processor matters here: vector and bfloat16 instructions, as Linux names them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return sorted(flag for flag in flags if flag.startswith(("avx", "amx")) or flag.endswith("bf16"))
+def instructions() -> list[str]:
+    """Return the vector and bfloat16 instructions of the processor, as torch names them."""
+    told = torch.cpu.get_capabilities()
+    return sorted(name for name, has in told.items() if has is True and name.startswith(("avx", "amx")))
 
 
 def table(case: Case, rows: Sequence[dict[str, Any]]) -> Table:
@@ -147,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = measure(case, modes, options.way or WAYS, rounds=options.rounds)
     Console().print(table(case, rows))
     if options.record:
-        told = {"machine": machine(), "processor": cpu_flags(), "torch": torch.__version__, "case": vars(case)}
+        told = {"machine": machine(), "processor": instructions(), "torch": torch.__version__, "case": vars(case)}
         keep(RESULTS / f"{options.record}.json", "faster_step.py", arguments, **told, rows=rows)
 
 

@@ -206,7 +206,7 @@ def measure(case: Case, modes: Sequence[str], *, rounds: int, reference_rounds: 
         for number in range(rounds):
             for mode, step in steps.items():
                 if mode != "reference" or number < reference_rounds:
-                    seconds[mode].append(_timed(step))
+                    seconds[mode].append(timed(step))
     reference = seconds.pop("reference", [])
     return [
         {
@@ -221,9 +221,9 @@ def measure(case: Case, modes: Sequence[str], *, rounds: int, reference_rounds: 
             "torch": torch.__version__,
             "rounds": rounds,
             "seconds": _spread(times),
-            "time_over_vanilla": statistics.median(_ratios(times, seconds["vanilla"])),
-            "time_over_vanilla_spread": _spread(_ratios(times, seconds["vanilla"])),
-            "reference_over_time": statistics.median(_ratios(reference, times)) if reference else None,
+            "time_over_vanilla": statistics.median(ratios(times, seconds["vanilla"])),
+            "time_over_vanilla_spread": _spread(ratios(times, seconds["vanilla"])),
+            "reference_over_time": statistics.median(ratios(reference, times)) if reference else None,
             "memory_over_vanilla": memory[mode] / memory["vanilla"],
             "peak_bytes": memory[mode],
         }
@@ -355,7 +355,8 @@ def _fill(queue: ClassQueue) -> None:
         queue.enqueue(keys, torch.full((size,), label))
 
 
-def _timed(step: Any) -> float:
+def timed(step: Any) -> float:
+    """Return the seconds of one step."""
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
@@ -366,7 +367,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """Return the ratios of the rounds that both took part in."""
     return [a / b for a, b in zip(above, below, strict=False)]
 

@@ -135,6 +135,10 @@ class BenchSpec:
         """Return a variant by name; a method is the variant of itself that changes nothing."""
         return self.variants.get(name) or Variant(method=name)
 
+    def chooser(self, name: str) -> str:
+        """Return the method or variant whose choice one takes; most often itself."""
+        return self.variant(name).tuned_as or name
+
     def space(self, name: str) -> dict[str, Range]:
         """Return the search space of a method or variant."""
         own = self.search.get(name, self.search.get(self.variant(name).method, {}))
@@ -213,7 +217,7 @@ def settings_of(spec: BenchSpec) -> list[Setting]:
 def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
     """Return the setting whose search chooses for a setting; most often itself."""
     data = spec.data_named(setting.data)
-    method = spec.variant(setting.method).tuned_as or setting.method
+    method = spec.chooser(setting.method)
     if data.choices:
         return replace(setting, method=method)
     if data.tuned_on is None and not spec.share_search:
@@ -233,7 +237,7 @@ def tuned_as(spec: BenchSpec, setting: Setting) -> Setting:
 def chosen_before(spec: BenchSpec, setting: Setting) -> dict[str, Any] | None:
     """Return what the bench's file says was chosen for a setting, by name; None where it says nothing."""
     choices = spec.data_named(setting.data).choices
-    return dict(choices[spec.variant(setting.method).tuned_as or setting.method]) if choices else None
+    return dict(choices[spec.chooser(setting.method)]) if choices else None
 
 
 def config_of(

@@ -145,7 +145,7 @@ def _check_tuned_on(spec: BenchSpec) -> None:
             if spec.data_named(data.tuned_on).tuned_on is not None:
                 raise ConfigError(f"{where}, which has no search of its own.")
             searched = spec.data_named(data.tuned_on).methods or spec.methods
-            tuned = [spec.variant(method).tuned_as or method for method in data.methods or spec.methods]
+            tuned = [spec.chooser(method) for method in data.methods or spec.methods]
             odd = [method for method in tuned if method not in searched]
             if odd:
                 raise ConfigError(f"{where}, which is not learnt by {odd[0]!r}.")
@@ -180,7 +180,7 @@ def _check_choices(spec: BenchSpec) -> None:
         where = f"The bench's data {data.name!r} has `choices`"
         if spec.trials < 2:
             raise ConfigError(f"{where}, and the bench searches nothing; write what all runs have under `set`.")
-        methods = list(dict.fromkeys(spec.variant(name).tuned_as or name for name in data.methods or spec.methods))
+        methods = list(dict.fromkeys(spec.chooser(name) for name in data.methods or spec.methods))
         for method, chosen in data.choices.items():
             if method not in methods:
                 raise ConfigError(f"{where} of {method!r}, by which nothing is tuned{did_you_mean(method, methods)}")

@@ -18,9 +18,7 @@ def slow_bfloat16(config: RunConfig, device: torch.device) -> str:
         config: The run's settings.
         device: That it trains on.
     """
-    parts = config.concept_tuning
-    has_keys = config.method == "concept-tuning" and (parts.image_weight > 0 or parts.concept_weight > 0)
-    values = {"precision": config.engine.precision, "key_precision": parts.key_precision if has_keys else ""}
+    values = {"precision": config.engine.precision, "key_precision": config.concept_tuning.key_precision}
     asked = [name for name, value in values.items() if value == "bf16"]
     if not asked or device.type != "cpu":
         return ""

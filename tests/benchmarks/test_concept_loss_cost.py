@@ -54,7 +54,7 @@ def test_more_varied_cosines_take_more_iterations() -> None:
 def test_a_ratio_is_the_median_over_rounds_and_memory_is_measured_on_both(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([1.0, 3.0, 10.0, 20.0, 1.0, 7.0])
     peaks = iter([200, 1000])
-    monkeypatch.setattr(concept_loss_cost, "_timed", lambda side: next(times))
+    monkeypatch.setattr(concept_loss_cost, "timed", lambda side: next(times))
     monkeypatch.setattr(concept_loss_cost, "traced_peak", lambda side: next(peaks))
     row = measure(LossCase(**SMALL), rounds=3)
     assert row["reference_over_time"] == 3

@@ -50,7 +50,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch, unmeasured: None) -> None:
     def timed(step: object) -> float:
         return 40.0 if isinstance(step, step_cost.ReferenceStep) else float(step.views.shape[1])  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(step_cost, "_timed", timed)
+    monkeypatch.setattr(step_cost, "timed", timed)
     monkeypatch.setattr(step_cost.ReferenceStep, "__call__", lambda self: None)
 
 
@@ -119,7 +119,7 @@ def test_several_sizes_are_rows_of_one_list_without_a_reference(capsys: pytest.C
 def test_a_ratio_is_the_median_over_rounds_measured_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine slows down tenfold for the second round; the ratios do not see it."""
     times = iter([1.0, 3.0, 10.0, 20.0, 1.0, 7.0])
-    monkeypatch.setattr(step_cost, "_timed", lambda step: next(times))
+    monkeypatch.setattr(step_cost, "timed", lambda step: next(times))
     case = Case(backbone="test_resnet", image_size=64, batch_size=2, classes=3, queue_size=2)
     _, row = measure(case, ["image-contrast"], rounds=3, reference_rounds=0)
     assert row["time_over_vanilla"] == 3
