@@ -34,8 +34,9 @@ quick: install   ## fine-tune both ways on planted birds and print the results
 test: install    ## the tests, without the slow ones, in as many processes as JOBS says
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
 
-test-all: test   ## all tests, the slow ones one after another: some measure time
-	$(BIN)/python -m pytest -m slow
+test-all: test   ## all tests, the journeys through a browser one after another: they measure time
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile --ignore=tests/journeys
+	$(BIN)/python -m pytest -m slow tests/journeys
 
 lint: install    ## style
 	$(BIN)/ruff check .

@@ -290,10 +290,10 @@ def resolve_key(key: str, method: str | None = None, regulariser: str | None = N
     Raises:
         ConfigError: if there is none, naming the nearest, or if there are several.
     """
-    full_names = [setting.key for setting in settings()]
-    if key in full_names:
+    by_bare_name = _by_bare_name()
+    if key in by_bare_name.get(key.rpartition(".")[2], ()):
         return key
-    matches = [name for name in full_names if name.split(".")[1] == key]
+    matches = list(by_bare_name.get(key, ()))
     if len(matches) > 1 and method is not None:
         own = [name for name in matches if method in METHOD_SECTIONS.get(name.split(".")[0], (method,))]
         taken_in = [name for name in matches if regulariser in METHOD_SECTIONS.get(name.split(".")[0], ())]
@@ -302,6 +302,7 @@ def resolve_key(key: str, method: str | None = None, regulariser: str | None = N
         return matches[0]
     if matches:
         raise ConfigError(f"Setting {key!r} is in several sections: {', '.join(matches)}. Give the full name.")
+    full_names = [setting.key for setting in settings()]
     bare = [name.split(".")[1] for name in full_names]
     close = difflib.get_close_matches(key, full_names + bare, n=1, cutoff=0.5) or difflib.get_close_matches(
         key.rsplit(".", 1)[-1], bare, n=1, cutoff=0.5
@@ -309,6 +310,16 @@ def resolve_key(key: str, method: str | None = None, regulariser: str | None = N
     known = _OTHER_NAMES.get(key.rsplit(".", 1)[-1], close[0] if close else None)
     hint = f" Did you mean {known!r}?" if known else ""
     raise ConfigError(f"Unknown setting {key!r}.{hint} `concept-tuning settings` lists them all.")
+
+
+@functools.cache
+def _by_bare_name() -> dict[str, tuple[str, ...]]:
+    """Return the full names of the settings, in order of the sections, by the name without the section."""
+    found: dict[str, tuple[str, ...]] = {}
+    for setting in settings():
+        bare = setting.key.split(".")[1]
+        found[bare] = (*found.get(bare, ()), setting.key)
+    return found
 
 
 def _parse_overrides(overrides: Mapping[str, Any] | Iterable[str], method: str) -> dict[str, Any]:
@@ -363,8 +374,13 @@ def _refuse_idle(given: Mapping[str, Any], config: RunConfig) -> None:
 
 def _why_idle(key: str, config: RunConfig) -> str | None:
     """Return why a setting has no effect; None where it has one."""
-    reasons = (reason for pattern, idle, reason in _IDLE if re.fullmatch(pattern, key) and idle(config))
-    return next(reasons, None)
+    return next((reason for idle, reason in _idle_conditions(key) if idle(config)), None)
+
+
+@functools.cache
+def _idle_conditions(key: str) -> tuple[tuple[Callable[[RunConfig], bool], str], ...]:
+    """Return when a setting has no effect, and why, in order."""
+    return tuple((idle, reason) for pattern, idle, reason in _IDLE if re.fullmatch(pattern, key))
 
 
 def _namesakes(key: str, config: RunConfig) -> list[str]:

@@ -167,7 +167,7 @@ def test_an_unexpected_error_is_a_sentence_with_the_details_in_a_file(
     assert capsys.readouterr().err == "Unexpected error: ZeroDivisionError: surprise.\n"
 
 
-@pytest.mark.parametrize("listing", ["methods", "settings"], ids=["within a buffer", "longer"])
+@pytest.mark.parametrize("listing", ["backbones", "settings"], ids=["within a buffer", "longer"])
 def test_a_reader_that_goes_away_is_no_error(listing: str, tmp_path: Path) -> None:
     """As in ``concept-tuning settings --json | head -1``."""
     command = [sys.executable, "-m", "concept_tuning", listing, "--json"]
@@ -197,7 +197,7 @@ def test_the_smoke_preset_is_quick(method: str, tmp_path: Path) -> None:
 def test_interrupts_are_heard_again_in_a_session_of_its_own_alone(alone: bool) -> None:
     """As what a shell runs in the background, whose starter ignores them, it would be deaf to being stopped."""
     code = (
-        "import signal; from concept_tuning.cli import main; main(['methods']);"
+        "import signal; from concept_tuning.cli import main; main(['settings']);"
         "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     )
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)

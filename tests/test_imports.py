@@ -85,3 +85,17 @@ def test_help_needs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_a_run_starts_without_what_few_runs_need_and_before_it_asks_for_a_gpu() -> None:
+    """A bench forks its cells from a process that has this loaded, in which no GPU may be at work."""
+    code = (
+        "import sys, torch\n"
+        "def asked(*_): raise SystemExit('a GPU is asked for')\n"
+        "torch.cuda.is_available = torch.cuda.device_count = torch.cuda.init = asked\n"
+        "import concept_tuning.engine.session\n"
+        "print(sorted({'sklearn', 'pandas', 'captum', 'umap', 'plotly', 'optuna'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,9 +1,8 @@
-"""One cell of a bench as a job by itself: ``python -m concept_tuning.bench.job`` reads it from standard input."""
+"""One cell of a bench as a job by itself, for a process of its own on this machine or another."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,7 +91,3 @@ def _learnt(job: Job, path: Path) -> RunFolder:
             if not (begun_by_another or isinstance(error.__cause__, Timeout)):
                 raise
         time.sleep(_WAIT_SECONDS)
-
-
-if __name__ == "__main__":
-    do_job(Job(**json.load(sys.stdin)))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from concept_tuning.data.registry import DataBundle, Split
@@ -174,6 +173,8 @@ def _balanced(cells: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def _fitted(scaled: np.ndarray, labels: np.ndarray, strength: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (C, D) weights and (C,) bias of an l1-penalised logistic regression, one class against the rest."""
+    from sklearn.linear_model import LogisticRegression  # takes a second, and few runs need it
+
     weights, bias = np.zeros((classes, scaled.shape[1])), np.zeros(classes)
     for label in range(classes):
         fit = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", max_iter=1000, random_state=0)

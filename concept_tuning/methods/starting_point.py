@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from concept_tuning.config import RunConfig
@@ -131,6 +130,8 @@ def without_weight_decay(groups: list[dict[str, object]]) -> list[dict[str, obje
 
 def _linear_classifier(pooled: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Fit a multinomial logistic regression and return its (C, D) weights and (C,) bias."""
+    from sklearn.linear_model import LogisticRegression  # takes a second, and few runs need it
+
     fit = LogisticRegression(max_iter=1000).fit(pooled.cpu().numpy(), labels.cpu().numpy())
     weights, bias = fit.coef_, fit.intercept_
     if len(fit.classes_) == 2:  # one row for the second class alone

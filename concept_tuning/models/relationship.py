@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp, softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +73,9 @@ def fit_target_given_source(
     Returns:
         (C', S) weights, a row for each class present, in order: logits are ``probabilities @ weights.T``.
     """
+    from sklearn.exceptions import ConvergenceWarning  # takes a second, and few runs need it
+    from sklearn.linear_model import LogisticRegression
+
     # The one object goes on from the penalty before it, towards weaker ones.
     model = LogisticRegression(fit_intercept=False, warm_start=True, max_iter=_ITERATIONS)
     best, weights = -1.0, np.zeros((0, train.shape[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,11 @@ BASE = {
 WHOLE = {"weights": "timm"}
 LIBRARY = {"epochs": 1000, "max_steps": 10_000, "schedule": "step", "step_points": [0.6]}
 AUTHORS = LIBRARY | {"max_steps": 20_000, "step_points": [0.3, 0.6]}
+
+
+@functools.cache
+def paper() -> BenchSpec:
+    return load_spec(PAPER)
 
 
 def found(values: dict, method: str) -> Published | None:
@@ -53,7 +59,7 @@ def found(values: dict, method: str) -> Published | None:
 def test_the_papers_settings_have_the_published_figures(
     data: str, rate: float, method: str, percent: float, ending: str
 ) -> None:
-    spec = load_spec(PAPER)
+    spec = paper()
     wanted = (data + ending, rate, method)
     setting = next(one for one in settings_of(spec) if (one.data, one.sample_rate, one.method) == wanted)
     known = published(setting, config_of(spec, setting, seed=1, drawn={}))
@@ -63,7 +69,7 @@ def test_the_papers_settings_have_the_published_figures(
 
 
 def test_what_was_not_published_has_none() -> None:
-    spec: BenchSpec = load_spec(PAPER)
+    spec: BenchSpec = paper()
     lacking = {
         (one.data, one.sample_rate, one.method)
         for one in settings_of(spec)
@@ -113,7 +119,7 @@ def test_what_was_otherwise_in_the_authors_run_is_said() -> None:
 
 def test_the_papers_spec_trains_as_the_library_does() -> None:
     """20 epochs of 500 batches of 48, a tenth from epoch 12 on, as its scripts have it."""
-    spec = load_spec(PAPER)
+    spec = paper()
     for setting in settings_of(spec):
         if setting.data.endswith("-10000"):
             optim = config_of(spec, setting, seed=1, drawn={}).optim
@@ -124,7 +130,7 @@ def test_the_papers_spec_trains_as_the_library_does() -> None:
 
 
 def test_the_librarys_settings_of_lwf_can_be_drawn() -> None:
-    space = load_spec(PAPER).space("lwf")
+    space = paper().space("lwf")
     for key, value in {"lr": 0.001, "lwf.weight": 4, "lwf.temperature": 3}.items():
         assert value in space[key].choices or space[key].low <= value <= space[key].high
 
@@ -178,7 +184,7 @@ def test_the_learning_rate_may_be_another() -> None:
 def test_timm_knows_the_network_and_its_weights() -> None:
     import timm
 
-    spec = load_spec(PAPER)
+    spec = paper()
     assert spec.backbones == (ARCHITECTURE,)
     assert ARCHITECTURE in timm.list_pretrained("resnet50*")
     assert timm.get_pretrained_cfg(ARCHITECTURE).url.endswith("resnet50-0676ba61.pth")  # torchvision's IMAGENET1K_V1

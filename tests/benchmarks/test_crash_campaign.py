@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import crash_bench_queue
 import psutil
 import pytest
 from crash_bench_queue import _Bench
@@ -147,7 +149,7 @@ def test_of_a_table_only_the_clock_may_differ(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(("what", "kills"), [("training", 3), ("bench", 2), ("queue", 2)])
+@pytest.mark.parametrize(("what", "kills"), [("training", 3), ("queue", 2)])
 def test_a_few_kills_change_nothing(what: str, kills: int) -> None:
     command = [sys.executable, str(CAMPAIGN), what, "--kills", str(kills), "--no-record"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1400, check=False)
@@ -155,3 +157,14 @@ def test_a_few_kills_change_nothing(what: str, kills: int) -> None:
     record = json.loads(done.stdout)
     assert record["kills"] == kills
     assert record["killed_and_ended_with_the_same_bytes"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_few_kills_of_a_bench_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = crash_bench_queue._SPEC["set"] | {"epochs": 10}  # two kills need not meet training
+    monkeypatch.setitem(crash_bench_queue._SPEC, "set", short)
+    found = crash_bench_queue.bench(tmp_path, 2, random.Random(0))
+    assert found.kills.total() == 2
+    assert found.same >= 1
+    assert found.wrong == []

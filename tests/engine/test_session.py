@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loaded_processes import Loaded
 from safetensors.torch import load_file
 from whole_runs import Recorder, csv_config, metrics, same_run, write_listing
 
@@ -24,6 +26,7 @@ from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import resume_run, start_run
 from concept_tuning.engine.trainer import Trainer
 from concept_tuning.errors import RunError, TrainingError, WeightsError
+from concept_tuning.progress import ConsoleWatcher
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES[:4])
@@ -98,45 +101,38 @@ def test_a_run_leaves_the_callers_random_state_alone(tiny, tmp_path: Path) -> No
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def train_command(config: RunConfig, path: Path, tmp_path: Path) -> list[str]:
-    """Return a command that trains exactly these settings in a process of its own."""
-    saved = tmp_path / "settings.json"
-    saved.write_text(json.dumps(config.to_dict()))
-    code = (
-        "import json,sys\nfrom pathlib import Path\nfrom concept_tuning.config import RunConfig\n"
-        "from concept_tuning.engine.session import start_run\nfrom concept_tuning.progress import ConsoleWatcher\n"
-        "start_run(RunConfig.from_dict(json.load(open(sys.argv[1]))), Path(sys.argv[2]), ConsoleWatcher(quiet=True))"
-    )
-    return [sys.executable, "-c", code, str(saved), str(path)]
+def begin_or_go_on(config: RunConfig, path: Path) -> None:
+    """Train in this process."""
+    watcher = ConsoleWatcher(quiet=True)
+    if (path / "config.json").exists():
+        resume_run(path, watcher)
+    else:
+        start_run(config, path, watcher)
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_ends_with_the_same_bytes(tiny, tmp_path: Path) -> None:
-    config = tiny("concept-tuning", epochs=3)
+    config = tiny("concept-tuning", epochs=6)
     undisturbed = start_run(config, tmp_path / "undisturbed", Recorder())
     path = tmp_path / "killed"
     chance = random.Random(4)
-    process = subprocess.Popen(train_command(config, path, tmp_path))
     for _ in range(4):
-        lines = chance.randint(1, 5)
-        wait_for_lines(path, lines, process)
+        one = Loaded(begin_or_go_on, config, path, log=tmp_path / "said")
+        wait_for_lines(path, chance.randint(1, 5), lambda one=one: one.process.is_alive())
         time.sleep(chance.random() * 0.3)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if not (path / "config.json").exists():
-            process = subprocess.Popen(train_command(config, path, tmp_path))
-            continue
-        process = subprocess.Popen([sys.executable, "-m", "concept_tuning", "resume", str(path), "--quiet"])
-    assert process.wait(timeout=120) == 0
+        one.process.kill()
+        one.process.join()
+        assert one.process.exitcode == -signal.SIGKILL  # and not the end of the run
+    Loaded(begin_or_go_on, config, path, log=tmp_path / "said").end()
     same_run(undisturbed, RunFolder.open(path))
 
 
-def wait_for_lines(path: Path, more: int, process: subprocess.Popen, limit: float = 90) -> None:
-    """Wait until a run has written some more lines of metrics, or has ended."""
+def wait_for_lines(path: Path, more: int, alive: Callable[[], bool], limit: float = 90) -> None:
+    """Wait until a run has written some more lines of metrics, or is no more alive."""
     file = path / "metrics.jsonl"
     begin = file.stat().st_size if file.exists() else 0
     deadline = time.monotonic() + limit
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and alive():
         if file.exists():
             with file.open("rb") as stream:
                 stream.seek(min(begin, file.stat().st_size))
@@ -158,7 +154,7 @@ def test_interrupt_saves_leaves_with_130_and_resume_goes_on(tiny, tmp_path: Path
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    wait_for_lines(path, 7, process)
+    wait_for_lines(path, 7, lambda: process.poll() is None)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

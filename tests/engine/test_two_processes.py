@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from loaded_processes import command, on_two_ranks
 from safetensors.torch import load_file
 from tiny_runs import TINY, write_weights
 
@@ -113,7 +114,7 @@ def test_one_process_killed_the_run_goes_on_to_the_same_results(
 def test_the_probe_of_lp_ft_leaves_the_backbone_alone_on_two_processes_too(tmp_path: Path) -> None:
     """Weight decay would move it if its gradients were zero and not absent."""
     more = {"probe_share": 0.9, "max_steps": 4, "weight_decay": 0.5, "lr": 0.1, "backbone_lr_scale": 1.0}
-    end(launched(TORCHRUN, *train_words(tmp_path / "run", "lp-ft", "test_resnet", **more)))
+    on_two_ranks(train_words(tmp_path / "run", "lp-ft", "test_resnet", **more), tmp_path)
     before, after = (load_file(path / "model.safetensors") for path in sorted((tmp_path / "run/checkpoints").iterdir()))
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved == {"classifier.weight", "classifier.bias"}
@@ -130,8 +131,8 @@ def test_two_processes_give_the_losses_of_one(method: str, weights: Path, tmp_pa
     """A network without batch norm, so that a batch cut in two is the same batch."""
     one, two = tmp_path / "one", tmp_path / "two"
     more: dict[str, object] = {"lr": 0.1, "weights": weights}
-    end(launched((sys.executable,), *train_words(one, method, "test_efficientnet_gn", **more)))
-    end(launched(TORCHRUN, *train_words(two, method, "test_efficientnet_gn", **more)))
+    command(train_words(one, method, "test_efficientnet_gn", **more), tmp_path / "one.log").end()
+    on_two_ranks(train_words(two, method, "test_efficientnet_gn", **more), tmp_path)
     assert len(steps(one)) == 8
     for single, shared in zip(steps(one), steps(two), strict=True):
         assert shared == pytest.approx(single, rel=1e-4, abs=1e-6)
