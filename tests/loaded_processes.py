@@ -7,11 +7,14 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-_FAMILY = multiprocessing.get_context("forkserver")
-_FAMILY.set_forkserver_preload(["concept_tuning.cli", "concept_tuning.engine.session", "torch._dynamo"])
+# Elsewhere what has loaded libraries cannot be forked safely, and each process loads them itself.
+_FAMILY: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+if sys.platform == "linux":
+    _FAMILY.set_forkserver_preload(["concept_tuning.cli", "concept_tuning.engine.session", "torch._dynamo"])
 _END_SECONDS = 200.0
 
 
@@ -27,17 +30,20 @@ class Loaded:
         self, target: Callable[..., object], *values: object, log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self.log = log
-        self.process: ForkServerProcess = _FAMILY.Process(
-            target=_work, args=(target, values, str(log), dict(environment or {}))
-        )
+        surroundings = os.environ | dict(environment or {})
+        self.process: BaseProcess = _FAMILY.Process(target=_work, args=(target, values, str(log), surroundings))
         self.process.start()
 
     def end(self) -> None:
         """Wait for it; what it said is in the error if it did not end well."""
         self.process.join(_END_SECONDS)
-        if self.process.exitcode is None:
-            self.process.kill()
+        self.kill()
         assert self.process.exitcode == 0, self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+
+    def kill(self) -> None:
+        """Kill it if it lives, and wait."""
+        self.process.kill()
+        self.process.join()
 
 
 def command(words: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Loaded:
@@ -55,8 +61,12 @@ def on_two_ranks(words: Sequence[str], folder: Path) -> None:
         command(words, folder / f"rank-{rank}.log", {"RANK": str(rank), "LOCAL_RANK": str(rank)} | shared)
         for rank in range(2)
     ]
-    for rank in ranks:
-        rank.end()
+    try:
+        for rank in ranks:
+            rank.end()
+    finally:
+        for rank in ranks:  # one that waits for another that failed
+            rank.kill()
 
 
 def _command(words: list[str]) -> None:
@@ -68,6 +78,7 @@ def _command(words: list[str]) -> None:
 def _work(target: Callable[..., object], values: Sequence[object], log: str, environment: dict[str, str]) -> None:
     import torch
 
+    os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
     with Path(log).open("wb") as file:

@@ -89,7 +89,7 @@ def test_help_needs_no_heavy_library() -> None:
 
 @pytest.mark.slow
 def test_a_run_starts_without_what_few_runs_need_and_before_it_asks_for_a_gpu() -> None:
-    """A bench forks its cells from a process that has this loaded, in which no GPU may be at work."""
+    """A bench forks its cells from a process with this loaded, in which no GPU may be at work."""
     code = (
         "import sys, torch\n"
         "def asked(*_): raise SystemExit('a GPU is asked for')\n"

@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
-import multiprocessing
+import json
 import os
-import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from multiprocessing import connection, forkserver, resource_tracker
-from multiprocessing.process import BaseProcess
-from typing import Any
 
 from concept_tuning.bench.cells import Cell
-from concept_tuning.bench.job import Job, do_job
-
-#: What each cell's process needs first; it takes seconds to load.
-_LOADED = "concept_tuning.engine.session"
+from concept_tuning.bench.job import Job
 
 
 def in_processes(cells: Sequence[Cell], workers: int) -> Iterator[Cell]:
     """Run cells in processes of their own, some at once, and yield each whose process has ended, however it ended.
-
-    On Linux they are forked from one that has the libraries loaded, which ends with this process; elsewhere each loads
-    them itself. A script that calls this needs ``if __name__ == "__main__":``, as with all of :mod:`multiprocessing`.
 
     Args:
         cells: To run.
         workers: Processes at once; they share the computing threads evenly.
     """
     threads = max(1, (os.cpu_count() or 1) // workers)
-    family = _family()
-    running: set[BaseProcess] = set()
+    running: set[_Server] = set()
     guard, closed = threading.Lock(), threading.Event()
 
     def run(cell: Cell) -> None:
-        job = dataclasses.asdict(Job.of(cell, threads=threads))
-        process = family.Process(target=_do, args=(job, os.environ | {"OMP_NUM_THREADS": str(threads)}))
         with guard:
             if closed.is_set():
                 return
-            process.start()
-            running.add(process)
-        connection.wait([process.sentinel])
-        with guard:  # a start looks after all children too
-            process.join()
-            running.discard(process)
+            server = _idle_server(threads)
+            running.add(server)
+        alive = server.do(Job.of(cell, threads=threads))
+        with guard:
+            running.discard(server)
+        if alive:
+            _keep(server)
 
     pool = ThreadPoolExecutor(workers)
     try:
@@ -59,36 +49,81 @@ def in_processes(cells: Sequence[Cell], workers: int) -> Iterator[Cell]:
         print("Stopping: the runs at work write their checkpoints first.", file=sys.stderr)
         raise
     finally:
+        closed.set()  # first, so that a second Ctrl-C begins nothing
         with guard:
-            closed.set()
-            for process in running:
-                process.terminate()
+            for server in running:
+                server.stop()
         pool.shutdown()
 
 
-def _family() -> Any:
-    """Return how processes begin here; macOS and Windows cannot safely fork one that has loaded libraries."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    family = multiprocessing.get_context("forkserver")
-    family.set_forkserver_preload([_LOADED])
-    resource_tracker.ensure_running()  # whose start would unblock what is blocked here
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C would end it as it loads
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-    return family
+class _Server:
+    """A process of :mod:`concept_tuning.bench.job_server`.
+
+    Attributes:
+        surroundings: Its environment and working folder.
+    """
+
+    def __init__(self, surroundings: tuple[Mapping[str, str], str]) -> None:
+        self.surroundings = surroundings
+        # No shell and no argument from outside; the jobs go through standard input.
+        self._process = subprocess.Popen(  # nosec B603
+            [sys.executable, "-m", "concept_tuning.bench.job_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(surroundings[0]),
+            start_new_session=True,  # Ctrl-C is the bench's, which then lets them write a checkpoint
+        )
+
+    def do(self, job: Job) -> bool:
+        """Have a job done and wait for its end; returns whether the server can do another."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            print(json.dumps(dataclasses.asdict(job)), file=self._process.stdin, flush=True)
+            if self._process.stdout.readline():
+                return True
+        except BrokenPipeError:  # it died before it had read its job
+            pass
+        self.end()
+        return False
+
+    def stop(self) -> None:
+        """Ask the job at work to write a checkpoint and end, and the server with it."""
+        self._process.terminate()
+
+    def end(self) -> None:
+        """Tell it that there are no more jobs, and wait."""
+        self._process.communicate()
+
+    def alive(self) -> bool:
+        """Return whether it waits for a job."""
+        return self._process.poll() is None
 
 
-def _do(job: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    """Do a job in a process that was begun for it."""
-    if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C is the bench's, which then lets its cells write a checkpoint
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    from threadpoolctl import threadpool_limits
+#: Servers that wait for the next job of this process.
+_idle: list[_Server] = []
+_guard = threading.Lock()
 
-    os.environ.clear()
-    os.environ.update(environment)  # which may be another than when the process was begun that this is forked from
-    with threadpool_limits(job["threads"]):
-        do_job(Job(**job))
+
+def _idle_server(threads: int) -> _Server:
+    """Return one with the environment of now and so many computing threads, begun or left over; others are ended."""
+    surroundings = os.environ | {"OMP_NUM_THREADS": str(threads)}, os.getcwd()
+    with _guard:
+        others = [server for server in _idle if server.surroundings != surroundings or not server.alive()]
+        for server in others:
+            _idle.remove(server)
+            server.end()
+        return _idle.pop() if _idle else _Server(surroundings)
+
+
+def _keep(server: _Server) -> None:
+    with _guard:
+        _idle.append(server)
+
+
+@atexit.register
+def _end_all() -> None:
+    with _guard:
+        while _idle:
+            _idle.pop().end()

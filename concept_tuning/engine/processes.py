@@ -13,8 +13,6 @@ _MODULE = re.compile(r"concept_tuning(\.\w+)*")
 #: The command that the package installs, where it lies: on Windows a program or a script beside one.
 _COMMAND = re.compile(r"(.*[/\\])?concept-tuning(\.exe|-script\.py)?", re.DOTALL)
 _PYTHON = re.compile(r"(.*[/\\])?(python|pypy)[\d.]*w?t?(\.exe)?", re.DOTALL | re.IGNORECASE)
-#: Of a process that was forked, with all its libraries, from one that multiprocessing keeps for that.
-_FORKED = re.compile(r"from multiprocessing\.forkserver import main; main\(.*'concept_tuning(\.\w+)*'.*\)")
 #: Python's options whose value is the next word.
 _WITH_VALUE = ("-X", "-W")
 
@@ -46,11 +44,9 @@ def is_ours(command: Sequence[str]) -> bool:
     """Whether the words of a command run this package, whoever started it: a shell, a server, torchrun, accelerate.
 
     They do with ``-m concept_tuning`` or a module of it, and where the program is the command ``concept-tuning`` or
-    Python with that as its script, and as what a bench forks for a cell. A path of that name among the other words says
-    nothing: an editor or a dashboard has one too.
+    Python with that as its script. A path of that name among the other words says nothing: an editor or a dashboard
+    has one too.
     """
-    if any(first == "-c" and _FORKED.fullmatch(second) for first, second in pairwise(command)):
-        return True
     if any(first == "-m" and _MODULE.fullmatch(second) for first, second in pairwise(command)):
         return True
     return any(_COMMAND.fullmatch(word) for word in (*command[:1], *_script(command)))

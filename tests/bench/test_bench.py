@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -163,13 +165,18 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(whole: Path, tmp_pa
     file, out = tmp_path / "tiny.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(SPEC))
     command = [sys.executable, "-m", "concept_tuning", "benchmark", str(file), "--out", str(out)]
-    for seconds in (6, 9):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for each in family if seconds == 6 else family[:1]:  # all of it, then the bench alone
-            each.kill()
-        process.wait()
+    for alone in (False, True):  # all of it, then the bench alone
+        begun = len(list(out.rglob("metrics.jsonl")))
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list(out.rglob("metrics.jsonl"))) == begun:
+            assert process.poll() is None
+            time.sleep(0.02)
+        family = process.children(recursive=True)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        for each in () if alone else family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "`linear-probe`" in done.stdout

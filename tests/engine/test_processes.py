@@ -111,11 +111,7 @@ def test_a_status_of_nobody_has_no_birth_of_an_earlier_process(tmp_path: Path) -
     "command",
     [
         ["/venv/bin/python", "-m", "concept_tuning", "work", "/runs/x", "--root", "/runs"],  # the dashboard's job
-        ["python", "-m", "concept_tuning.bench.job"],
-        [
-            *("/venv/bin/python", "-B", "-c"),  # a cell of a bench
-            "from multiprocessing.forkserver import main; main(5, 7, ['concept_tuning.engine.session'], **{})",
-        ],
+        ["python", "-m", "concept_tuning.bench.job_server"],  # a cell of a bench too, which is forked from it
         ["/venv/bin/python3.11", "/venv/bin/concept-tuning", "train"],  # typed into a shell
         ["concept-tuning", "train"],
         ["python", "-u", "-X", "dev", "-W", "ignore", "/venv/bin/concept-tuning", "train"],
