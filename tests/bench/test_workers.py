@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +16,9 @@ import psutil
 import pytest
 from tiny_bench import TINY_BENCH, wait_until_working
 
+from concept_tuning.bench import workers
 from concept_tuning.bench.cells import Cell, final_cells
+from concept_tuning.bench.job import Job
 from concept_tuning.bench.runner import run_bench
 from concept_tuning.bench.spec import BenchSpec, check_spec
 from concept_tuning.bench.workers import in_processes
@@ -37,7 +43,7 @@ def test_a_cell_whose_process_is_killed_is_begun_again_to_the_same_results(tmp_p
         killed.append(wait_until_working(cell))
         os.kill(killed[0], signal.SIGKILL)
 
-    def workers(cells: Sequence[Cell]) -> Iterator[Cell]:
+    def killing(cells: Sequence[Cell]) -> Iterator[Cell]:
         handed.append([cell.path for cell in cells])
         with ThreadPoolExecutor(1) as pool:
             victim = None if killed else pool.submit(kill, cells[0])
@@ -45,13 +51,42 @@ def test_a_cell_whose_process_is_killed_is_begun_again_to_the_same_results(tmp_p
             if victim:
                 victim.result()
 
-    run_bench(spec, out, workers=workers)
+    run_bench(spec, out, workers=killing)
     first, second = final_cells(spec, out)
     assert handed == [[first.path, second.path], [first.path]]  # the other, which was finished, not again
     for cell, same in zip((first, second), final_cells(spec, whole), strict=True):
         for name in ("results.json", "metrics.jsonl", "best/model.safetensors"):
             assert (cell.path / name).read_bytes() == (same.path / name).read_bytes()
     assert RunFolder.open(first.path).status()["pid"] != killed[0]
+
+
+def test_a_server_does_cells_one_after_another_each_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = final_cells(bench(1), tmp_path / "out")
+    (third, *_) = final_cells(bench(1), tmp_path / "other")
+    assert list(in_processes([first], 1)) == [first]
+    (server,) = workers._idle
+    assert list(in_processes([second], 1)) == [second]
+    assert workers._idle == [server]
+    pids = {RunFolder.open(cell.path).status()["pid"] for cell in (first, second)}
+    assert len(pids) == 2
+    monkeypatch.setenv("SOMETHING", "else")
+    assert list(in_processes([third], 1)) == [third]
+    assert [cell.state for cell in (first, second, third)] == ["finished"] * 3
+    assert server not in workers._idle
+    assert not server.alive()
+
+
+def test_where_nothing_can_be_forked_a_server_does_one_cell_and_ends(tmp_path: Path) -> None:
+    cell = final_cells(bench(1), tmp_path / "out")[0]
+    code = "from concept_tuning.bench import job_server; job_server.FORKS = False; job_server.serve()"
+    job = json.dumps(dataclasses.asdict(Job.of(cell, threads=1)))
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=f"{job}\n{job}\n", capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr  # no answer: there will be none to another job
+    assert cell.state == "finished"
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
