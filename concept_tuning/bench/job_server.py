@@ -11,14 +11,15 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import FrameType
 
 from concept_tuning.bench.job import Job, do_job
 
 FORKS = sys.platform == "linux"
+_LOOK_SECONDS = 0.05
 
 
 def serve() -> None:
@@ -37,31 +38,31 @@ def serve() -> None:
 def _serve_forked(answers: int) -> None:
     import concept_tuning.engine.session  # noqa: F401 - what every job needs
 
-    child, stopped = 0, False
+    stopped = False
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
-        if child:
-            os.kill(child, signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
     for line in sys.stdin:
-        with _sigterm_waits():
-            if stopped:
-                return
-            child = _fork()
-            if not child:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if stopped:
+            return
+        child = _fork()
         if not child:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if stopped:  # it came before that
+                return
             os.close(answers)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             do_job(Job(**json.loads(line)))
             return
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-        with _sigterm_waits():  # while its id is still its own
-            os.waitpid(child, 0)
-            child = 0
+        told = False
+        while not os.waitpid(child, os.WNOHANG)[0]:  # until then its id is its own
+            if stopped and not told:
+                os.kill(child, signal.SIGTERM)
+                told = True
+            time.sleep(_LOOK_SECONDS)
         if stopped:
             return
         with suppress(BrokenPipeError):  # the bench was killed
@@ -73,16 +74,6 @@ def _fork() -> int:
         # From Python 3.12 on for any thread; there are those of numpy's library alone, which is made for forks.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
-
-
-@contextmanager
-def _sigterm_waits() -> Iterator[None]:
-    """Let SIGTERM come only after what is done here."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 if __name__ == "__main__":

@@ -33,11 +33,17 @@ def in_processes(cells: Sequence[Cell], workers: int) -> Iterator[Cell]:
                 return
             server = _idle_server(threads)
             running.add(server)
-        alive = server.do(Job.of(cell, threads=threads))
-        with guard:
-            running.discard(server)
-        if alive:
-            _keep(server)
+        alive = False
+        try:
+            alive = server.do(Job.of(cell, threads=threads))
+        finally:
+            with guard:
+                running.discard(server)
+                keep = alive and not closed.is_set()
+            if keep:
+                _keep(server)
+            else:
+                server.end()
 
     pool = ThreadPoolExecutor(workers)
     try:
@@ -83,9 +89,8 @@ class _Server:
             print(json.dumps(dataclasses.asdict(job)), file=self._process.stdin, flush=True)
             if self._process.stdout.readline():
                 return True
-        except BrokenPipeError:  # it died before it had read its job
+        except OSError:  # it died before it had read its job
             pass
-        self.end()
         return False
 
     def stop(self) -> None:
