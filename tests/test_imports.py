@@ -68,12 +68,17 @@ def test_module_imports_only_layers_above(path: Path) -> None:
             assert other == own, f"{path} imports {module} across the layer"
 
 
+def said_last(code: str) -> str:
+    """Return the last line that a Python of its own prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
 def test_importing_the_package_is_light() -> None:
     code = (
         "import sys, concept_tuning; print(sorted({'torch', 'timm', 'umap', 'numpy', 'pydantic'} & set(sys.modules)))"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "[]"
+    assert said_last(code) == "[]"
 
 
 def test_help_needs_no_heavy_library() -> None:
@@ -83,8 +88,7 @@ def test_help_needs_no_heavy_library() -> None:
         "heavy = {'torch', 'torchvision', 'timm', 'numpy', 'scipy', 'sklearn', 'plotly', 'streamlit', 'gradio'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert said_last(code) == "[]"
 
 
 @pytest.mark.slow
@@ -97,5 +101,4 @@ def test_a_run_starts_without_what_few_runs_need_and_before_it_asks_for_a_gpu() 
         "import concept_tuning.engine.session\n"
         "print(sorted({'sklearn', 'pandas', 'captum', 'umap', 'plotly', 'optuna'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert said_last(code) == "[]"

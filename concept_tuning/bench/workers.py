@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import json
 import os
@@ -85,12 +86,9 @@ class _Server:
         """Have a job done and wait for its end; returns whether the server can do another."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with contextlib.suppress(OSError):  # it died before it had read its job
             print(json.dumps(dataclasses.asdict(job)), file=self._process.stdin, flush=True)
-            if self._process.stdout.readline():
-                return True
-        except OSError:  # it died before it had read its job
-            pass
+            return bool(self._process.stdout.readline())
         return False
 
     def stop(self) -> None:

@@ -102,8 +102,12 @@ def test_stopped_by_an_interrupt_or_an_error_no_process_is_left_and_the_runs_can
                 wait_until_working(cell)
             raise stop
 
+    before = set(psutil.Process().children(recursive=True))
     with pytest.raises(stop):
         consume()
+    left = set(psutil.Process().children(recursive=True)) - before
+    waiting = {server._process.pid for server in workers._idle}
+    assert [child for child in left if child.pid not in waiting and child.status() != psutil.STATUS_ZOMBIE] == []
     for cell in cells:
         status = RunFolder.open(cell.path).status()
         assert not psutil.pid_exists(status["pid"])
