@@ -366,13 +366,13 @@ def _parse_value(key: str, text: str) -> Any:
 def _refuse_idle(given: Mapping[str, Any], config: RunConfig) -> None:
     """Refuse a setting that the rest of the configuration leaves without effect."""
     for key in given:
-        reason = _why_idle(key, config)
+        reason = why_idle(key, config)
         if reason is not None:
             acting = ", or ".join(["", *(f"give {name}, which does something" for name in _namesakes(key, config))])
             raise ConfigError(f"Setting {key} would do nothing here: {reason}. Leave it out{acting}.")
 
 
-def _why_idle(key: str, config: RunConfig) -> str | None:
+def why_idle(key: str, config: RunConfig) -> str | None:
     """Return why a setting has no effect; None where it has one."""
     return next((reason for idle, reason in _idle_conditions(key) if idle(config)), None)
 
@@ -390,7 +390,7 @@ def _namesakes(key: str, config: RunConfig) -> list[str]:
         return []
     others = [f"{other}.{field}" for other in METHOD_SECTIONS if other != section]
     known = {setting.key for setting in settings()}
-    return [name for name in others if name in known and _why_idle(name, config) is None]
+    return [name for name in others if name in known and why_idle(name, config) is None]
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:

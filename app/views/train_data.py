@@ -55,6 +55,7 @@ def choose() -> Choice | None:
         required=True,
         format_func=_KINDS.__getitem__,
         key="train_kind",
+        persist_state="session",
     )
     if "elpv" not in kinds:
         st.caption("2,624 photographs of solar cells come with `pip install elpv-dataset`.")
@@ -66,9 +67,17 @@ def _planted() -> Choice:
     first, second = st.columns(2)
     values: dict[str, Any] = {
         "species": first.select_slider(
-            "Species (they come in look-alike pairs)", list(range(2, 17, 2)), default.species, key="train_species"
+            "Species (they come in look-alike pairs)",
+            list(range(2, 17, 2)),
+            default.species,
+            key="train_species",
+            persist_state="session",
         ),
-        "images": int(second.number_input("Training pictures", 8, 20_000, default.images, step=50, key="train_images")),
+        "images": int(
+            second.number_input(
+                "Training pictures", 8, 20_000, default.images, step=50, key="train_images", persist_state="session"
+            )
+        ),
         "rho": first.slider(
             "How often a bird is at home (rho)",
             0.0,
@@ -76,6 +85,7 @@ def _planted() -> Choice:
             default.rho,
             0.01,
             key="train_rho",
+            persist_state="session",
             help="The shortcut. 0: habitats say nothing about the species; 1: every bird is before its own habitat.",
         ),
         "rarity": second.slider(
@@ -85,6 +95,7 @@ def _planted() -> Choice:
             default.rarity,
             0.05,
             key="train_rarity",
+            persist_state="session",
             help="The rare feature: the only part in which the two species of a pair differ. Always seen in the test.",
         ),
     }
@@ -109,6 +120,7 @@ def _elpv() -> Choice:
         captions=["functional or defective", "defect probability in four steps"],
         horizontal=True,
         key="train_elpv_task",
+        persist_state="session",
     )
     return Choice("elpv", "solar-cells", {"elpv.task": task} if task != "defective" else {})
 
@@ -118,7 +130,12 @@ def _known() -> Choice | None:
 
     found = {known.name: known for known in KNOWN}
     name = st.selectbox(
-        "Which one", list(found), index=None, placeholder="Choose a data set by its name", key="train_known"
+        "Which one",
+        list(found),
+        index=None,
+        placeholder="Choose a data set by its name",
+        key="train_known",
+        persist_state="session",
     )
     if name is None:
         return None
@@ -147,6 +164,7 @@ def _server() -> Choice | None:
         accept_new_options=True,
         placeholder="Choose, or type a path",
         key="train_server",
+        persist_state="session",
         help="Folders elsewhere cannot be used. Whoever runs the server allows another one by the environment variable "
         "CONCEPT_TUNING_DATA.",
     )

@@ -84,6 +84,7 @@ def choose(source: str) -> Plan:
         format_func=method_label,
         wrap=True,
         key="train_methods",
+        persist_state="session",
     )
     repeats = right.number_input(
         "Runs of each, with different seeds",
@@ -91,6 +92,7 @@ def choose(source: str) -> Plan:
         _MOST_REPEATS,
         1,
         key="train_repeats",
+        persist_state="session",
         help="Three or more tell how much of a difference is chance.",
     )
     rivals = left.multiselect(
@@ -99,12 +101,21 @@ def choose(source: str) -> Plan:
         format_func=method_label,
         placeholder="Methods of other papers",
         key="train_rivals",
+        persist_state="session",
         help="Other ways to keep what pre-training knows, or to do well in every group; see what the methods do below.",
     )
-    backbone = left.selectbox("Network", _backbones(), format_func=_backbone_label, key="train_backbone")
+    backbone = left.selectbox(
+        "Network", _backbones(), format_func=_backbone_label, key="train_backbone", persist_state="session"
+    )
     left.caption(_backbone_text(backbone))
     preset = right.segmented_control(
-        "How long", PRESET_NAMES, default="quick", required=True, key="train_preset", help=_preset_help()
+        "How long",
+        PRESET_NAMES,
+        default="quick",
+        required=True,
+        key="train_preset",
+        persist_state="session",
+        help=_preset_help(),
     )
     preset = preset or "quick"
     right.caption(_preset_text(preset))

@@ -21,6 +21,8 @@ from concept_tuning.errors import DataError
 
 #: What became of the archive in the field: its identity with its place, or with the reason why it was refused.
 _SAVED = "train_saved"
+#: The earlier upload that is chosen. One in the field becomes that once the page is left, which empties the field.
+_CHOSEN = "train_uploaded"
 #: Name of the session's own folder, where uploads are private.
 _OWN = "train_own_uploads"
 
@@ -33,6 +35,7 @@ def choose_upload() -> tuple[Path, str] | None:
         type=[suffix.lstrip(".") for suffix in ARCHIVE_SUFFIXES],
         max_upload_size=UPLOAD_MEGABYTES,
         key="train_upload",
+        on_change=_forget_choice,
         help="One folder for each class, or train, val and test folders with the class folders inside, or a CSV file "
         "that names each picture and its label. For more, use a folder on the server.",
     )
@@ -48,7 +51,12 @@ def choose_upload() -> tuple[Path, str] | None:
         return None
     words = _upload_words(list(known.values()))
     name = st.selectbox(
-        "Or one that was uploaded before", list(known), index=None, format_func=words.__getitem__, key="train_uploaded"
+        "Or one that was uploaded before",
+        list(known),
+        index=None,
+        format_func=words.__getitem__,
+        key=_CHOSEN,
+        persist_state="session",
     )
     if name not in known:
         return None
@@ -81,7 +89,13 @@ def _kept(given: Any, folder: Path) -> Path:
     if known != given.file_id or not place.is_file():
         place = save_upload(given.name, given, folder)
         st.session_state[_SAVED] = given.file_id, place
+        st.session_state[_CHOSEN] = place.name
     return place
+
+
+def _forget_choice() -> None:
+    """Choose no earlier upload; for the field's callback, since taking an archive out of it must not choose it."""
+    st.session_state[_CHOSEN] = None
 
 
 def _offer_deletion(path: Path, called: str) -> None:

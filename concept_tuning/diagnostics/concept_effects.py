@@ -50,7 +50,9 @@ class ConceptEffect:
         flips: Share of these pictures whose predicted class changes by that.
         pull: AUC of the pulled class's probability, pictures of other classes with a patch of the concept
             pasted on against the same with a patch of one another: the chance that the former is higher. 0.5
-            is no pull. Bootstrap interval over the pictures; None where no picture can be pasted on.
+            is no pull. Bootstrap interval over the pictures pasted on; None where none can be. The class was chosen
+            by the same patches, so that concepts that do nothing have a little more than 0.5, and the more so the
+            more classes there are: 0.54 of 4 and 0.60 of 200 in a model of independent normal values.
         alone: AUC of the pulled class's probability, its pictures against patches of the concept alone on a
             plain canvas (as in the paper): low where a patch convinces as much as the class itself, and a
             little too low, since the class was chosen by the same patches. None where the class has no pictures.
@@ -251,7 +253,7 @@ def _one(
         predicted=features.predicted[here],
     )
     by_class = _class_shares(here, pictures.labels, len(subject.run.class_names))
-    peaks = strengths.max((1, 2))
+    peaks = np.where(here, strengths.max((1, 2)), -np.inf)
     examples = np.argsort(-peaks, kind="stable")[: min(SOURCES, int(here.sum()))]
     boxes = peak_boxes(
         torch.from_numpy(strengths[examples][:, None]), image_size=subject.image_size, side=_patch_side(subject)

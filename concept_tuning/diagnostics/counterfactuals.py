@@ -34,8 +34,8 @@ from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavaila
 from concept_tuning.diagnostics.statistics import paired_bootstrap, share
 from concept_tuning.methods.base import Method
 
-#: Fewest pictures for an interval of a difference.
-_FEWEST = 2
+#: Fewest pictures for an interval of a difference: a bootstrap of few that agree would be sure of it.
+_FEWEST = 10
 
 Progress = Callable[[int, int], None]
 

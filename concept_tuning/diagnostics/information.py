@@ -19,7 +19,7 @@ from concept_tuning.diagnostics.results import RESULT, Array
 #: Most counts held at once while labels are shuffled.
 _CELLS = 4_000_000
 
-#: Largest share of the pictures cut off at either end when levels are tried.
+#: Share of the pictures cut off at either end when levels are tried, of many; of fewer, three pictures.
 _TAIL = 0.01
 
 
@@ -107,7 +107,7 @@ def candidate_levels(activations: np.ndarray, *, count: int = 24) -> np.ndarray:
     """Return levels at which presence is tried: evenly spaced ranks of each concept's own activations.
 
     A level lies halfway between two neighbouring activations; where these are equal (a silent channel) it is
-    their value. At most 1 % of the pictures, and three, are cut off beyond the outer levels.
+    their value. Beyond the outer levels lie 1 % of the pictures, or three where that is more.
 
     Args:
         activations: (n, K).

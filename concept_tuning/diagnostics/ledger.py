@@ -10,7 +10,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import bootstrap_interval, mcnemar_exact, paired_bootstrap, wilson
+from concept_tuning.diagnostics.statistics import bootstrap_interval, mcnemar_exact, wilson
 
 _ANALYSIS = "negative transfer"
 
@@ -174,7 +174,7 @@ class _Runs:
             rescued=wilson(int(rescued.sum()), n, self.level),
             both_right=int((scratch & tuned).sum()),
             neither=int((~scratch & ~tuned).sum()),
-            net=paired_bootstrap(rescued.astype(float) - lost, self.seed, level=self.level),
+            net=self.mean(rescued.astype(float) - lost),
             p_value=mcnemar_exact(int(lost.sum()), int(rescued.sum())),
             lost_keys=tuple(self.keys[i] for i in np.flatnonzero(lost)),
             rescued_keys=tuple(self.keys[i] for i in np.flatnonzero(rescued)),

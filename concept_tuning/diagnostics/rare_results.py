@@ -60,8 +60,8 @@ class RunConcepts:
 
     Attributes:
         name: The run, or ``pre-trained``.
-        auc: (K,) how well a probe on the concept alone tells the class it marks from the rest, 0..1; NaN where a half
-            of the pictures lacks the class.
+        auc: (K,) how well a probe on the concept alone tells the class it marks from the rest, 0..1; NaN where both
+            halves of the pictures lack the class.
         presence: Information of its presence, at levels of this network's own feature map.
         contrast: InfoNCE of pictures and labels with the run's class scores; empty for the pre-trained network.
     """

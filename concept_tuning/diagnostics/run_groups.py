@@ -9,6 +9,7 @@ from typing import Any
 
 from concept_tuning.config import RunConfig
 from concept_tuning.diagnostics.pictures import Subject
+from concept_tuning.settings import why_idle
 
 #: What tells two runs of one configuration apart (the seed), what says where things lie, and what changes nothing
 #: that is learnt. The pictures are checked by content, so that their path says nothing more.
@@ -22,6 +23,8 @@ _INDIFFERENT = frozenset(
         "engine.eval_batch_size",
         "engine.checkpoint_seconds",
         "data.source",
+        "data.root",
+        "data.download",
         "data.cache_dir",
         "data.max_pixels",
         "data.max_archive_entries",
@@ -68,26 +71,26 @@ def repeated_seed(name: str, runs: Sequence[Subject]) -> str:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that may change a result, by full name; sections that are not in use are left out."""
-    unused = {
-        "planted": config.data.source != "planted",
-        "elpv": config.data.source != "elpv",
-        "concept_tuning": config.method != "concept-tuning",
-    }
-    return {
+    """Return the settings that may change a result, by full name; those that do nothing in this run are left out."""
+    everything = {
         f"{section}.{field}": value
         for section, part in config.to_dict().items()
-        if isinstance(part, dict) and not unused.get(section)
+        if isinstance(part, dict)
         for field, value in part.items()
-        if f"{section}.{field}" not in _INDIFFERENT
     }
+    return {key: value for key, value in everything.items() if key not in _INDIFFERENT and not why_idle(key, config)}
 
 
 def _name(method: str, own: dict[str, Any], all_of_method: Sequence[dict[str, Any]]) -> str:
-    """Call a group by its method and the settings in which the groups of that method differ, the fields alone."""
-    keys = dict.fromkeys(key for settings in all_of_method for key in settings)
-    differ = [key for key in keys if len({json.dumps(settings.get(key)) for settings in all_of_method}) > 1]
-    told = ", ".join(f"{key.split('.')[1]}={_written(own.get(key))}" for key in differ)
+    """Call a group by its method and the settings in which the groups of that method differ, the fields alone.
+
+    A setting that does nothing in some of the groups, and is the same in all others, follows from those that are told.
+    """
+    values: dict[str, set[str]] = defaultdict(set)
+    for settings in all_of_method:
+        for key, value in settings.items():
+            values[key].add(json.dumps(value))
+    told = ", ".join(f"{key.split('.')[1]}={_written(own[key])}" for key in own if len(values[key]) > 1)
     return f"{method} ({told})" if told else method
 
 

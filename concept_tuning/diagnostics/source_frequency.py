@@ -148,6 +148,7 @@ def group_deviations(standardised: np.ndarray, weights: np.ndarray, *, independe
     Returns:
         (K,) float64 > 0.
     """
+    weights = weights * (standardised != 0).any((0, 2, 3))  # a channel that the batch norm switches off has none
     if independent:
         variance = (weights.astype(np.float64) ** 2).sum(1)
     else:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from pydantic.dataclasses import dataclass
 
+from concept_tuning.diagnostics.attention_maps import front_door_head
 from concept_tuning.diagnostics.features import BATCH, Features
 from concept_tuning.diagnostics.pictures import Pictures, Subject
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
@@ -148,7 +149,7 @@ def front_door_switches(
         places: Pictures whose maps are made.
         progress: Given the number of settings done and of all.
     """
-    head = getattr(subject.method, "front_door", None)
+    head = front_door_head(subject)
     if head is None:
         reason = f"{subject.name} has no front-door head; train with Concept-Tuning to have one."
         return Unavailable(analysis="front-door switches", reason=reason)
@@ -190,7 +191,7 @@ def switched_probabilities(subject: Subject, features: Features) -> dict[str, di
 
     Those of the run's fixed rule are under :data:`PREDICTION`, those of the head under :data:`FRONT_DOOR`.
     """
-    head = getattr(subject.method, "front_door", None)
+    head = front_door_head(subject)
     if head is None:
         return {}
     return {

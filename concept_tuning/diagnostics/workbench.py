@@ -11,9 +11,8 @@ import numpy as np
 
 from concept_tuning.data.registry import DataBundle
 from concept_tuning.diagnostics.concept_maps import ConceptMaps, find_concept_maps
-from concept_tuning.diagnostics.features import Features, compute_features
+from concept_tuning.diagnostics.features import Features, finite_features
 from concept_tuning.diagnostics.pictures import Pictures, Subject, check_comparable, choose_pictures
-from concept_tuning.errors import RunError
 
 #: Pictures shown one by one, with all their maps.
 SHOWN = 8
@@ -65,10 +64,7 @@ class Workbench:
     def features(self, subject: Subject) -> Features:
         """Return what a run's network makes of the pictures."""
         if subject.name not in self._features:
-            found = compute_features(subject, self.pictures)
-            if not (np.isfinite(found.maps).all() and np.isfinite(found.scores).all()):
-                raise RunError(f"The network of {subject.name} gives values that are not finite; train it again.")
-            self._features[subject.name] = found
+            self._features[subject.name] = finite_features(subject, self.pictures)
         return self._features[subject.name]
 
     def right(self, subject: Subject) -> np.ndarray:

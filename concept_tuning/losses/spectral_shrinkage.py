@@ -16,7 +16,7 @@ def spectral_shrinkage(features: Tensor, *, count: int) -> Tensor:
         count: How many of the min(B, D) values, from the smallest on; all if there are fewer.
 
     Returns:
-        Scalar >= 0, in float32 at least. Where values are equal the gradient is one of several.
+        Scalar >= 0, in float32. Where values are equal the gradient is one of several.
 
     Raises:
         ValueError: if ``features`` is no matrix or ``count`` is below 1.

@@ -16,7 +16,7 @@ ATTENTION_CELLS = 2**24
 
 
 def half_squared_distance(values: Iterable[Tensor], start: Iterable[Tensor]) -> Tensor:
-    """Return half the squared Euclidean distance of parameters from their start, a scalar in float32 at least.
+    """Return half the squared Euclidean distance of parameters from their start, a scalar in float32.
 
     The term of L2-SP (Li et al., ICML 2018, arXiv 1802.01483, equation 2) without its weight alpha.
 
@@ -33,7 +33,7 @@ def half_squared_distance(values: Iterable[Tensor], start: Iterable[Tensor]) -> 
 
 
 def half_squared_norm(values: Iterable[Tensor]) -> Tensor:
-    """Return half the squared Euclidean norm of parameters, a scalar in float32 at least."""
+    """Return half the squared Euclidean norm of parameters, a scalar in float32."""
     found = [value.float().pow(2).sum() for value in values]
     return torch.stack(found).sum() / 2 if found else torch.zeros(())
 
@@ -56,7 +56,7 @@ def feature_map_distance(maps: Tensor, start: Tensor, weights: Tensor | None = N
         weights: (D,) >= 0 with sum 1; None: 1 / D each.
 
     Returns:
-        Scalar >= 0, in float32 at least.
+        Scalar >= 0, in float32.
 
     Raises:
         ValueError: if the shapes do not fit together.

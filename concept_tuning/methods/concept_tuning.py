@@ -309,9 +309,13 @@ def patch_features(images: Tensor, boxes: Tensor, backbone: Backbone, *, size: i
 
 
 def concept_embeddings(features: Tensor, classifier: nn.Linear) -> Tensor:
-    """Return unit vectors (B, P, C) of patches' pooled features (B, P, D), the classifier taken as constant."""
-    logits = F.linear(features.float(), classifier.weight.detach().float(), classifier.bias.detach().float())
-    return F.normalize(logits, dim=2)
+    """Return unit vectors (B, P, C) of patches' pooled features (B, P, D), the classifier taken as constant.
+
+    In float32, also in an autocast: the transport's costs are told apart by less than bfloat16 can tell.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        logits = F.linear(features.float(), classifier.weight.detach().float(), classifier.bias.detach().float())
+        return F.normalize(logits, dim=2)
 
 
 def patch_size(backbone: Backbone, config: RunConfig) -> int:

@@ -99,5 +99,5 @@ class GroupDro(Method):
                 "and cannot go on. Start a new run; in a bench, remove the folders of group-dro's runs."
             )
         for name in ("weights", "sizes"):
-            setattr(self, name, state_dict[f"{prefix}{name}"].clone())
+            setattr(self, name, state_dict[f"{prefix}{name}"].to(getattr(self, name).device, copy=True))
         super()._load_from_state_dict(state_dict, prefix, *args)

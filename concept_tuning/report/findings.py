@@ -178,13 +178,14 @@ def _counterfactuals(source: Source) -> Iterator[Finding]:
             else f"; of the pictures not called so before, {percent(swapped.followed.value)} are then called the "
             "background's class"
         )
-        yield Finding(
+        told = Finding(
             text=f"{run.run} {text}: with another class's background in place of one of its own class, accuracy "
             f"{moved(run.background_gap, 'falls', 'rises')} and the share of predictions that change "
             f"{moved(run.flip_gap, 'grows', 'shrinks')}{taken}.",
             tone="bad" if follows else "neutral",
             chapter="counterfactuals",
         )
+        yield _of_few(told, len(found.keys), "edited pictures")
 
 
 def _properties(source: Source) -> Iterator[Finding]:

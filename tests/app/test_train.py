@@ -284,6 +284,56 @@ def test_an_upload_is_hashed_once_and_earlier_ones_can_be_deleted(
     assert not other.exception
 
 
+def test_what_was_chosen_is_there_again_after_another_page(root: Path, tmp_path: Path) -> None:
+    """A page that is not shown loses the state of plain widgets; here it is left and opened again."""
+
+    def pages() -> None:
+        import streamlit as st
+
+        from app.views import train
+
+        if not st.session_state.get("elsewhere"):
+            train.render()
+
+    def elsewhere_and_back() -> None:
+        page.session_state["elsewhere"] = True
+        page.run()
+        assert not page.selectbox
+        page.session_state["elsewhere"] = False
+        page.run()
+        assert not page.exception
+
+    page = AppTest.from_function(pages, default_timeout=120).run()
+    page.slider(key="train_rho").set_value(0.5)
+    page.button_group(key="train_methods").set_value(["concept-tuning"])
+    page.multiselect(key="train_rivals").set_value(["bss"])
+    page.number_input(key="train_repeats").set_value(3)
+    page.segmented_control(key="train_preset").set_value("small").run()
+    elsewhere_and_back()
+    assert page.slider(key="train_rho").value == 0.5
+    assert page.multiselect(key="train_rivals").value == ["bss"]
+    assert page.button(key="train_start").label == "Start 6 runs"
+    assert page.segmented_control(key="train_preset").value == "small"
+
+    page.segmented_control(key="train_kind").set_value("upload").run()
+    page.file_uploader[0].set_value(("pets.zip", zipped(write_pictures(tmp_path / "own")), "application/zip")).run()
+    elsewhere_and_back()
+    (kept,) = (root / "uploads").iterdir()
+    assert page.selectbox(key="train_uploaded").value == kept.name  # the field of files itself comes back empty
+    assert "pets-concept-tuning-seed0" in words(page)
+    page.segmented_control(key="train_kind").set_value("planted").run()
+    assert page.slider(key="train_rho").value == 0.5
+
+
+def test_an_archive_that_is_taken_out_again_is_not_chosen(root: Path, tmp_path: Path) -> None:
+    page = opened()
+    page.segmented_control(key="train_kind").set_value("upload").run()
+    page.file_uploader[0].set_value(("pets.zip", zipped(write_pictures(tmp_path / "own")), "application/zip")).run()
+    page.file_uploader[0].clear().run()
+    assert page.selectbox(key="train_uploaded").value is None
+    assert page.info[0].value.startswith("Choose pictures first")
+
+
 def test_a_refused_upload_does_not_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = opened()
     page.segmented_control(key="train_kind").set_value("upload").run()

@@ -232,3 +232,22 @@ def test_planted_birds(subjects, pictures, tmp_path) -> None:
             (one.suspicion, one.pull, one.alone, one.examples) for one in found.concepts
         ]
         assert np.array_equal(read.masks.outside, found.masks.outside)
+
+
+def test_examples_have_the_concept(planted, monkeypatch) -> None:
+    """A picture where a concept fires most, but another one more in each of its cells, does not have it."""
+    subject, pictures, _ = planted
+    discover = module.discover_concepts
+
+    def outdone(*known, **settings):
+        found = discover(*known, **settings)
+        present = found.present.copy()
+        strongest = found.strengths.max((2, 3)).argmax(0)
+        present[strongest, np.arange(present.shape[1])] = False
+        return dataclasses.replace(found, present=present)
+
+    monkeypatch.setattr(module, "discover_concepts", outdone)
+    found = concept_effects(subject, pictures, compute_features(subject, pictures), count=3)
+    for one in found.concepts:
+        assert one.examples
+        assert found.present[list(one.examples), one.index].all()

@@ -137,3 +137,12 @@ def test_nothing_lost_is_not_certain() -> None:
     assert (method.net.low, method.net.value, method.net.high) == (-bound, 0.0, bound)
     assert (found.churn.low, found.churn.high) == (0.0, bound)
     assert method.beyond_churn.low == -bound
+
+
+def test_a_pair_that_differs_nowhere_is_not_sure_of_it() -> None:
+    right = np.arange(12) % 2 == 0
+    keys = [str(number) for number in range(12)]
+    (method,) = negative_transfer(keys=keys, scratch={"scratch": right}, tuned={"m": {"tuned": right}}).methods
+    (pair,) = method.pairs
+    assert pair.net == method.net
+    assert pair.net.low < 0 < pair.net.high

@@ -85,3 +85,25 @@ def test_a_seed_given_again_is_named() -> None:
     assert repeated_seed("vanilla", [run("a", seed=1), run("b", seed=2)]) == ""
     told = repeated_seed("vanilla", [run("a", seed=1), run("b", seed=2), run("c", seed=1)])
     assert told.startswith("a and c are runs of vanilla with the same seed, 1")
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [("lwf", {"temperature": 3.0}), ("data", {"root": "/elsewhere"}), ("data", {"download": True})],
+    ids=str,
+)
+def test_settings_of_other_methods_and_places_of_files_do_not_tell_runs_apart(section, setting) -> None:
+    plain = tiny_config("vanilla").to_dict()
+    plain["data"] |= {"source": "cub200", "root": "/here"}
+    other = plain | {section: plain[section] | setting}
+    assert grouped(of_config("one", validate(plain)), of_config("other", validate(other))) == {
+        "vanilla": ["one", "other"]
+    }
+
+
+def test_settings_of_a_rival_count_where_concept_tuning_takes_it_in() -> None:
+    found = grouped(
+        run("a", "concept-tuning", regulariser="delta"),
+        run("b", "concept-tuning", regulariser="delta", **{"delta.weight": 0.5}),
+    )
+    assert len(found) == 2

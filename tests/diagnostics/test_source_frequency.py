@@ -262,3 +262,11 @@ def test_source_like_pictures_are_read_evenly_and_damaged_ones_passed_over(tmp_p
     assert len({int(image[0, 0, 0]) for image in few}) == len(few)
     with pytest.raises(DataError, match="no readable picture"):
         folder_images(tmp_path / "nowhere", size=16)
+
+
+def test_a_channel_that_the_batch_norm_switches_off_adds_nothing_to_the_deviation_of_its_group() -> None:
+    maps = np.random.default_rng(2).normal(size=(500, 2, 2, 2))
+    maps[:, 1] = 0
+    for independent in (True, False):
+        found = group_deviations(maps, np.array([[0.5, 0.5]]), independent=independent)
+        np.testing.assert_allclose(found, [0.5], rtol=1e-6)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from concept_tuning.concepts import crop_patches
 from concept_tuning.engine.schedule import build_optimizer
 from concept_tuning.methods.base import StepContext, pool
-from concept_tuning.methods.concept_tuning import ConceptTuning, _View, patch_size
+from concept_tuning.methods.concept_tuning import ConceptTuning, _View, concept_embeddings, patch_size
 from concept_tuning.methods.registry import build_method
 from concept_tuning.models.backbone import build_backbone
 
@@ -501,3 +501,12 @@ def test_keys_in_bfloat16_are_near_those_in_float32_and_leave_the_query_as_it_is
     assert all(value.grad is None or value.grad.dtype == torch.float32 for value in rough.parameters())
     rough.after_step(keep)
     assert {value.dtype for value in rough.key_encoder.parameters()} == {torch.float32}
+
+
+def test_embeddings_of_patches_are_in_float32_in_an_autocast_too() -> None:
+    classifier, features = nn.Linear(8, 5), torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    plain = concept_embeddings(features, classifier)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = concept_embeddings(features, classifier)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, plain)

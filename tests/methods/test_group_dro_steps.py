@@ -75,3 +75,13 @@ def test_a_group_that_is_not_in_the_batch_adds_no_loss_and_is_raised_by_its_adju
 
 def test_it_alone_draws_its_batches_evenly_over_the_groups() -> None:
     assert [name for name, kind in METHODS.items() if kind.even_groups] == ["group-dro"]
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+def test_what_is_loaded_goes_to_the_method_s_device() -> None:
+    """A checkpoint is read into main memory, after the method has moved to its device."""
+    saved = {name: values for name, values in with_fixed_losses().state_dict().items() if name in ("weights", "sizes")}
+    method = with_fixed_losses().to("meta")
+    method.load_state_dict(saved, strict=False)
+    assert {method.weights.device.type, method.sizes.device.type} == {"meta"}
+    assert method.weights.shape == (2, 2)

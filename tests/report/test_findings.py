@@ -53,10 +53,15 @@ def background_reader(*, balanced: bool, n: int = 400) -> Any:
     return _summary(RUN, np.eye(4)[np.stack(predicted)], labels, donors, seed=0)
 
 
+def edited(run: Any, count: int = 40) -> Any:
+    """The result of a run on some pictures that were edited."""
+    return SimpleNamespace(runs=(run,), keys=tuple(map(str, range(count))))
+
+
 @pytest.mark.parametrize("balanced", [True, False])
 def test_a_model_that_reads_backgrounds_alone_is_told_of(balanced: bool) -> None:
     run = background_reader(balanced=balanced)
-    (found,) = summary(counterfactuals=SimpleNamespace(runs=(run,)))
+    (found,) = summary(counterfactuals=edited(run))
     assert found.tone == "bad"
     assert found.text.startswith("tuned follows the background")
     assert "100.0 % are then called the background's class" in found.text
@@ -65,7 +70,7 @@ def test_a_model_that_reads_backgrounds_alone_is_told_of(balanced: bool) -> None
 def test_a_model_that_reads_the_object_is_no_good_sign_but_not_shown() -> None:
     labels = np.arange(40) % 4
     run = _summary(RUN, np.eye(4)[np.stack([labels] * (1 + len(EDITS)))], labels, (labels + 1) % 4, seed=0)
-    (found,) = summary(counterfactuals=SimpleNamespace(runs=(run,)))
+    (found,) = summary(counterfactuals=edited(run))
     assert found.tone == "neutral"
     assert "is not shown to follow" in found.text
 
@@ -144,9 +149,12 @@ def test_whether_errors_gather_is_told_where_it_was_asked() -> None:
 def test_few_pictures_are_told_of_first_and_bring_neither_good_nor_bad_news() -> None:
     found = background_reader(balanced=False, n=12)
     for count, tone in ((29, "neutral"), (30, "bad")):
-        (told,) = summary(count, counterfactuals=SimpleNamespace(runs=(found,)))
+        (told,) = summary(count, counterfactuals=edited(found))
         assert told.tone == tone
         assert told.text.startswith("Too few test pictures (29) to say anything. tuned follows") == (count == 29)
+    (told,) = summary(500, counterfactuals=edited(found, 12))
+    assert told.tone == "neutral"
+    assert told.text.startswith("Too few edited pictures (12) to say anything.")
     few = dataclasses.replace(concept(1, 0, interval(0.78, 0.78, 1)), pull=Interval(value=0.78, low=0.78, high=1, n=3))
     (told,) = summary(each_concept_effects=effects(few))
     assert told.tone == "neutral"
@@ -156,7 +164,7 @@ def test_few_pictures_are_told_of_first_and_bring_neither_good_nor_bad_news() ->
 def test_changes_have_a_direction_in_words_and_no_sign_of_their_own() -> None:
     run = background_reader(balanced=False)
     gap = Interval(value=-0.042, low=-0.088, high=0.004, n=40)
-    (found,) = summary(counterfactuals=SimpleNamespace(runs=(dataclasses.replace(run, background_gap=gap),)))
+    (found,) = summary(counterfactuals=edited(dataclasses.replace(run, background_gap=gap)))
     assert "accuracy rises by 4.2 points [−0.4, 8.8]" in found.text
     assert "the share of predictions that change grows by 100.0 points [100.0, 100.0]" in found.text
     assert "-" not in found.text
