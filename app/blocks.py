@@ -38,11 +38,14 @@ def show_blocks(blocks: Sequence[Block], *, key: str) -> None:
         if block.kind == "chart":
             if block.heading:
                 st.markdown(f"##### {plain(block.heading)}")
-            show_figure(block.figure, key=name)
+            show_figure(block.figure, key=name, alt=block.caption)
             st.caption(plain(block.caption))
         elif block.kind == "table":
             st.dataframe(
-                [dict(zip(block.columns, row, strict=True)) for row in block.rows], hide_index=True, width="stretch"
+                [dict(zip(block.columns, row, strict=True)) for row in block.rows],
+                hide_index=True,
+                width="stretch",
+                alt=block.caption,
             )
             st.caption(plain(block.caption))
         elif block.kind == "fold":

@@ -23,3 +23,5 @@ def show_findings(diagnosis: Diagnosis, chapters: Collection[str]) -> None:
     lines = [f"{_ICONS[one.tone]} {plain(one.text)}" for one in findings(Source(diagnosis)) if one.chapter in chapters]
     if lines:
         st.markdown("\n\n".join(lines))
+        if any("[" in line for line in lines):
+            st.caption("Brackets are 95 % intervals.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+#: Said before the text where it is about neither run.
+NEITHER = "Neither of these two networks was trained by Concept-Tuning, which this page is about."
 TEXT = """
-## What you are looking at
+## What Concept-Tuning does
 
-Both networks began with the same pre-trained weights. Fine-tuning as usual (`vanilla`) can do harm, called *negative
-transfer*, in two ways:
+Fine-tuning a pre-trained network as usual (`vanilla`) can do harm, called *negative transfer*, in two ways:
 
 1. **Rare features are missed.** Pre-training made some features strong. A detail that decides the new task, but was
    seldom seen before, hardly gets a say.
@@ -14,7 +15,7 @@ transfer*, in two ways:
    class, until somebody photographs it elsewhere.
 
 **Concept-Tuning** takes patches of a picture for its *concepts*: it finds the groups of channels that speak most for
-a class, and the patch where each group is strongest. These are the concept patches below the maps. Then it
+a class, and the patch where each group is strongest. Such patches are shown below the maps. Then it
 
 - pulls patches together that show the same rare concept in other pictures of the class, and pushes those of other
   classes away; which patch belongs to which is found by optimal transport;

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.demo import words
-from app.demo.answered import OPACITY, answered, answered_event, checked
+from app.demo.answered import KEPT_SECONDS, OPACITY, answered, answered_event, checked, kept
 from app.demo.intake import MAX_BYTES, MAX_PIXELS, UploadError
 from app.demo.pair import Looked, Pair
 from app.demo.switches import Switches
@@ -16,7 +16,6 @@ from app.markdown import plain
 from concept_tuning.diagnostics.attribution import METHODS
 from concept_tuning.diagnostics.example_pictures import ExamplePicture
 
-_STATE_SECONDS = 1800
 _CLASSES = 5
 _BEGIN = "### Choose a picture or an example to begin."
 _PICTURE_NOTE = (
@@ -35,7 +34,7 @@ class OnePicture:
 
     def __init__(self, pair: Pair, examples: Sequence[ExamplePicture]) -> None:
         self._pair, self._examples = pair, examples
-        self._looked = gr.State(None, time_to_live=_STATE_SECONDS)
+        self._looked = gr.State(None, time_to_live=KEPT_SECONDS)
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
                 self._picture, self._gallery = self._choice()
@@ -174,9 +173,7 @@ class OnePicture:
 
     def _redraw(self, found: Looked | None, name: str, share: float) -> list[Any]:
         name, share = checked(name, share)
-        if found is None:
-            return [None, gr.skip(), None]
-        found = self._pair.with_map(found, name)
+        found = self._pair.with_map(kept(found), name)
         return [found, words.difference(found, name), words.maps_for_slider(found.answers, name, share)]
 
 

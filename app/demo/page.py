@@ -10,14 +10,14 @@ import gradio as gr
 from app.demo import words
 from app.demo.answered import answered
 from app.demo.endpoints import BATCHES, csv_file, make_endpoints
-from app.demo.explained import CAVEATS, FIGURE, TEXT
+from app.demo.explained import CAVEATS, FIGURE, NEITHER, TEXT
 from app.demo.intake import MAX_PICTURES
 from app.demo.one_picture import OnePicture
 from app.demo.pair import Pair
 from app.markdown import plain
+from app.method_words import method_label
 from concept_tuning.diagnostics.example_pictures import ExamplePicture
 
-TITLE = "Vanilla against Concept-Tuning"
 _AT_ONCE = 4
 #: Questions that wait for their turn; whoever comes then is told that the demo is busy.
 QUEUE = 32
@@ -29,19 +29,28 @@ def build_demo(pair: Pair, examples: Sequence[ExamplePicture]) -> gr.Blocks:
     Every function that it exposes takes pictures and settings of the page alone: none trains, writes but to its own
     folder of answers, or reads a path that is no upload.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
-        gr.Markdown(f"# {TITLE}\n{_introduction(pair)}")
+    title = _title(pair)
+    with gr.Blocks(title=title, analytics_enabled=False) as demo:
+        gr.Markdown(f"# {plain(title)}\n{_introduction(pair)}")
         with gr.Tab("One picture"):
             OnePicture(pair, examples).listen()
         with gr.Tab("Several"):
             _several_pictures(pair)
         with gr.Tab("Method"):
-            gr.Markdown(TEXT)
+            gr.Markdown(TEXT if "concept-tuning" in pair.methods else f"{NEITHER}\n{TEXT}")
             gr.HTML(FIGURE)
             gr.Markdown(CAVEATS)
         make_endpoints(pair)
     demo.queue(max_size=QUEUE, default_concurrency_limit=_AT_ONCE, api_open=False)
     return demo
+
+
+def _title(pair: Pair) -> str:
+    """Say what is compared: two methods, or two runs where both were trained by the same one."""
+    if set(pair.methods) == {"vanilla", "concept-tuning"}:
+        return "Vanilla against Concept-Tuning" if pair.methods[0] == "vanilla" else "Concept-Tuning against vanilla"
+    first, second = pair.names if len(set(pair.methods)) == 1 else map(method_label, pair.methods)
+    return f"{first} against {second}"
 
 
 def _introduction(pair: Pair) -> str:

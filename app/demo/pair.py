@@ -77,6 +77,12 @@ class Pair:
         return self.subjects[0].name, self.subjects[1].name
 
     @property
+    def methods(self) -> tuple[str, str]:
+        """By which the runs were trained."""
+        first, second = (subject.run.config.method for subject in self.subjects)
+        return first, second
+
+    @property
     def comparable(self) -> bool:
         """Whether both know the same classes."""
         first, second = (subject.run.class_names for subject in self.subjects)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from concept_tuning.diagnostics.attention_maps import PositionMaps
     from concept_tuning.diagnostics.concept_maps import ConceptMaps
 
-_ROW, _COLUMN, _CONCEPT = "attention-row", "attention-column", "attention-concept"
+_ROW, _COLUMN = "attention-row", "attention-column"
+#: The concept whose cell was gone to; None once another cell is chosen.
+_CONCEPT = "attention-concept"
+#: Run and picture of which that concept is.
+_CONCEPT_OF = "attention-concept-of"
 
 
 @st.fragment
@@ -35,6 +39,9 @@ def show(one: ChosenPicture) -> None:
             run = choose_one("Run", list(found), key="attention-cell-run")
         result: PositionMaps = found[run]
         place = result.keys.index(one.key)
+        if st.session_state.get(_CONCEPT_OF) != (run, one.key):
+            st.session_state[_CONCEPT_OF] = run, one.key
+            _forget_concept()
         concepts = one.result("concept-maps", run)
         left, right = st.columns([2, 3], gap="medium")
         with left:
@@ -75,8 +82,8 @@ def _choose_cell(one: ChosenPicture, mean: np.ndarray, concepts: ConceptMaps | N
     )
     st.caption(caption)
     with st.container(horizontal=True, gap="small"):
-        st.number_input("Row, from the top", 1, rows, key=_ROW, width=150)
-        st.number_input("Column, from the left", 1, columns, key=_COLUMN, width=150)
+        st.number_input("Row, from the top", 1, rows, key=_ROW, width=150, on_change=_forget_concept)
+        st.number_input("Column, from the left", 1, columns, key=_COLUMN, width=150, on_change=_forget_concept)
     return cell
 
 
@@ -96,7 +103,11 @@ def _take_click(chart: str) -> None:
     if point is not None and len(point.get("customdata") or ()) == 2:
         row, column = (int(part) for part in point["customdata"])
         st.session_state[_ROW], st.session_state[_COLUMN] = row + 1, column + 1
-        st.session_state[_CONCEPT] = None
+        _forget_concept()
+
+
+def _forget_concept() -> None:
+    st.session_state[_CONCEPT] = None
 
 
 def _take_concept(peaks: np.ndarray, grid: tuple[int, int]) -> None:

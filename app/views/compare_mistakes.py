@@ -43,7 +43,7 @@ def _show(source: Source) -> None:
         "Everything off the diagonal is a mistake. Click a cell to see its pictures."
     )
     show_figure(
-        clickable_cells(confusion_figure([found])),
+        clickable_cells(confusion_figure([found]), found.confusion > 0),
         key=chart,
         alt=caption,
         on_select=lambda: _take_click(chart, found),

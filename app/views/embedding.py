@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
 from app import state
@@ -193,16 +194,22 @@ def _plain_data(data: Any) -> str | tuple[Any, ...]:
 
 def _choose_by_name(result: Embedding, kind: str) -> None:
     """Offer what the mouse does on the map to those who use the keyboard."""
-    if kind != "embedding":
-        return
-    key = "embedding-name"
+    key = f"{kind}-name"
+    names = list(dict.fromkeys(result.keys[int(place)] for place in result.picture))
 
     def take() -> None:
-        if st.session_state[key] is not None:
-            _choose(kind, [st.session_state[key]])
+        name = st.session_state[key]
+        if name is None:
+            return
+        numbers = result.concept
+        if numbers is None:
+            _choose(kind, [name])
+        else:  # all patches of the picture
+            own = np.flatnonzero(result.picture == result.keys.index(name))
+            _choose(kind, [[name, int(numbers[place])] for place in own])
 
-    names = [result.keys[int(place)] for place in result.picture]
-    st.selectbox("Or find a picture by its name", names, index=None, key=key, on_change=take, placeholder="Name")
+    what = "a picture" if result.concept is None else "the patches of a picture"
+    st.selectbox(f"Or find {what} by its name", names, index=None, key=key, on_change=take, placeholder="Name")
 
 
 def _gallery(diagnosis: Diagnosis, result: Embedding, kind: str, places: Sequence[int]) -> None:

@@ -33,7 +33,7 @@ def lesson() -> None:
         reason = next((entry.reason for entry in found.overview.entries if entry.analysis == "sanity"), None)
         st.info(
             "This diagnosis has no sanity check of the maps, which this lesson is about. "
-            + (reason or "Choose another in the sidebar, or diagnose runs on the Train page."),
+            + (plain(reason) if reason else "Choose another in the sidebar, or diagnose runs on the Train page."),
             icon=":material/info:",
         )
         return
@@ -42,7 +42,7 @@ def lesson() -> None:
     name = st.selectbox("Kind of map", check.maps, key="learn_doubt_map")
     st.markdown(
         f"**Question.** We replace all that this network has learnt by random numbers, layer by layer, and draw its "
-        f"{name} maps of the same {len(check.keys)} pictures again. What happens to them?"
+        f"{plain(name)} maps of the same {len(check.keys)} pictures again. What happens to them?"
     )
     _show_maps(found, run, name)
     guess = st.radio(
@@ -80,8 +80,8 @@ def _show_maps(found: Diagnosis, run: str, name: str) -> None:
                 width=_WIDTH,
             )
     st.caption(
-        f"{name} maps of the trained network; bright places counted most. Those of the random network are not kept "
-        "in the diagnosis, only how alike they are to the trained ones."
+        f"{plain(name)} maps of the trained network; bright places counted most. Those of the random network are not "
+        "kept in the diagnosis, only how alike they are to the trained ones."
     )
 
 
@@ -115,7 +115,7 @@ def _answer(check: SanityCheck, name: str, guess: str) -> None:
     show_figure(sanity_figure(alone), key="learn_doubt_chart", alt=caption)
     st.caption(caption)
     st.markdown(
-        f"**Answer.** {_sentence(name, left, chance, outcome)} The page Concept attention sets every map beside "
+        f"**Answer.** {_sentence(plain(name), left, chance, outcome)} The page Concept attention sets every map beside "
         "controls that know nothing, such as the edges of the picture."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concept_tuning.report.blocks import Source
 
 _PICTURE, _CHART = "spurious-picture", "spurious-flips"
+_RUN, _EDIT = "spurious-flips-run", "spurious-flips-edit"
 
 
 def show(source: Source) -> None:
@@ -29,11 +30,15 @@ def show(source: Source) -> None:
         "Share of predictions that change with the background (0–1), with 95 % intervals. What already changes before "
         "another background of the same class is the paste's own doing. Click a point to see its pictures."
     )
-    chart = show_figure(
-        flip_figure(found, runs=source.runs), key=_CHART, alt=caption, on_select="rerun", selection_mode="points"
+    show_figure(
+        flip_figure(found, runs=source.runs),
+        key=_CHART,
+        alt=caption,
+        on_select=lambda: _take_click(found),
+        selection_mode="points",
     )
     st.caption(caption)
-    _changed(source, found, clicked(_CHART) if chart else None)
+    _changed(source, found)
     caption = (
         "What is left once the paste's own doing is taken off (0.1 is 10 percentage points): at zero the class of the "
         "background does nothing."
@@ -63,16 +68,30 @@ def _example(source: Source, found: Counterfactuals) -> None:
     st.caption(f"{plain(caption)} {STRIP_HELP}")
 
 
-def _changed(source: Source, found: Counterfactuals, point: dict[str, Any] | None) -> None:
+def _take_click(found: Counterfactuals) -> None:
+    point = clicked(_CHART)
+    if point is not None:
+        run = found.runs[int(point["curve_number"]) % len(found.runs)]
+        st.session_state[_RUN], st.session_state[_EDIT] = run.run, run.outcomes[int(point["point_index"])].kind
+
+
+def _changed(source: Source, found: Counterfactuals) -> None:
     """Show the pictures whose prediction an edit changes, as they are without it."""
+    from concept_tuning.figures.counterfactuals import edit_name, flipped_keys
     from concept_tuning.report.picture_lists import pictures_of
 
-    if point is None:
+    runs = {run.run: run for run in found.runs}
+    left, right = st.columns(2)
+    name = left.selectbox("Predictions of", list(runs), key=_RUN)
+    outcomes = {one.kind: one for one in runs[name].outcomes}
+    kind = right.selectbox(
+        "that change by", list(outcomes), index=None, key=_EDIT, format_func=edit_name, placeholder="Choose an edit"
+    )
+    if kind is None:
         return
-    run = found.runs[int(point["curve_number"]) % len(found.runs)].run
-    told = source.each("predictions").get(run)
-    keys = list(point.get("customdata") or ())
+    keys = flipped_keys(found, runs[name], outcomes[kind])
+    told = source.each("predictions").get(name)
     with st.container(border=True):
-        st.markdown(f"{len(keys)} predictions of {plain(run)} change by this. The pictures before it:")
+        st.markdown(f"{len(keys)} predictions of {plain(name)} change by this. The pictures before it:")
         if told is not None:
-            show_pictures(pictures_of(told, keys), source.thumbnails, key=f"spurious-flips-{run}-{len(keys)}")
+            show_pictures(pictures_of(told, keys), source.thumbnails, key=f"spurious-flips-{name}-{kind}")

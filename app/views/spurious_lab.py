@@ -36,15 +36,15 @@ def show() -> None:
     """Show the lab."""
     st.subheader("Plant a shortcut, and see who notices")
     st.markdown(
-        "Birds are drawn at home (gulls before water) in a share *rho* of the training pictures, and anywhere in the "
-        "others. In the test every habitat is equally common. The higher rho, the better it pays to look at the "
+        "Birds are put at home (gulls before water) in a share *rho* of the training pictures, and anywhere, home too, "
+        "in the others. In the test every habitat is equally common. The higher rho, the better it pays to look at the "
         "habitat alone.\n\n"
         "1. **Slide** rho.\n"
         "2. **Train** a small network.\n"
         "3. Let the **detectors** of this page look at it: they are not told where the birds live.\n\n"
         "Then again with another rho."
     )
-    rho = st.slider("rho: how often a bird is at home", 0.0, 1.0, 0.95, 0.05, key="spurious-rho", bind="query-params")
+    rho = st.slider("rho: share of birds put at home", 0.0, 1.0, 0.95, 0.05, key="spurious-rho", bind="query-params")
     config = _settings(rho)
     _preview(config.planted)
     _start(config, rho)

@@ -214,7 +214,8 @@ def _detectors(source: Source, run: str) -> dict[str, str]:
 
 def _interval(test: Mapping[str, Any]) -> str:
     try:
-        return f"{100 * test['accuracy']:.0f} % [{100 * test['low']:.0f}, {100 * test['high']:.0f}], n = {test['n']}"
+        low, high = 100 * test["low"], 100 * test["high"]
+        return f"{100 * test['accuracy']:.0f} % [95 %: {low:.0f} to {high:.0f}], n = {test['n']}"
     except (KeyError, TypeError, ValueError):
         return "–"
 

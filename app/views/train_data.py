@@ -79,14 +79,15 @@ def _planted() -> Choice:
             )
         ),
         "rho": first.slider(
-            "How often a bird is at home (rho)",
+            "Share of birds put at home (rho)",
             0.0,
             1.0,
             default.rho,
             0.01,
             key="train_rho",
             persist_state="session",
-            help="The shortcut. 0: habitats say nothing about the species; 1: every bird is before its own habitat.",
+            help="The shortcut. The others are anywhere, home too. 0: habitats say nothing about the species; 1: every "
+            "bird is before its own habitat.",
         ),
         "rarity": second.slider(
             "How often the telling part can be seen (rarity)",

@@ -43,14 +43,14 @@ _MOST_RUNS = 8
 def show() -> None:
     """Show the form, and the diagnoses that were started here."""
     finished = {run.name: run for run in list_runs(state.ROOT) if run.state == "finished"}
-    if len(finished) < 2:
+    if finished:
+        _form(finished)
+    else:
         st.info(
-            "Two finished runs can be diagnosed side by side: what they look at, which features are rare, which are "
-            "shortcuts. Train another one above.",
+            "Finished runs can be diagnosed: what they look at, which features are rare, which are shortcuts. Train "
+            "some above; two of them show what a method changes.",
             icon=":material/info:",
         )
-    else:
-        _form(finished)
     jobs = list_diagnoses(state.ROOT)
     st.session_state[_SEEN] = _states(jobs)
     working = any(job.state == "working" for job in jobs)
@@ -62,13 +62,15 @@ def _form(finished: dict[str, RunRecord]) -> None:
     alike = [run.name for run in newest if run.source == newest[0].source]
     follow("train_diagnose", list(finished), alike[:2] if len(alike) > 1 else [run.name for run in newest[:2]])
     chosen = st.multiselect(
-        "Finished runs to look at side by side",
+        "Finished runs to look at",
         list(finished),
         max_selections=_MOST_RUNS,
         key="train_diagnose",
         format_func=as_unicode,
         help="They must have been trained on the same pictures.",
     )
+    if len(chosen) == 1:
+        st.caption("One run alone is looked at. What one loses or rescues against another takes a second.")
     first, second = st.columns(2)
     suggested = _free_name()
     follow_name("train_diagnose_name", suggested)
@@ -76,7 +78,7 @@ def _form(finished: dict[str, RunRecord]) -> None:
     with second:
         images = _images([finished[run] for run in chosen])
     st.caption("Takes some minutes on two cores, in the background; more pictures take longer and say more.")
-    if st.button("Diagnose", icon=":material/search:", disabled=len(chosen) < 2, key="train_diagnose_start"):
+    if st.button("Diagnose", icon=":material/search:", disabled=not chosen, key="train_diagnose_start"):
         with shown_errors():
             with st.spinner("Starting"):
                 begin(
@@ -140,10 +142,10 @@ def _show_job(job: DiagnosisJob) -> None:
     st.caption(plain(as_unicode(", ".join(job.runs))))
     if job.state == "working":
         st.progress(job.progress, text=f"{plain(job.message)} ({job.begun} of {job.total}), {job.seconds:.0f} s so far")
-    elif job.state == "failed":
+    elif job.state in ("failed", "stopped"):
         st.markdown(plain(job.message))
     with st.container(horizontal=True, gap="small"):
-        if job.state == "finished":
+        if job.state == "finished" or (job.state == "stopped" and (job.path / "diagnosis.json").is_file()):
             for name, icon in _LINKS:
                 target = page(name)
                 if st.button(target.title, icon=f":material/{icon}:", key=f"train_open_{job.name}_{name}"):

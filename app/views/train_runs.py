@@ -118,7 +118,7 @@ def worst_group(split: Mapping[str, Any], digits: int) -> str:
     text = f"{100 * split['worst_group_accuracy']:.{digits}f} %"
     cell = next((cell for cell in split.get("groups", ()) if cell["name"] == name), None)
     if cell is not None:
-        text += f" [{100 * cell['low']:.{digits}f}, {100 * cell['high']:.{digits}f}], n = {cell['n']}"
+        text += f" [95 %: {100 * cell['low']:.{digits}f} to {100 * cell['high']:.{digits}f}], n = {cell['n']}"
     return f"{text} ({name})"
 
 
@@ -127,7 +127,7 @@ def _result(run: RunRecord) -> str:
     try:
         text = (
             f"Test accuracy **{100 * test['accuracy']:.1f} %** "
-            f"[{100 * test['low']:.1f}, {100 * test['high']:.1f}], n = {test['n']}"
+            f"[95 %: {100 * test['low']:.1f} to {100 * test['high']:.1f}], n = {test['n']}"
         )
         if test.get("worst_group_accuracy") is not None:
             text += f"; worst group {plain(worst_group(test, digits=1))}"
@@ -202,9 +202,11 @@ def _curves(runs: list[RunRecord]) -> None:
     except StudioError as error:
         st.warning(plain(str(error)), icon=":material/warning:")
         return
-    st.plotly_chart(accuracy, theme=None, width="stretch", key="train_accuracy")
-    st.caption("Share of the validation pictures that are right, in percent, after each evaluation. Higher is better.")
+    caption = "Share of the validation pictures that are right, in percent, after each evaluation. Higher is better."
+    st.plotly_chart(accuracy, theme=None, width="stretch", key="train_accuracy", alt=caption)
+    st.caption(caption)
+    caption = "What training makes small, step by step: all terms together (thick), and each where there are more."
     for name, figure in losses.items():
         st.markdown(f"**Loss of {plain(name)}**")
-        st.plotly_chart(figure, theme=None, width="stretch", key=f"train_loss_{name}")
-    st.caption("What training makes small, step by step: all terms together (thick), and each where there are more.")
+        st.plotly_chart(figure, theme=None, width="stretch", key=f"train_loss_{name}", alt=f"{name}: {caption}")
+    st.caption(caption)

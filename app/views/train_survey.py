@@ -79,17 +79,19 @@ def _checked(config: RunConfig, found: Survey) -> Survey:
 def _show_counts(found: Survey) -> None:
     counts = pd.DataFrame({label: found.counts[name] for name, label in _SPLITS.items()}, index=list(found.class_names))
     first, second = st.columns(2)
-    first.dataframe(counts, width="stretch", height="content" if len(counts) <= 10 else 320)
     totals = ", ".join(f"{counts[label].sum()} {label}" for label in counts)
-    first.caption(f"Pictures of each class: {totals}. Validation is drawn {found.validation_note}.")
+    caption = f"Pictures of each class: {totals}. Validation is drawn {found.validation_note}."
+    first.dataframe(counts, width="stretch", height="content" if len(counts) <= 10 else 320, alt=caption)
+    first.caption(caption)
     if found.cells is None:
         return
     cells = pd.DataFrame(found.cells, columns=list(found.group_names), index=list(found.class_names))
-    second.dataframe(cells, width="stretch", height="content" if len(cells) <= 10 else 320)
-    second.caption(
+    caption = (
         "Training pictures of each class in each group. Where a class is nearly always in one group, the group is a "
         "shortcut that a network may take."
     )
+    second.dataframe(cells, width="stretch", height="content" if len(cells) <= 10 else 320, alt=caption)
+    second.caption(caption)
 
 
 def _show_problems(found: Survey) -> None:

@@ -316,8 +316,10 @@ def _ending(values: Mapping[str, Any], path: Path, lines: Sequence[str]) -> tupl
     errors = [line for line in lines if line.startswith(("Error: ", "Unexpected error: "))]
     if errors:
         return "failed", errors[-1].removeprefix("Error: ")
+    there = (path / _OVERVIEW).is_file()
     if values.get("stopped"):
-        return "stopped", "Stopped; the analyses that were done can be looked at"
-    if (path / _OVERVIEW).is_file():
+        done = "; the analyses that were done can be looked at" if there else " before there was anything to look at"
+        return "stopped", f"Stopped{done}"
+    if there:
         return "finished", "Finished"
     return "failed", "Its process ended without a word; there may have been too little memory."

@@ -11,18 +11,19 @@ _LARGEST, _CHOSEN = 34, "#E69F00"
 _FRAME, _WIDTH = 120, 320
 
 
-def clickable_cells(figure: go.Figure) -> go.Figure:
-    """Lay an invisible point over every filled cell of the heat maps, with the cell's customdata and hover text.
+def clickable_cells(figure: go.Figure, cells: np.ndarray | None = None) -> go.Figure:
+    """Lay an invisible point over filled cells of the heat maps, with the cell's customdata and hover text.
 
-    A click anywhere chooses the nearest point, which shows as an orange square. The heat maps do without hover then;
-    those without customdata are left alone.
+    A click anywhere chooses the nearest point, which shows as an orange square. The heat maps do without hover and data
+    then; those without customdata are left alone.
 
     Args:
         figure: Changed in place, and returned.
+        cells: (rows, columns) bool, which cells of every heat map have something to see; None: all that are filled.
     """
     for trace in [trace for trace in figure.data if trace.type == "heatmap" and trace.customdata is not None]:
         values = np.asarray(trace.z, dtype=float)
-        rows, columns = np.nonzero(np.isfinite(values))
+        rows, columns = np.nonzero(np.isfinite(values) if cells is None else np.isfinite(values) & cells)
         across = np.arange(values.shape[1]) if trace.x is None else np.asarray(trace.x)
         down = np.arange(values.shape[0]) if trace.y is None else np.asarray(trace.y)
         told = np.asarray(trace.hovertext, dtype=object)
@@ -45,6 +46,6 @@ def clickable_cells(figure: go.Figure) -> go.Figure:
             showlegend=False,
             name=f"cells of {trace.name}" if trace.name else "cells",
         )
-        trace.update(hoverinfo="skip", hovertemplate=None)
+        trace.update(hoverinfo="skip", hovertemplate=None, hovertext=None, customdata=None)
         figure.update_layout(hovermode="closest", hoverdistance=-1)
     return figure

@@ -14,7 +14,7 @@ from concept_tuning.figures.rows import LINE, add_points, name_rows, rate_axis, 
 from concept_tuning.figures.style import finish, run_colours
 from concept_tuning.figures.tiles import Grid, Tile, tile_figure
 
-#: What the edits are called.
+#: What the edits are called, in lines.
 _NAMES: Mapping[str, str] = {
     OTHER_CLASS: "background of<br>another class",
     SAME_CLASS: "background of<br>the same class",
@@ -47,7 +47,7 @@ def flip_figure(result: Counterfactuals, *, runs: Sequence[str] | None = None) -
             hover=[_told(run, one) for one in run.outcomes],
             colour=colours[run.run],
             symbol=symbol_of(place),
-            customdata=[_flipped(result, run, one) for one in run.outcomes],
+            customdata=[flipped_keys(result, run, one) for one in run.outcomes],
         )
     finish(figure, size=130 + max(1, len(kinds)) * (32 + 10 * len(result.runs)), legend=len(result.runs) > 1)
     rate_axis(figure, f"share of predictions that change (0–1)<br>n = {len(result.keys)} pictures")
@@ -158,16 +158,21 @@ def _around_zero(intervals: Sequence[Interval]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _flipped(result: Counterfactuals, run: RunCounterfactuals, one: EditOutcome) -> list[str]:
+def flipped_keys(result: Counterfactuals, run: RunCounterfactuals, one: EditOutcome) -> list[str]:
     """Return the pictures whose prediction an edit changes."""
     return [
         key for key, before, after in zip(result.keys, run.predicted, one.predicted, strict=True) if before != after
     ]
 
 
+def edit_name(kind: str) -> str:
+    """Return what an edit is called, as the rows of :func:`flip_figure` are."""
+    return _NAMES[kind].replace("<br>", " ")
+
+
 def _told(run: RunCounterfactuals, one: EditOutcome) -> str:
     lines = [
-        f"{escape(run.run)}: {_NAMES[one.kind].replace('<br>', ' ')}",
+        f"{escape(run.run)}: {edit_name(one.kind)}",
         f"predictions that change {interval_text(one.flips)}",
         f"the object's class is {'still ' * (one.kind == REMOVED)}said {interval_text(one.accuracy)}, "
         f"as they are {number(run.accuracy.value)}",

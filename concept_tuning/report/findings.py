@@ -168,7 +168,9 @@ def _rare_of(result: RareFeatures) -> Iterator[Finding]:
 
 def _counterfactuals(source: Source) -> Iterator[Finding]:
     found: Counterfactuals | None = source.joint("counterfactuals")
-    for run in [] if found is None else found.runs:
+    if found is None:
+        return
+    for run in found.runs:
         follows = run.background_gap.low > 0 or run.flip_gap.low > 0
         text = "follows the background" if follows else "is not shown to follow the background"
         swapped = next(outcome for outcome in run.outcomes if outcome.kind == OTHER_CLASS)

@@ -195,6 +195,19 @@ def test_the_cell_is_chosen_by_numbers_and_by_concept(show, looked) -> None:
     concepts = found(looked).results["concept-maps", "concept-tuning"]
     peak = divmod(int(concepts.maps[0, 2].argmax()), concepts.maps.shape[3])
     assert f"the cell in row {peak[0] + 1}, column {peak[1] + 1} reads most" in told(page)
+    page.number_input(key="attention-row").set_value(1 if peak[0] else 2).run()
+    assert page.button_group(key="attention-concept").value is None  # that is another cell now
+    page.button_group(key="attention-concept").set_value(3).run()
+    assert f"the cell in row {peak[0] + 1}, column {peak[1] + 1} reads most" in told(page)
+
+
+def test_the_concept_of_one_picture_is_not_that_of_the_next(show, looked) -> None:
+    page = show("attention", looked, **{PART: "cells"})
+    page.button_group(key="attention-concept").set_value(3).run()
+    page.query_params["picture"] = found(looked).results["concept-maps", "concept-tuning"].keys[1]
+    page.run()
+    well(page)
+    assert page.button_group(key="attention-concept").value is None
 
 
 def test_a_click_on_a_cell_chooses_it_and_one_beside_does_nothing() -> None:

@@ -101,6 +101,10 @@ def test_patches_are_shown_in_their_pictures(show, layouts, patch_root) -> None:
     assert not page.exception
     assert "2 patches of 2 pictures" in texts(page)
     assert "2 of 2 patches, each framed in its picture." in texts(page)
+    page.selectbox(key="concept-embedding-name").set_value(keys[1]).run()
+    assert not page.exception
+    count = keys.count(keys[1])
+    assert f"{count} of {count} patches, each framed in its picture." in texts(page)
 
 
 def test_a_lasso_is_remembered_as_names() -> None:

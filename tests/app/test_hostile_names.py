@@ -32,6 +32,7 @@ PAGES = [
     *(("spurious", {"part": part}) for part in ("slices", "switches")),
     ("embedding", {}),
     ("compare", {}),
+    ("learn", {"lesson": "doubt"}),
 ]
 
 
@@ -48,6 +49,11 @@ def hostile(tmp_path_factory) -> Path:
     for path in (root / "seen").rglob("*.json"):
         if path.name != "thumbnails.json":
             path.write_text(json.dumps(renamed(json.loads(path.read_text()), pattern, evil)))
+    # Kinds of map are named in sentences too, and a file of a stranger may call one anything.
+    for path in (root / "seen" / "results").glob("*_sanity.json"):
+        values = json.loads(path.read_text())
+        values["maps"] = [f"{EVIL} {name}" for name in values["maps"]]
+        path.write_text(json.dumps(values))
     return root
 
 
@@ -115,3 +121,16 @@ def test_an_address_without_such_a_diagnosis_is_told_in_plain_words(show, hostil
 def test_lines_and_links_are_disarmed() -> None:
     assert plain("a\n\n# b") == "a \\# b"
     assert plain("https://a.b WWW.a.b me@a.b") == "https\\:\u2060//a.b WWW\u2060.a.b me@\u2060a.b"
+
+
+def test_a_reason_of_a_strangers_diagnosis_does_not_act_in_a_lesson(show, hostile, tmp_path) -> None:
+    shutil.copytree(hostile / "seen", tmp_path / "seen")
+    path = tmp_path / "seen" / "diagnosis.json"
+    values = json.loads(path.read_text())
+    for entry in values["entries"]:
+        if entry["analysis"] == "sanity":
+            entry |= {"file": None, "reason": EVIL}
+    path.write_text(json.dumps(values))
+    page = show("learn", tmp_path, lesson="doubt")
+    assert "evil" in page.info[0].value
+    assert not acts(page.info[0].value)

@@ -144,6 +144,37 @@ def test_concept_property_picture_and_slice_can_be_chosen(show, made) -> None:
     assert not page.exception
 
 
+def test_the_pictures_behind_a_change_are_chosen_by_name_or_by_a_click(show, made) -> None:
+    page = show("spurious", made, part="counterfactuals")
+    found = load_diagnosis(made / "one").results["counterfactuals", None]
+    assert "change by this" not in told(page)
+    (run,) = found.runs
+    for outcome in run.outcomes:
+        page.selectbox(key="spurious-flips-edit").set_value(outcome.kind).run()
+        assert not page.exception
+        assert f"{round(outcome.flips.value * outcome.flips.n)} predictions of {LAB} change by this" in told(page)
+
+
+def test_a_click_on_a_rate_chooses_its_run_and_edit(made) -> None:
+    from streamlit.testing.v1 import AppTest
+
+    def script(folder: str) -> None:
+        import streamlit as st
+
+        from app.views import spurious_backgrounds
+        from concept_tuning.diagnostics.diagnose import load_diagnosis
+
+        found = load_diagnosis(folder).results["counterfactuals", None]
+        st.session_state["spurious-flips"] = {"selection": {"points": [{"curve_number": 0, "point_index": 1}]}}
+        spurious_backgrounds._take_click(found)
+
+    page = AppTest.from_function(script, args=(made / "one",)).run()
+    assert not page.exception
+    run = load_diagnosis(made / "one").results["counterfactuals", None].runs[0]
+    assert page.session_state["spurious-flips-run"] == run.run
+    assert page.session_state["spurious-flips-edit"] == run.outcomes[1].kind
+
+
 def test_without_predictions_the_matrix_is_shown_all_the_same(show, made, tmp_path) -> None:
     shutil.copytree(made / "one", tmp_path / "one")
     path = tmp_path / "one" / "diagnosis.json"
@@ -273,7 +304,8 @@ def test_what_the_detectors_said_stands_beside_the_accuracy(show, lab, made) -> 
     assert "suspicious concepts" in told(page)
     tested = json.loads((lab / LAB / "results.json").read_text())["splits"]["test"]
     low, high = 100 * tested["low"], 100 * tested["high"]
-    assert row["test accuracy"] == f"{100 * tested['accuracy']:.0f} % [{low:.0f}, {high:.0f}], n = {tested['n']}"
+    interval = f"[95 %: {low:.0f} to {high:.0f}]"
+    assert row["test accuracy"] == f"{100 * tested['accuracy']:.0f} % {interval}, n = {tested['n']}"
     assert re.fullmatch(r"\d+ % \[\d+, \d+\], n = \d+ \(.* \| .*\)", row["worst group"])
     next(one for one in page.button if one.label == "Look closer at rho 0.80").click().run()
     assert page.session_state["diagnosis"] == f"{FOLDER}/{LAB}"

@@ -122,7 +122,7 @@ def test_it_opens_with_birds_counts_and_no_runs(root: Path) -> None:
     assert len(page.get("image")) == 6
     assert "600 training, 200 validation, 800 test" in words(page)
     assert "No runs yet" in page.info[0].value
-    assert "Two finished runs" in page.info[1].value
+    assert "Finished runs can be diagnosed" in page.info[1].value
     page.slider(key="train_rho").set_value(1.0).run()
     cells = page.dataframe[1].value
     assert ((cells > 0).sum(axis=1) == 1).all()  # every species in its own habitat alone
@@ -694,7 +694,10 @@ def test_runs_are_shown_renamed_and_deleted(root: Path) -> None:
     path = put_run(root, "one")
     put_run(root, "two", results=False, state="stopped", message="Stopped; resume goes on from here", step=1)
     page = opened()
-    assert "Test accuracy **87.5 %** [50.0, 95.0], n = 16; worst group 25.0 % [5.0, 70.0], n = 4 (a | b)" in words(page)
+    assert (
+        "Test accuracy **87.5 %** [95 %: 50.0 to 95.0], n = 16; worst group 25.0 % [95 %: 5.0 to 70.0], n = 4 (a | b)"
+        in words(page)
+    )
     assert [bar.text for bar in page.get("progress")] == ["step 1 of 2"]
     assert len(page.get("plotly_chart")) == 3
     page.text_input(key="train_new_one").set_value("uno").run()
@@ -871,6 +874,37 @@ def test_two_finished_runs_can_be_diagnosed(root: Path, monkeypatch: pytest.Monk
     assert labels == ["Concept attention", "Rare features", "Spurious correlations", "Embedding", "Compare and report"]
     page.button(key="train_dropped_both").click().run()
     assert not (root / "diagnoses" / "both").exists()
+
+
+def test_one_finished_run_can_be_diagnosed_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_run(root, "only")
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        train_diagnose, "start_diagnosis", lambda runs, *_, **__: started.append([r.name for r in runs])
+    )
+    page = opened()
+    assert "One run alone is looked at" in words(page)
+    page.button(key="train_diagnose_start").click().run()
+    assert not page.error
+    assert started == [["only"]]
+    page.multiselect(key="train_diagnose").set_value([]).run()
+    assert page.button(key="train_diagnose_start").disabled
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_stopped_diagnosis_says_what_it_has_and_opens_it(root: Path, done: bool) -> None:
+    put_run(root, "one")
+    folder = root / "diagnoses"
+    (folder / "half").mkdir(parents=True)
+    record = {"runs": ["one"], "total": 3, "started": 1.0, "stopped": True, "pid": 2**22 + 1, "process_started": 1.0}
+    (folder / "half.job.json").write_text(json.dumps(record))
+    if done:
+        (folder / "half" / "diagnosis.json").write_text("{}")
+    page = opened()
+    assert ":orange-badge[stopped]" in words(page)
+    assert ("the analyses that were done can be looked at" in words(page)) == done
+    assert ("before there was anything to look at" in words(page)) != done
+    assert any((button.key or "").startswith("train_open_half") for button in page.button) == done
 
 
 def test_diagnoses_get_free_names_also_where_two_people_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

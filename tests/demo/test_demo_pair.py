@@ -8,12 +8,15 @@ import io
 import shutil
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
 from app.demo import words
+from app.demo.answered import kept
 from app.demo.intake import UploadError
+from app.demo.page import build_demo
 from app.demo.pair import Pair, load_pair
 from app.demo.worker import Worker
 from concept_tuning.diagnostics.example_pictures import ExamplePicture
@@ -163,3 +166,29 @@ def test_an_example_says_what_it_is_and_who_is_right(pair: Pair, strangers: Pair
         assert text.startswith(f"In truth: {words.plain(label)} (sand). {words.plain(said)}.")
     elsewhere = strangers.look(pixels, ExamplePicture(label="wolf", group="", pixels=pixels))
     assert words.difference(elsewhere, "grad-cam").startswith("In truth: wolf, which not both were trained on.")
+
+
+def test_the_page_is_called_by_what_it_compares_and_says_where_that_is_not_the_method(subjects, tmp_path: Path) -> None:
+    def titles(*methods: str) -> tuple[str, bool]:
+        runs = [
+            dataclasses.replace(
+                subject,
+                name=f"run {place}",
+                run=dataclasses.replace(subject.run, config=dataclasses.replace(subject.run.config, method=method)),
+            )
+            for place, (subject, method) in enumerate(zip(subjects, methods, strict=True), start=1)
+        ]
+        page = build_demo(Pair((runs[0], runs[1]), Worker(waiting=2, seconds=60), tmp_path), ())
+        texts = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.Markdown)]
+        assert any(text.startswith(f"# {page.title}") for text in texts)
+        return page.title, any(text.startswith("Neither of these two") for text in texts)
+
+    assert titles("vanilla", "concept-tuning") == ("Vanilla against Concept-Tuning", False)
+    assert titles("scratch", "bi-tuning") == ("From scratch against Bi-Tuning", True)
+    assert titles("concept-tuning", "concept-tuning") == ("run 1 against run 2", False)
+
+
+def test_a_picture_that_was_put_away_is_said_so() -> None:
+    with pytest.raises(UploadError, match="put away after 30 minutes; choose one again"):
+        kept(None)
+    assert kept("found") == "found"

@@ -39,3 +39,12 @@ def test_heat_maps_without_data_are_left_alone() -> None:
     figure = clickable_cells(go.Figure(go.Heatmap(z=[[1]])))
     assert len(figure.data) == 1
     assert figure.data[0].hoverinfo is None
+
+
+def test_only_cells_with_something_to_see_have_points_where_that_is_said() -> None:
+    """A matrix of 200 classes has 40,000 cells, and 500 pictures fill 500 of them at most."""
+    values = np.array([[1.0, 0.0], [np.nan, 1.0]])
+    figure = clickable_cells(go.Figure(heatmap(values)), np.array([[True, False], [True, True]]))
+    assert [tuple(pair) for pair in figure.data[1].customdata] == [(0, 0), (1, 1)]
+    assert figure.data[0].customdata is None
+    assert figure.data[0].hovertext is None
