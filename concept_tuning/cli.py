@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -27,6 +28,9 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # names of classes may not exist in the code page of a file
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     _hear_interrupts()
@@ -240,8 +244,8 @@ def _finish_training(options: argparse.Namespace, work: Callable[[Any], Any]) ->
         watcher.close()
     if watcher.is_main:
         results = folder.read_json("results.json", "splits", "validation_note")
-        for split in ("val", "test"):
-            print(_sentence(results["splits"][split], results["validation_note"]))
+        for result in results["splits"].values():  # a trial of a bench has none
+            print(_sentence(result, results["validation_note"]))
     return 0
 
 

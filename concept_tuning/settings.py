@@ -268,6 +268,9 @@ def build_config(
     if backbone is not None:
         flat["backbone.architecture"] = backbone
     given = _parse_overrides(overrides, method)
+    for key, value in (("data.source", data), ("backbone.architecture", backbone)):
+        if value is not None and given.get(key, value) != value:
+            raise ConfigError(f"Setting {key} is given twice, as {value} and as {given[key]}. Leave one out.")
     flat.update(given)
     nested: dict[str, Any] = {"method": method}
     for key, value in flat.items():
@@ -325,16 +328,23 @@ def _by_bare_name() -> dict[str, tuple[str, ...]]:
 def _parse_overrides(overrides: Mapping[str, Any] | Iterable[str], method: str) -> dict[str, Any]:
     if isinstance(overrides, Mapping):
         regulariser = _given_regulariser(overrides.items(), method)
-        return {resolve_key(key, method, regulariser): value for key, value in overrides.items()}
+        return resolve_keys(overrides.items(), method, regulariser)
     pairs = [_split_override(text) for text in overrides]
-    regulariser = _given_regulariser(pairs, method)
-    parsed: dict[str, Any] = {}
+    texts = resolve_keys(pairs, method, _given_regulariser(pairs, method))
+    return {key: _parse_value(key, text) for key, text in texts.items()}
+
+
+def resolve_keys(
+    pairs: Iterable[tuple[str, Any]], method: str | None = None, regulariser: str | None = None
+) -> dict[str, Any]:
+    """Return values by the full names of their settings; raises as :func:`resolve_key`, and for one given twice."""
+    found: dict[str, Any] = {}
     for key, value in pairs:
         full = resolve_key(key, method, regulariser)
-        if full in parsed:
+        if full in found:
             raise ConfigError(f"Setting {full} is given twice.")
-        parsed[full] = _parse_value(full, value)
-    return parsed
+        found[full] = value
+    return found
 
 
 def _split_override(text: str) -> tuple[str, str]:

@@ -220,3 +220,12 @@ def test_names_of_files_do_not_act_on_the_terminal(tmp_path: Path, capfd: pytest
     ConsoleWatcher().message("Left out \x1b]0;owned\x07.png: no picture\nNext line")
     told = capfd.readouterr()
     assert told.err == "Left out \\x1b]0;owned\\x07.png: no picture\nNext line\n"
+
+
+def test_signs_that_a_code_page_lacks_are_escaped_in_a_file(tmp_path: Path) -> None:
+    """As on Windows, where what is written into a file is in the code page."""
+    code = "from concept_tuning.cli import main; import sys; main(['settings', '--json']); print('\\u2212 \\u732b')"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.rstrip().endswith(b"\\u2212 \\u732b")

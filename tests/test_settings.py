@@ -166,3 +166,11 @@ def test_a_name_that_several_methods_have_needs_a_method() -> None:
 def test_configurations_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunConfig().optim.lr = 3  # type: ignore[misc]
+
+
+def test_data_and_backbone_are_not_given_twice() -> None:
+    with pytest.raises(ConfigError, match=r"data\.source is given twice, as planted and as elpv"):
+        build_config(data="planted", overrides=["data.source=elpv"])
+    with pytest.raises(ConfigError, match=r"backbone\.architecture is given twice"):
+        build_config(backbone="resnet18", overrides={"architecture": "resnet50"})
+    assert build_config(data="planted", overrides=["data.source=planted"]).data.source == "planted"

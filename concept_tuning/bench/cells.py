@@ -13,6 +13,7 @@ from concept_tuning.bench.search import best_trial, draw_trials
 from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of, tuned_as
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
+from concept_tuning.engine.turns import run_error
 from concept_tuning.errors import RunError, StudioError
 
 #: Folders of the trials and of the final runs in a bench's folder.
@@ -76,10 +77,16 @@ def note_failure(path: Path, reason: str, *, for_good: bool = True) -> None:
         reason: In words.
         for_good: Whether it would fail again, as long as its run folder is there; else it is tried again when the
             bench is next begun.
+
+    Raises:
+        RunError: if that cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     failed, troubled = _notes(path)
-    write_atomically(failed if for_good else troubled, reason + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(failed if for_good else troubled, reason + "\n")
+    except OSError as error:
+        raise run_error(f"{path} failed ({reason}), and that cannot be noted", error) from error
 
 
 def forget_trouble(path: Path) -> None:
@@ -91,6 +98,12 @@ def forget_trouble(path: Path) -> None:
     troubled.unlink(missing_ok=True)
     if not (path / "config.json").is_file():
         failed.unlink(missing_ok=True)
+
+
+def is_tried_again(path: Path) -> bool:
+    """Whether a cell that failed is one that :func:`forget_trouble` lets be tried again."""
+    failed, troubled = _notes(path)
+    return troubled.is_file() or (failed.is_file() and not (path / "config.json").is_file())
 
 
 def remove_unneeded(path: Path, splits: Sequence[str]) -> None:

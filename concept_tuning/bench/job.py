@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -62,7 +63,8 @@ def do_job(job: Job) -> None:
     except MachineError:  # its status says what; the bench begins it again some times
         return
     except StudioError as error:
-        note_failure(path, str(error), for_good=isinstance(error, (ConfigError, DivergedError)))
+        with contextlib.suppress(RunError):  # on a full disk; the bench says so when it has begun it some times
+            note_failure(path, str(error), for_good=isinstance(error, (ConfigError, DivergedError)))
         return
     except Stopped:  # by the bench, which was stopped itself; the run can be resumed
         return

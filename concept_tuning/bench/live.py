@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from concept_tuning.bench.cells import Cell, final_path, state_of, trial_cells
+from concept_tuning.bench.cells import Cell, final_path, is_tried_again, state_of, trial_cells
 from concept_tuning.bench.spec import BenchSpec, Setting, settings_of, tuned_as
 from concept_tuning.engine.records import WORKING_STATES
 from concept_tuning.engine.runs import RunFolder
@@ -129,7 +129,7 @@ class Progress:
         self._left: dict[Path, float] = {}
         self._ends: list[float] = []
         self._seconds: dict[str, list[float]] = {}
-        self._refresh()
+        self._refresh(begun=False)
 
     @property
     def seconds_used(self) -> float:
@@ -231,9 +231,10 @@ class Progress:
         ends = [self._ended.get(path) for path in self._trials.get(self._tuned[setting], ())]
         return bool(ends) and all(end is not None and end.state == "failed" for end in ends)
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, begun: bool = True) -> None:
+        """Read what has ended; what failed before the bench began, and is tried again then, has not."""
         for _, path, is_final in self._cells():
-            if path not in self._ended and (state := state_of(path)) != "open":
+            if path not in self._ended and (state := state_of(path)) != "open" and (begun or not is_tried_again(path)):
                 self._ended[path] = _End(state, _reached(path, is_final) if state == "finished" else None)
 
     def _duration(self, path: Path, now: float) -> float | None:

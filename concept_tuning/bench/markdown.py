@@ -136,7 +136,12 @@ def _pictures(spec: BenchSpec, rows: Iterable[dict[str, Any]]) -> Iterable[str]:
 
 def _comparisons(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
     """Say how many comparisons were made, and of how many of them chance may make a difference."""
-    seeds = [row["seeds"] for row in rows for name in ("difference", "worst_group_difference") if row[name] is not None]
+    seeds = [
+        row["paired_seeds"]
+        for row in rows
+        for name in ("difference", "worst_group_difference")
+        if row[name] is not None
+    ]
     if not seeds:
         return ""
     fewest = min(seeds)

@@ -27,6 +27,7 @@ from concept_tuning.bench.cells import (
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.engine.runs import RunFolder, write_atomically
+from concept_tuning.engine.turns import run_error
 from concept_tuning.errors import RunError, StudioError
 
 #: How often a cell is begun whose process died, before it counts as failed.
@@ -145,6 +146,8 @@ def _check_cells(cells: Sequence[Cell]) -> None:
 
     for cell in begun:
         before, now = RunFolder.open(cell.path).config(), with_absolute_paths(cell.config)
+        if before != now:  # perhaps the pictures have been moved away since, which leaves the results as they are
+            now = with_absolute_paths(cell.config, missing=True)
         if before != now:
             raise RunError(
                 f"The run {cell.path} was made with other settings than the bench or its search's choice gives it now: "
@@ -192,7 +195,10 @@ def _remove_leftovers(out: Path) -> None:
 def _keep_spec(spec: BenchSpec, out: Path) -> None:
     if (out / _SPEC).is_file():
         check_folder(spec, out)
-    write_atomically(out / _SPEC, _text(spec))
+    try:
+        write_atomically(out / _SPEC, _text(spec))
+    except OSError as error:
+        raise run_error(f"The bench's folder {out} cannot be written", error) from error
 
 
 def _text(spec: BenchSpec) -> str:

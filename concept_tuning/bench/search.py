@@ -27,11 +27,14 @@ def draw_trials(spec: BenchSpec, setting: Setting) -> list[dict[str, Any]]:
     if spec.trials < 2 or not space:
         return [{}]
     method = spec.variant(setting.method).method
-    distributions = {name: _distribution(span, kind_of(name, method)) for name, span in space.items()}
-    shared = [name for name in space if name in spec.search.get(ALL, {})]
+    # A range of a method's own for what all search is drawn beside theirs, so that the others' draws stay the same.
+    all_search = spec.search.get(ALL, {})
+    ours = {name: span for name, span in space.items() if spec.space_of(setting.method, name) != ALL}
     place = f"{setting.data}/{setting.backbone}/{setting.sample_rate:g}"
-    common = _drawn({name: distributions[name] for name in shared}, spec, place)
-    own = _drawn({name: one for name, one in distributions.items() if name not in shared}, spec, setting.place)
+    common, own = (
+        _drawn({name: _distribution(span, kind_of(name, method)) for name, span in found.items()}, spec, where)
+        for found, where in ((all_search, place), (ours, setting.place))
+    )
     return [{}, *({**first, **second} for first, second in zip(common, own, strict=True))]
 
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from concept_tuning.config import RunConfig
 from concept_tuning.errors import ConfigError
-from concept_tuning.settings import build_config, resolve_key, settings
+from concept_tuning.settings import build_config, resolve_key, resolve_keys, settings
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _NAME = r"^\w[\w.-]{0,39}$"
@@ -289,7 +289,7 @@ def _build(spec: BenchSpec, setting: Setting, layers: Sequence[tuple[str, Mappin
     method = spec.variant(setting.method).method
     overrides: dict[str, Any] = {}
     for _, layer in layers:
-        overrides |= {resolve_key(key, method): value for key, value in layer.items()}
+        overrides |= resolve_keys(layer.items(), method)
     return build_config(
         data=spec.data_named(setting.data).source,
         backbone=setting.backbone,

@@ -19,6 +19,7 @@ from concept_tuning.bench.spec import BenchSpec, Setting, chosen_before, config_
 from concept_tuning.bench.verdicts import Against, against
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
+from concept_tuning.engine.turns import run_error
 from concept_tuning.report.predictions_csv import safe_cell
 from concept_tuning.settings import resolve_key
 
@@ -110,9 +111,10 @@ def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
 
     ``tuned_as`` is the setting whose choice was taken, None where it is its own; ``trials`` are that one's, 0 where the
     bench's file has what was chosen before. ``chosen`` has what was searched as the setting's final runs have it.
-    ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and seed, each with
-    its interval; ``published`` is what others measured on the same data with the same network and sample rate, and what
-    was otherwise there. All are None where there is none. ``caution`` is what its runs warned of, if anything.
+    ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and by the
+    ``paired_seeds`` that both have finished, each with its interval; ``published`` is what others measured on the same
+    data with the same network and sample rate, and what was otherwise there. All are None where there is none.
+    ``caution`` is what its runs warned of, if anything.
     """
     cells, trials = final_cells(spec, out), trial_cells(spec, out)
     ended: dict[Setting, list[Cell]] = {setting: [] for setting in settings_of(spec)}
@@ -126,15 +128,26 @@ def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
 
 
 def write_tables(spec: BenchSpec, out: Path) -> str:
-    """Write the tables, :data:`FILES`, into a bench's folder; returns the text of the last."""
+    """Write the tables, :data:`FILES`, into a bench's folder; returns the text of the last.
+
+    Raises:
+        RunError: if they cannot be written.
+    """
     trials = trial_rows(spec, out)
     searched = dict.fromkeys(key for row in trials for key in row if key not in TRIAL_COLUMNS)
-    write_atomically(out / "cells.csv", _csv(cell_rows(spec, out), COLUMNS))
-    write_atomically(out / "trials.csv", _csv(trials, (*TRIAL_COLUMNS, *searched)))
     rows = summary(spec, out)
-    write_atomically(out / "summary.json", json.dumps(rows, indent=1) + "\n")
     text = markdown(spec, rows, picture_rows(spec, out))
-    write_atomically(out / "summary.md", text)
+    texts = {
+        "cells.csv": _csv(cell_rows(spec, out), COLUMNS),
+        "trials.csv": _csv(trials, (*TRIAL_COLUMNS, *searched)),
+        "summary.json": json.dumps(rows, indent=1) + "\n",
+        "summary.md": text,
+    }
+    try:
+        for name, content in texts.items():
+            write_atomically(out / name, content)
+    except OSError as error:
+        raise run_error(f"The tables in {out} cannot be written", error) from error
     return text
 
 
@@ -161,7 +174,8 @@ def _summary_row(
     own, others = ([cell for cell in ended.get(one, ()) if cell.state == "finished"] for one in (setting, base))
     failed = [cell for cell in ended[setting] if cell.state == "failed"]
     tests = [_results(cell)["test"] for cell in own]
-    known = published(setting, _config(spec, setting, {}))
+    drawn = _best(spec, out, setting, trials)
+    known = None if drawn is None else published(setting, _config(spec, setting, drawn))
     first = setting == base
     found = Against(sentence="") if first else against(own, others, (setting.method, base.method))
     states = [cell.state for cell in trials]
@@ -175,12 +189,13 @@ def _summary_row(
         "trials": 0 if chosen_before(spec, searched) is not None else max(1, len(trials)),
         "failed_trials": states.count("failed"),
         "open_trials": states.count("open"),
-        "chosen": _chosen_values(spec, setting, _best(spec, out, setting, trials)),
+        "chosen": _chosen_values(spec, setting, drawn),
         "validation": _spread([_results(cell).get("val", {}).get("accuracy") for cell in own]),
         "accuracy": _spread([test["accuracy"] for test in tests]),
         "worst_group": _spread([test.get("worst_group_accuracy") for test in tests]),
         "difference": _plain(found.difference),
         "worst_group_difference": _plain(found.worst_group_difference),
+        "paired_seeds": found.seeds,
         "verdict": " ".join(text for text in ("" if trouble and not own else found.sentence, trouble) if text),
         "worst_group_verdict": found.worst_group,
         "worst_group_caveat": found.caveat,

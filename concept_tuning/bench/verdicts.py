@@ -26,6 +26,7 @@ class Against:
         worst_group: Sentence on the worst group; empty without groups.
         worst_group_difference: In worst-group accuracy.
         caveat: How to read the worst group.
+        seeds: Number of seeds that both have finished, by which they are paired.
     """
 
     sentence: str
@@ -33,6 +34,7 @@ class Against:
     worst_group: str = ""
     worst_group_difference: Interval | None = None
     caveat: str = ""
+    seeds: int = 0
 
 
 def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) -> Against:
@@ -69,6 +71,7 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
         worst_group=worst.sentence if worst else "",
         worst_group_difference=worst.difference if worst else None,
         caveat=verdict.caveat,
+        seeds=len(seeds),
     )
 
 

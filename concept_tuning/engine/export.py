@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from concept_tuning.engine.checkpoint import save_weights
+from concept_tuning.engine.checkpoint import in_short, save_weights
 from concept_tuning.engine.loading import LoadedRun
-from concept_tuning.errors import RunError
+from concept_tuning.errors import RunError, TrainingError
 from concept_tuning.methods.base import Method
 
 FORMATS = ("safetensors", "onnx")
@@ -53,7 +53,10 @@ def export_run(run: LoadedRun, format: str, out: Path) -> Path:
         "image_size": str(run.config.data.image_size),
     }
     if format == "safetensors":
-        save_weights(out, run.method.inference_state(), metadata)
+        try:
+            save_weights(out, run.method.inference_state(), metadata)
+        except TrainingError as error:
+            raise RunError(f"{out} cannot be written: {in_short(error.__cause__ or error)}") from error
     else:
         _export_onnx(run, out, metadata)
     return out

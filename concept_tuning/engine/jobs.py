@@ -258,10 +258,13 @@ def _begin(path: Path, config: RunConfig) -> None:
         folder = RunFolder.create(draft, config)
         write_status(folder, state="queued", message="Waiting its turn", submitted=time.time())
         draft.rename(path)  # a run is seen with its status or not at all
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    try:
         with RunFolder(path).locked():  # somebody works on it, though the status names a process only when there is one
             _launch(RunFolder(path), path.parent)
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(path, ignore_errors=True)
         raise
 

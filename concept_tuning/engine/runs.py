@@ -57,6 +57,8 @@ _PART_BYTES = 64
 #: Windows' mark of a folder that is a link to another.
 _JUNCTION = 0xA0000003
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: How long somebody may read a file that is to be replaced, on Windows.
+_READER_SECONDS = 1.0
 #: How long a start may take that only looks whether a folder is free.
 _LOOK_SECONDS = 1.0
 _LIBRARIES = ("concept-tuning-studio", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "safetensors")
@@ -301,10 +303,23 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Put a file in place of another; on Windows not before whoever reads that one has closed it."""
+    until = time.monotonic() + _READER_SECONDS
+    while True:
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() >= until:
+                raise
+        time.sleep(0.02)
 
 
 def read_whole(path: Path, most: int | None = None) -> bytes:

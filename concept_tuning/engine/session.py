@@ -77,12 +77,15 @@ def resume_run(path: Path, watcher: Watcher, *, splits: Sequence[str] = SPLITS) 
     return _work(folder, config, _accelerator(config), watcher, splits)
 
 
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Return the settings with the paths in them made absolute."""
+def with_absolute_paths(config: RunConfig, *, missing: bool = False) -> RunConfig:
+    """Return the settings with the paths in them made absolute; with ``missing`` also those of files that are gone.
+
+    A source that is neither known nor there may be a name that was mistyped, and is told as it was given.
+    """
 
     def absolute(value: str) -> str:
         path = Path(value).expanduser()
-        return str(path.resolve()) if path.exists() else value
+        return str(path.resolve()) if missing or path.exists() else value
 
     source = config.data.source
     data = dataclasses.replace(
@@ -197,6 +200,11 @@ def _refuse_method(method: Method, config: RunConfig, data: DataBundle) -> None:
 
 
 def _accelerator(config: RunConfig) -> Accelerator:
+    alone = config.engine.device == "cpu" or not torch.accelerator.is_available()
+    if config.engine.precision == "fp16" and alone:
+        raise ConfigError(
+            "engine.precision=fp16 needs a GPU: on a CPU it would be float32 all the same. Use `bf16` or `no`."
+        )
     unused = DistributedDataParallelKwargs(find_unused_parameters=METHODS[config.method].trains_in_turns)
     return Accelerator(
         cpu=config.engine.device == "cpu", mixed_precision=config.engine.precision, kwargs_handlers=[unused]
@@ -205,7 +213,10 @@ def _accelerator(config: RunConfig) -> Accelerator:
 
 def _plan_message(trainer: Trainer, data: DataBundle) -> str:
     counts = ", ".join(f"{len(split)} {name}" for name, split in data.splits.items())
+    epochs = trainer.config.optim.epochs
+    whole = epochs * trainer.plan.steps_per_epoch
+    ends = f" (max_steps; {epochs} epochs would be {whole:,})" if whole > trainer.total_steps else ""
     return (
-        f"{len(data.class_names)} classes, {counts}; {trainer.total_steps} steps of "
+        f"{len(data.class_names)} classes, {counts}; {trainer.total_steps} steps{ends} of "
         f"{trainer.plan.global_batch} images; validation drawn {data.validation_note}"
     )

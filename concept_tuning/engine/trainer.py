@@ -113,6 +113,7 @@ class Trainer:
         self._trained_images = 0
         self._training_seconds = self._loading_seconds = 0.0
         self._saved = time.monotonic()
+        self._saved_step: int | None = None
 
     def run(self) -> None:
         """Train to the last step, from the newest checkpoint where there is one.
@@ -278,7 +279,10 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        self._saved = time.monotonic()
+        """Write a checkpoint of this step, once: to replace one is to be without it for a moment."""
+        if self._saved_step == self.progress.step:
+            return
+        self._saved, self._saved_step = time.monotonic(), self.progress.step
         random_states = [torch.get_rng_state()]
         if torch.cuda.is_available():
             random_states.append(torch.cuda.get_rng_state(self.accelerator.device))

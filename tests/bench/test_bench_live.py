@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from concept_tuning.bench.cells import Cell, final_cells, final_path, note_failure, trial_cells
+from concept_tuning.bench.cells import Cell, final_cells, final_path, forget_trouble, note_failure, trial_cells
 from concept_tuning.bench.live import LiveReport, Progress, in_words
 from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
 
@@ -130,7 +130,10 @@ def test_a_row_tells_what_is_done_and_reached(tmp_path: Path, clock: Clock) -> N
         finish(cell, clock, born=1, end=2)
     for seed in (1, 2):
         made_runs.write_final(tmp_path, settings_of(spec)[0], seed, np.arange(10) < 6 + seed)
-    note_failure(final_path(tmp_path, settings_of(spec)[1], 2), "It diverged.")
+    diverged = final_path(tmp_path, settings_of(spec)[1], 2)
+    diverged.mkdir(parents=True)
+    (diverged / "config.json").write_text("{}")
+    note_failure(diverged, "It diverged.")
     vanilla, other, *_ = Progress(spec, tmp_path, clock=clock).rows()
     assert (vanilla.trials, vanilla.finals, vanilla.failed) == ((2, 2), (2, 2), 0)
     assert (vanilla.validation, vanilla.test) == pytest.approx((0.6, 0.75))
@@ -307,3 +310,20 @@ def test_five_hundred_cells_are_followed_at_no_cost(tmp_path: Path, clock: Clock
 )
 def test_times_are_said_in_words(seconds: float | None, text: str) -> None:
     assert in_words(seconds) == text
+
+
+def test_what_is_tried_again_has_not_ended(tmp_path: Path, clock: Clock) -> None:
+    spec = check_spec(SPEC)
+    first, second, *_ = trials_of(spec, tmp_path)
+    note_failure(first.path, "The pictures are gone.", for_good=False)
+    second.path.mkdir(parents=True)
+    (second.path / "config.json").write_text("{}")
+    note_failure(second.path, "It diverged.")
+    progress = Progress(spec, tmp_path, clock=clock)
+    assert (progress.rows()[0].trials, progress.rows()[0].failed) == ((1, 2), 1)
+    forget_trouble(first.path)
+    finish(first, clock, born=1, end=2)
+    progress.ended(first)
+    row = progress.rows()[0]
+    assert (row.trials, row.failed) == ((2, 2), 1)
+    assert row.finals == (0, 2)

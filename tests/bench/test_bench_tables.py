@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import made_runs
@@ -16,6 +18,7 @@ from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
 from concept_tuning.bench.tables import FILES, summary, summary_against, trial_rows, write_tables
 from concept_tuning.diagnostics.statistics import false_alarms
 from concept_tuning.diagnostics.verdict import ROUGH
+from concept_tuning.errors import RunError
 
 SPEC = {
     "name": "made",
@@ -287,6 +290,48 @@ def test_published_figures_have_a_column_and_a_footnote_each(tmp_path: Path) -> 
     rows = json.loads((tmp_path / "summary.json").read_text())
     assert [row["published"] and row["published"]["accuracy"] for row in rows] == [0.818, None, 0.8514]
     assert "published" not in write_tables(check_spec(SPEC), tmp_path)
+
+
+@pytest.mark.parametrize(("batches", "shown"), [([32, 48], None), ([48, 32], 0.818)])
+def test_a_published_figure_is_of_the_settings_that_were_chosen(
+    batches: list[int], shown: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search of what the figure fixes may choose otherwise; until it has chosen, nothing is said."""
+    values = SPEC | {
+        "data": [{"name": "birds", "source": "cub200"}],
+        "methods": ["vanilla"],
+        "backbones": [ARCHITECTURE],
+        "preset": "paper",
+        "search": {"all": {"batch_size": {"choices": [48, 32]}}},
+    }
+    spec = check_spec(values)
+    (setting,) = settings_of(spec)
+    draws = [{}, *({"batch_size": size} for size in batches)]
+    monkeypatch.setattr("concept_tuning.bench.cells.draw_trials", lambda *_: draws)
+    assert summary(spec, tmp_path)[0]["published"] is None
+    made_runs.write_trials(spec, tmp_path, setting, [0.5, 0.8, 0.7])
+    known = summary(spec, tmp_path)[0]["published"]
+    assert (known and known["accuracy"]) == shown
+
+
+def test_tables_that_cannot_be_written_are_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = made(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("concept_tuning.bench.tables.write_atomically", full)
+    with pytest.raises(RunError, match=r"tables in .* cannot be written: the disk is full"):
+        write_tables(spec, tmp_path)
+
+
+def test_the_chance_of_a_false_difference_is_by_the_seeds_that_both_have(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    for seed in (2, 3):
+        shutil.rmtree(final_path(tmp_path, settings_of(spec)[0], seed))
+    text = write_tables(spec, tmp_path)
+    assert "leave zero out with 1 seed" in text
+    assert f"up to {100 * false_alarms(1):.0f} % of them" in text
 
 
 def test_what_the_runs_of_a_method_warned_of_stands_below_the_table(tmp_path: Path) -> None:

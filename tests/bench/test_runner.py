@@ -21,6 +21,7 @@ from concept_tuning.bench.runner import TRIES, check_folder, run_bench
 from concept_tuning.bench.spec import BenchSpec, check_spec
 from concept_tuning.bench.tables import summary
 from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.session import with_absolute_paths
 from concept_tuning.errors import RunError
 
 SPEC = check_spec(TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]})
@@ -167,3 +168,29 @@ def test_a_folder_that_was_only_locked_is_begun(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     run_bench(SPEC, tmp_path, workers=lambda cells: iter(()), only=[])
     assert (tmp_path / "bench.json").is_file()
+
+
+def test_pictures_that_were_moved_away_leave_a_finished_bench_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "birds").mkdir()
+    values = TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]}
+    spec = check_spec(values | {"data": [{"name": "own", "source": "birds"}], "set": {}})
+    out = tmp_path / "out"
+    (cell,) = final_cells(spec, out)
+    cell.path.mkdir(parents=True)
+    (cell.path / "config.json").write_text(json.dumps(with_absolute_paths(cell.config).to_dict()))
+    (out / "bench.json").write_text(json.dumps({"name": spec.name, "data": [{"name": "own"}]}))
+    check_folder(spec, out)
+    (tmp_path / "birds").rename(tmp_path / "elsewhere")
+    check_folder(spec, out)
+    monkeypatch.chdir(out)  # a path of the file is as seen from here
+    with pytest.raises(RunError, match=r"data\.source was"):
+        check_folder(spec, out)
+
+
+def test_a_failure_that_cannot_be_noted_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"failed \(It diverged\.\), and that cannot be noted"):
+        note_failure(tmp_path / "file" / "seed-1", "It diverged.")

@@ -90,6 +90,20 @@ def test_what_every_method_has_is_drawn_once_for_all() -> None:
     assert draw_trials(other, settings_of(other)[0]) != first
 
 
+def test_a_range_of_its_own_leaves_the_draws_of_what_all_search_alone() -> None:
+    both = {"lr": {"low": 0.001, "high": 0.1, "log": True}, "weight_decay": {"low": 0.0, "high": 0.1}}
+    own = {"lr": {"choices": [0.01, 0.02, 0.03]}}
+    spec = check_spec(SMALL | {"search": {"all": both, "l2-sp": own}})
+    plain, other = (draw_trials(spec, setting)[1:] for setting in settings_of(spec))
+    assert [drawn["weight_decay"] for drawn in plain] == [drawn["weight_decay"] for drawn in other]
+    assert {drawn["lr"] for drawn in other} <= {0.01, 0.02, 0.03}
+
+
+def test_a_setting_twice_in_one_block_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.weight_decay is given twice"):
+        check_spec(SMALL | {"set": {"weight_decay": 0.1, "optim.weight_decay": 0.2}})
+
+
 def test_a_shared_search_is_one_for_each_method_and_data() -> None:
     several = SMALL | {"sample_rates": [100, 30], "backbones": ["test_resnet", "test_vit"], "share_search": True}
     spec = check_spec(several)

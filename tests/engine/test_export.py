@@ -87,3 +87,15 @@ def test_an_onnx_file_that_cannot_be_written_leaves_the_old_one(run: LoadedRun, 
     with pytest.raises(RunError, match=r"model\.onnx could not be written \(No space left on device\)"):
         export_run(run, "onnx", tmp_path / "model.onnx")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_weights_that_cannot_be_written_are_said_without_a_word_of_checkpoints(
+    run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("concept_tuning.engine.checkpoint.save_file", full)
+    with pytest.raises(RunError, match=r"model\.safetensors cannot be written: .*No space left") as told:
+        export_run(run, "safetensors", tmp_path / "model.safetensors")
+    assert "checkpoint" not in str(told.value)

@@ -414,9 +414,26 @@ def test_a_start_that_fails_leaves_nothing_behind(root: Path, monkeypatch: pytes
     (root / "one").mkdir()
     with pytest.raises(RunError, match="taken by something else"):
         start(RunConfig(), root, "one")
+    (root / "one").rmdir()
     (root / "file").touch()
     with pytest.raises(RunError, match="Cannot work in"):
         start(RunConfig(), root / "file", "one")
+
+
+def test_a_run_that_another_process_makes_at_the_same_moment_is_left_alone(root: Path, monkeypatch) -> None:
+    """The command line takes no part in the controls, and may make a folder between the look at it and the start."""
+    create = RunFolder.create
+
+    def late(path: Path, config: RunConfig) -> RunFolder:
+        made = create(path, config)
+        create(root / "one", RunConfig(method="scratch"))
+        return made
+
+    monkeypatch.setattr(RunFolder, "create", late)
+    with pytest.raises((RunError, OSError)):
+        start(RunConfig(), root, "one")
+    assert RunFolder.open(root / "one").config().method == "scratch"
+    assert [path.name for path in root.iterdir() if path.is_dir()] == ["one"]
 
 
 def test_a_run_without_a_name_gets_a_telling_one_of_its_own(root: Path, monkeypatch) -> None:

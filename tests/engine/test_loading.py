@@ -12,6 +12,7 @@ from whole_runs import Recorder
 from concept_tuning.engine import loading
 from concept_tuning.engine.loading import evaluate_run, load_run
 from concept_tuning.engine.session import resume_run, start_run
+from concept_tuning.engine.turns import write_status
 from concept_tuning.errors import DataError, RunError
 
 
@@ -67,3 +68,13 @@ def test_weights_of_another_method_are_refused(tiny, tmp_path: Path) -> None:
     shutil.copy(one.best_weights, other.best_weights)
     with pytest.raises(RunError, match="does not fit"):
         load_run(other.path)
+
+
+def test_a_trial_of_a_bench_keeps_no_weights_and_says_so(tiny, tmp_path: Path) -> None:
+    folder = start_run(tiny(epochs=1), tmp_path / "run", Recorder(), splits=())
+    folder.best_weights.unlink()
+    with pytest.raises(RunError, match="is a trial of a bench's search"):
+        load_run(folder.path)
+    write_status(folder, state="stopped")
+    with pytest.raises(RunError, match="finish it by `concept-tuning resume"):
+        load_run(folder.path)

@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 
 from concept_tuning.config import RunConfig
-from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir
+from concept_tuning.engine import runs as runs_module
+from concept_tuning.engine.runs import RunFolder, StatusWriter, default_run_dir, write_atomically
 from concept_tuning.errors import RunError
 
 
@@ -226,3 +228,28 @@ def test_run_names_are_plain_and_fresh(tmp_path: Path) -> None:
     assert first.name.startswith("planted_vanilla_tf-efficientnet-lite0_seed0_")
     hidden = dataclasses.replace(config, data=dataclasses.replace(config.data, source="/home/me/.pictures"))
     assert default_run_dir(hidden, root=tmp_path).name.startswith("pictures_vanilla_")  # a hidden run is not listed
+
+
+@pytest.mark.parametrize(("system", "tries"), [("nt", 3), ("posix", 1)])
+def test_a_file_that_somebody_reads_is_replaced_once_it_is_closed_on_windows(
+    system: str, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = Path.replace, []
+
+    def replace(self: Path, target: Path) -> Path:
+        made.append(target)
+        if len(made) < 3:
+            raise PermissionError(13, "Permission denied")
+        return real(self, target)
+
+    (tmp_path / "status.json").write_text("old")
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(runs_module, "os", SimpleNamespace(name=system, getpid=os.getpid, fsync=os.fsync))
+    if system == "nt":
+        write_atomically(tmp_path / "status.json", "new")
+    else:
+        with pytest.raises(PermissionError):
+            write_atomically(tmp_path / "status.json", "new")
+    assert len(made) == tries
+    assert (tmp_path / "status.json").read_text() == ("new" if system == "nt" else "old")
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

@@ -25,7 +25,7 @@ from concept_tuning.engine.loading import evaluate_run, load_run
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import resume_run, start_run
 from concept_tuning.engine.trainer import Trainer
-from concept_tuning.errors import RunError, TrainingError, WeightsError
+from concept_tuning.errors import ConfigError, RunError, TrainingError, WeightsError
 from concept_tuning.progress import ConsoleWatcher
 
 
@@ -335,3 +335,15 @@ def test_two_processes_give_the_losses_of_one(tiny, tmp_path: Path) -> None:
         assert (shared["step"], shared.pop("kind")) == (single["step"], kind)
         if kind == "step":
             assert shared == pytest.approx(single, rel=1e-5)
+
+
+def test_half_precision_of_a_gpu_is_refused_on_a_cpu(tiny, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision=fp16 needs a GPU"):
+        start_run(tiny(precision="fp16", device="cpu"), tmp_path / "run", Recorder())
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_that_end_before_the_epochs_are_said(tiny, tmp_path: Path) -> None:
+    watcher = Recorder()
+    start_run(tiny(epochs=9, max_steps=2), tmp_path / "run", watcher)
+    assert any("2 steps (max_steps; 9 epochs would be 36) of" in text for text in watcher.messages)

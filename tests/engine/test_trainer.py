@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from concept_tuning.engine import trainer as trainer_module
 from concept_tuning.engine.evaluation import Evaluation
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import resume_run, start_run
@@ -94,8 +96,10 @@ def test_the_best_epoch_is_chosen_by_the_measure_that_was_set(
 class _StopAt(ConsoleWatcher):
     """Interrupts a run after so many steps."""
 
+    at = 5
+
     def step(self, done: int, total: int, values: object) -> None:
-        if done == 5:
+        if done == self.at:
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -166,3 +170,22 @@ def test_a_run_in_a_thread_leaves_the_signals_to_others(tiny, tmp_path: Path) ->
     thread.join()
     assert RunFolder(tmp_path / "run").status()["state"] == "finished"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_step_is_saved_once(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that evaluates may be the one that is interrupted: replacing its checkpoint could lose the only one."""
+    saved: list[int] = []
+    real = trainer_module.save_checkpoint
+
+    def save(root: Path, *, step: int, **more: Any) -> Path:
+        saved.append(step)
+        return real(root, step=step, **more)
+
+    monkeypatch.setattr(trainer_module, "save_checkpoint", save)
+    config = tiny(epochs=2)
+    steps = config.planted.images // config.optim.batch_size
+    watcher = _StopAt(quiet=True)
+    watcher.at = steps
+    with pytest.raises(Stopped):
+        start_run(config, tmp_path / "run", watcher)
+    assert saved == list(range(1, steps + 1))
