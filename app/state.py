@@ -92,7 +92,10 @@ def choose_diagnosis() -> Diagnosis | None:
     """
     known = {source.label: source.path for source in diagnoses()}
     if not known:
-        st.info("There is nothing to look at yet: train runs and diagnose them first.", icon=":material/info:")
+        st.info(
+            "There is nothing to look at yet: train runs on the page Train, and diagnose them there.",
+            icon=":material/info:",
+        )
         return None
     wanted = st.session_state.get("diagnosis", st.query_params.get("diagnosis"))
     labels, words = list(known), _all_words(known)

@@ -186,7 +186,7 @@ def _add_counts(figure: go.Figure, result: ControlledMaps, measure: str, row: in
                 yref="y" if row == 1 else f"y{row}",
                 x=1.01,
                 y=name,
-                text=f"✓ {beaten}/{len(result.controls)}",
+                text=f"{'✓' if beaten else '–'} {beaten}/{len(result.controls)}",
                 xanchor="left",
                 showarrow=False,
                 font={"color": GOOD if beaten == len(result.controls) else BAD},

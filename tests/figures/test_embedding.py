@@ -134,6 +134,7 @@ def test_many_classes_keep_apart_by_symbol_and_leave_the_legend() -> None:
         )
     )
     assert len({(trace.marker.color, trace.marker.symbol) for trace in figure.data}) == count
+    assert len({trace.marker.symbol for trace in figure.data[:6]}) == 6  # colours alone do not tell them apart
     assert figure.layout.showlegend is False
 
 

@@ -119,7 +119,7 @@ def test_each_comparison_that_was_made_has_its_sentence() -> None:
 def test_what_a_method_loses_and_rescues_is_told_with_the_churn_where_it_is_known() -> None:
     vanilla, ours = summary(ledger=ledger())
     assert vanilla.text.startswith("vanilla loses 15.0 % of 10 pictures [")
-    assert "and rescues 20.0 % that it has wrong; beyond churn +10.0 points [" in vanilla.text
+    assert "and rescues 20.0 % of them, which it has wrong; beyond churn +10.0 points [" in vanilla.text
     assert "ours loses 0.0 % of 10 pictures" in ours.text
     assert "churn" not in summary(ledger=ledger({"s0": SCRATCH["s0"]}, TUNED))[0].text
 
