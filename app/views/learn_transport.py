@@ -55,7 +55,7 @@ def lesson() -> None:
     if not shown:
         return
     others, own = (first, second) if picture else (second, first)
-    found = explain_partner(others, own, place, epsilon=epsilon)
+    found = explain_partner(others, own, place, epsilon=epsilon, plan=plan if picture else plan.T)
     st.markdown(
         f"**Answer.** {_sentence(picture, place, found)} Concept-Tuning takes the heaviest pairs of such a plan "
         "between two pictures of one class as what the two should agree on."

@@ -183,7 +183,9 @@ class Partner:
     reason: Reason
 
 
-def explain_partner(first: np.ndarray, second: np.ndarray, place: int, *, epsilon: float) -> Partner:
+def explain_partner(
+    first: np.ndarray, second: np.ndarray, place: int, *, epsilon: float, plan: np.ndarray | None = None
+) -> Partner:
     """Tell why a point of the second set goes where it does, by comparing its plan with a sharp one.
 
     Args:
@@ -191,9 +193,12 @@ def explain_partner(first: np.ndarray, second: np.ndarray, place: int, *, epsilo
         second: (Q, 2).
         place: Of the point, 0..Q-1.
         epsilon: Entropic regularisation of its plan, see :func:`points_plan`.
+        plan: That plan, where it is known.
     """
-    taken = points_plan(first, second, epsilon=epsilon)[:, place]
-    found, sharp = int(taken.argmax()), int(points_plan(first, second, epsilon=_SHARP)[:, place].argmax())
+    plan = points_plan(first, second, epsilon=epsilon) if plan is None else plan
+    taken = plan[:, place]
+    exact = plan if epsilon == _SHARP else points_plan(first, second, epsilon=_SHARP)
+    found, sharp = int(taken.argmax()), int(exact[:, place].argmax())
     share = float(taken[found] / taken.sum())
     distances = ((first - second[place]) ** 2).sum(1)
     nearest = found if distances[found] <= distances.min() + 1e-9 else int(distances.argmin())

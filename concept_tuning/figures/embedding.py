@@ -137,7 +137,7 @@ def _parts(result: Embedding, layout: Layout, colour: Colour, place: int, runs: 
         values, names = result.groups, result.group_names
     else:
         values, names = result.labels, result.class_names
-    # Symbols tell neighbours apart too, and begin elsewhere in each round of the colours, so that pairs come late again.
+    # Symbols tell neighbours apart too, and begin elsewhere in each round of colours, so that a pair comes late again.
     return [
         _Part(name, values == index, COLOURS[index % len(COLOURS)], symbol_of(index + 3 * (index // len(COLOURS))))
         for index, name in enumerate(names)

@@ -88,9 +88,9 @@ def _ledger(source: Source) -> Iterator[Finding]:
     for one in [] if found is None else found.methods:
         churn = "" if isinstance(one.beyond_churn, Unavailable) else f"; beyond churn {points(one.beyond_churn)}"
         yield Finding(
-            text=f"{one.method} loses {of_all(one.lost, 'pictures')}, which training from scratch has right, and rescues "
-            f"{percent(one.rescued.value)} of them, which it has wrong{churn}; this holds for these runs, not for new "
-            "seeds.",
+            text=f"{one.method} loses {of_all(one.lost, 'pictures')}, which training from scratch has right, and "
+            f"rescues {percent(one.rescued.value)} of them, which it has wrong{churn}; this holds for these runs, not "
+            "for new seeds.",
             tone="neutral",
             chapter="ledger",
         )

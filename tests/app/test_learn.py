@@ -240,7 +240,7 @@ def test_doubting_a_map_shows_maps_that_the_diagnosis_has(root: Path) -> None:
 
 
 def test_doubting_a_map_without_a_measurement_says_why(root: Path) -> None:
-    assert "diagnose them first" in lesson("doubt").info[0].value
+    assert "diagnose them there" in lesson("doubt").info[0].value
     write_diagnosis(root / "tiny", checked=False)
     assert "It needs two pictures." in lesson("doubt").info[0].value
 
