@@ -229,7 +229,7 @@ def _preset_text(preset: str) -> str:
 
 def _preset_help() -> str:
     return (
-        "smoke: seconds, to see that all works. quick: a few minutes on two cores. small: about six times quick. "
+        "smoke: seconds, to see that all works. quick: a few minutes on two cores. small: four times quick or more. "
         "paper: as in the paper, for an accelerator."
     )
 
