@@ -16,12 +16,13 @@ from concept_tuning.errors import StudioError
 
 _LOG = logging.getLogger(__name__)
 AnswerT = TypeVar("AnswerT")
-LookedT = TypeVar("LookedT")
 
 #: Of a map over its picture, where nobody has chosen another.
 OPACITY = 0.5
 #: For how long what was found about a picture is kept, in seconds.
 KEPT_SECONDS = 1800
+#: Said where nothing is known of a picture, which may have been there.
+PUT_AWAY = f"There is no picture, or it was put away after {KEPT_SECONDS // 60} minutes; choose one again."
 
 
 def checked(name: object, opacity: object) -> tuple[str, float]:
@@ -33,14 +34,6 @@ def checked(name: object, opacity: object) -> tuple[str, float]:
     except OverflowError:
         share = OPACITY
     return str(name), min(max(share, 0.0), 1.0) if np.isfinite(share) else OPACITY
-
-
-def kept(found: LookedT | None) -> LookedT:
-    """Return what was found about a picture; raises UploadError where there is none, or none any more."""
-    if found is None:
-        minutes = KEPT_SECONDS // 60
-        raise UploadError(f"There is no picture, or it was put away after {minutes} minutes; choose one again.")
-    return found
 
 
 def answered(function: Callable[..., AnswerT]) -> Callable[..., AnswerT]:

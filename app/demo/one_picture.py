@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.demo import words
-from app.demo.answered import KEPT_SECONDS, OPACITY, answered, answered_event, checked, kept
+from app.demo.answered import KEPT_SECONDS, OPACITY, PUT_AWAY, answered, answered_event, checked
 from app.demo.intake import MAX_BYTES, MAX_PIXELS, UploadError
 from app.demo.pair import Looked, Pair
 from app.demo.switches import Switches
@@ -173,7 +173,9 @@ class OnePicture:
 
     def _redraw(self, found: Looked | None, name: str, share: float) -> list[Any]:
         name, share = checked(name, share)
-        found = self._pair.with_map(kept(found), name)
+        if found is None:
+            return [None, f"### {PUT_AWAY}", None]
+        found = self._pair.with_map(found, name)
         return [found, words.difference(found, name), words.maps_for_slider(found.answers, name, share)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app.demo import words
-from app.demo.answered import answered, checked, kept
+from app.demo.answered import PUT_AWAY, answered, checked
 from app.demo.pair import Looked, Pair
 from app.markdown import plain
 from concept_tuning.diagnostics.attribution import METHODS
@@ -89,7 +89,9 @@ class Switches:
 
         def flip(found: Looked | None, share: float, *setting: bool) -> list[Any]:
             share = checked(METHODS[0], share)[1]
-            return self.show(kept(found), share, *setting)
+            if found is None:
+                return [PUT_AWAY] * len(self._words) + [None] * len(self._sliders)
+            return self.show(found, share, *setting)
 
         gr.on(
             [switch.input for switch in self.inputs] + [opacity.release],

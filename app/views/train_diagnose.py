@@ -70,7 +70,7 @@ def _form(finished: dict[str, RunRecord]) -> None:
         help="They must have been trained on the same pictures.",
     )
     if len(chosen) == 1:
-        st.caption("One run alone is looked at. What one loses or rescues against another takes a second.")
+        st.caption("One run alone is looked at. What it loses or rescues against another needs a second run.")
     first, second = st.columns(2)
     suggested = _free_name()
     follow_name("train_diagnose_name", suggested)

@@ -52,7 +52,7 @@ class ConceptEffect:
             pasted on against the same with a patch of one another: the chance that the former is higher. 0.5
             is no pull. Bootstrap interval over the pictures pasted on; None where none can be. The class was chosen
             by the same patches, so that concepts that do nothing have a little more than 0.5, and the more so the
-            more classes there are: 0.54 of 4 and 0.60 of 200 in a model of independent normal values.
+            more classes there are.
         alone: AUC of the pulled class's probability, its pictures against patches of the concept alone on a
             plain canvas (as in the paper): low where a patch convinces as much as the class itself, and a
             little too low, since the class was chosen by the same patches. None where the class has no pictures.

@@ -31,10 +31,10 @@ from concept_tuning.diagnostics.features import (
 )
 from concept_tuning.diagnostics.pictures import Pictures, Subject, check_comparable, choose_pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import paired_bootstrap, share
+from concept_tuning.diagnostics.statistics import no_difference, paired_bootstrap, share
 from concept_tuning.methods.base import Method
 
-#: Fewest pictures for an interval of a difference: a bootstrap of few that agree would be sure of it.
+#: Fewest pictures for an interval of a difference: of few that all agree a bootstrap would be sure.
 _FEWEST = 10
 
 Progress = Callable[[int, int], None]
@@ -182,7 +182,9 @@ def background_counterfactuals(
     drawn = draw_donors(pictures.labels, pool.labels, usable, own=_own_places(pictures, pool), seed=seed)
     kept = np.flatnonzero(whole & (drawn >= 0).all(1))
     if len(kept) < _FEWEST:
-        reason = f"{len(kept)} of {len(pictures)} pictures have an object, a background and donors; two are needed."
+        reason = (
+            f"{len(kept)} of {len(pictures)} pictures have an object, a background and donors; {_FEWEST} are needed."
+        )
         return Unavailable(analysis="background counterfactuals", reason=reason)
     unedited = {
         subject.name: _unedited(subject, pictures, kept, None if features is None else features[subject.name])
@@ -318,9 +320,13 @@ def _summary(
         predicted=before,
         accuracy=share(before == labels),
         outcomes=outcomes,
-        flip_gap=paired_bootstrap((other != before) * 1.0 - (same != before), seed),
-        background_gap=paired_bootstrap((same == labels) * 1.0 - (other == labels), seed),
+        flip_gap=_mean((other != before) * 1.0 - (same != before), seed),
+        background_gap=_mean((same == labels) * 1.0 - (other == labels), seed),
     )
+
+
+def _mean(differences: np.ndarray, seed: int) -> Interval:
+    return paired_bootstrap(differences, seed) if differences.any() else no_difference(len(differences))
 
 
 def _gallery(

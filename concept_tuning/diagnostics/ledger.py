@@ -10,7 +10,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import bootstrap_interval, mcnemar_exact, wilson
+from concept_tuning.diagnostics.statistics import bootstrap_interval, mcnemar_exact, no_difference, wilson
 
 _ANALYSIS = "negative transfer"
 
@@ -155,8 +155,8 @@ class _Runs:
     def mean(self, values: np.ndarray, *, signed: bool = True) -> Interval:
         """Bootstrap a mean; where every value is 0, a bootstrap would be sure, so that Wilson's bound stands in."""
         if not np.any(values):
-            none = wilson(0, len(values), self.level)
-            return replace(none, low=-none.high if signed else 0.0)
+            none = no_difference(len(values), self.level)
+            return none if signed else replace(none, low=0.0)
         return bootstrap_interval(values, np.mean, self.seed, level=self.level)
 
     def rate(self, shares: np.ndarray) -> Interval:

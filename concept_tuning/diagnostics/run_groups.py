@@ -49,12 +49,13 @@ def group_runs(subjects: Iterable[Subject]) -> dict[str, list[Subject]]:
         config = subject.run.config
         found[config.method, json.dumps(_settings(config))].append(subject)
     settings = {group: _settings(runs[0].run.config) for group, runs in found.items()}
-    return {
-        _name(group[0], settings[group], [settings[other] for other in found if other[0] == group[0]]): sorted(
-            runs, key=lambda subject: subject.run.config.engine.seed
-        )
-        for group, runs in found.items()
-    }
+    named: dict[str, list[Subject]] = {}
+    for group, runs in found.items():
+        name = _name(group[0], settings[group], [settings[other] for other in found if other[0] == group[0]])
+        # Groups that differ only in whether a setting does anything, such as drawn birds and a folder of them.
+        taken = sum(one == name or one.startswith(f"{name} #") for one in named)
+        named[f"{name} #{taken + 1}" if taken else name] = sorted(runs, key=lambda one: one.run.config.engine.seed)
+    return named
 
 
 def repeated_seed(name: str, runs: Sequence[Subject]) -> str:
@@ -78,7 +79,14 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         if isinstance(part, dict)
         for field, value in part.items()
     }
-    return {key: value for key, value in everything.items() if key not in _INDIFFERENT and not why_idle(key, config)}
+    return {key: value for key, value in everything.items() if key not in _INDIFFERENT and not _unused(key, config)}
+
+
+def _unused(key: str, config: RunConfig) -> bool:
+    """Whether a setting does nothing in a run; of the data none does, for whether it does hangs on where they lie."""
+    if key == "backbone.weights":
+        return config.method == "scratch"
+    return not key.startswith("data.") and why_idle(key, config) is not None
 
 
 def _name(method: str, own: dict[str, Any], all_of_method: Sequence[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap, rankdata
@@ -90,6 +91,15 @@ def bootstrap_interval(
     return Interval(
         value=float(statistic(values)), low=float(found.low), high=float(found.high), level=level, n=len(values)
     )
+
+
+def no_difference(n: int, level: float = 0.95) -> Interval:
+    """Return the interval of a mean of n differences that all are 0, of which a bootstrap would be sure.
+
+    It ends where Wilson's does for none of n, upwards and downwards.
+    """
+    none = wilson(0, n, level)
+    return replace(none, low=-none.high)
 
 
 def paired_bootstrap(

@@ -46,6 +46,8 @@ def load_run(path: Path) -> LoadedRun:
     class_names, group_names = noted_names(folder, "class_names"), noted_names(folder, "group_names")
     if not folder.best_weights.is_file():
         if folder.status().get("state") == "finished":
+            if folder.read_json("results.json", "splits")["splits"]:
+                raise RunError(f"{path} is finished, but its weights ({folder.best_weights}) are gone; train it anew.")
             raise RunError(f"{path} keeps no weights: it is a trial of a bench's search, for its validation alone.")
         raise RunError(f"{path} has no trained weights yet; finish it by `concept-tuning resume {path}`.")
     _check_size(folder, len(class_names))

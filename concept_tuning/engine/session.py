@@ -200,8 +200,8 @@ def _refuse_method(method: Method, config: RunConfig, data: DataBundle) -> None:
 
 
 def _accelerator(config: RunConfig) -> Accelerator:
-    alone = config.engine.device == "cpu" or not torch.accelerator.is_available()
-    if config.engine.precision == "fp16" and alone:
+    on_cpu = config.engine.device == "cpu" or not torch.accelerator.is_available()
+    if config.engine.precision == "fp16" and on_cpu:
         raise ConfigError(
             "engine.precision=fp16 needs a GPU: on a CPU it would be float32 all the same. Use `bf16` or `no`."
         )

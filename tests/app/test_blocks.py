@@ -16,7 +16,7 @@ def test_charts_and_tables_have_their_caption_as_alternative_text() -> None:
         table = Table(columns=("a",), rows=(("1",),), caption="What a table says.")
         show_blocks([chart, table], key="blocks")
 
-    page = AppTest.from_function(script).run()
+    page = AppTest.from_function(script, default_timeout=120).run()
     assert not page.exception
     assert page.get("plotly_chart")[0].proto.alt == "What a chart says."
     assert page.dataframe[0].proto.alt == "What a table says."

@@ -159,19 +159,22 @@ def test_a_click_on_a_rate_chooses_its_run_and_edit(made) -> None:
     from streamlit.testing.v1 import AppTest
 
     def script(folder: str) -> None:
+        import dataclasses
+
         import streamlit as st
 
         from app.views import spurious_backgrounds
         from concept_tuning.diagnostics.diagnose import load_diagnosis
 
         found = load_diagnosis(folder).results["counterfactuals", None]
-        st.session_state["spurious-flips"] = {"selection": {"points": [{"curve_number": 0, "point_index": 1}]}}
+        found = dataclasses.replace(found, runs=(found.runs[0], dataclasses.replace(found.runs[0], run="other")))
+        st.session_state["spurious-flips"] = {"selection": {"points": [{"curve_number": 1, "point_index": 1}]}}
         spurious_backgrounds._take_click(found)
 
-    page = AppTest.from_function(script, args=(made / "one",)).run()
+    page = AppTest.from_function(script, default_timeout=120, args=(made / "one",)).run()
     assert not page.exception
     run = load_diagnosis(made / "one").results["counterfactuals", None].runs[0]
-    assert page.session_state["spurious-flips-run"] == run.run
+    assert page.session_state["spurious-flips-run"] == "other"
     assert page.session_state["spurious-flips-edit"] == run.outcomes[1].kind
 
 
@@ -306,7 +309,7 @@ def test_what_the_detectors_said_stands_beside_the_accuracy(show, lab, made) -> 
     low, high = 100 * tested["low"], 100 * tested["high"]
     interval = f"[95 %: {low:.0f} to {high:.0f}]"
     assert row["test accuracy"] == f"{100 * tested['accuracy']:.0f} % {interval}, n = {tested['n']}"
-    assert re.fullmatch(r"\d+ % \[\d+, \d+\], n = \d+ \(.* \| .*\)", row["worst group"])
+    assert re.fullmatch(r"\d+ % \[95 %: \d+ to \d+\], n = \d+ \(.* \| .*\)", row["worst group"])
     next(one for one in page.button if one.label == "Look closer at rho 0.80").click().run()
     assert page.session_state["diagnosis"] == f"{FOLDER}/{LAB}"
     assert page.query_params["part"] == "groups"

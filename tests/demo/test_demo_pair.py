@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from app.demo import words
-from app.demo.answered import kept
 from app.demo.intake import UploadError
+from app.demo.one_picture import OnePicture
 from app.demo.page import build_demo
 from app.demo.pair import Pair, load_pair
 from app.demo.worker import Worker
@@ -188,7 +188,10 @@ def test_the_page_is_called_by_what_it_compares_and_says_where_that_is_not_the_m
     assert titles("concept-tuning", "concept-tuning") == ("run 1 against run 2", False)
 
 
-def test_a_picture_that_was_put_away_is_said_so() -> None:
-    with pytest.raises(UploadError, match="put away after 30 minutes; choose one again"):
-        kept(None)
-    assert kept("found") == "found"
+def test_a_picture_that_was_put_away_is_said_in_its_place(pair: Pair) -> None:
+    with gr.Blocks():
+        tab = OnePicture(pair, ())
+        tab.listen()
+    state, sentence, maps = tab._redraw(None, "grad-cam", 0.5)
+    assert (state, maps) == (None, None)
+    assert sentence == "### There is no picture, or it was put away after 30 minutes; choose one again."

@@ -7,10 +7,11 @@ import pytest
 import torch
 from toys import SIZE, ToyMethod, toy_pictures, toy_subject
 
-from concept_tuning.diagnostics.counterfactuals import Counterfactuals, background_counterfactuals
+from concept_tuning.diagnostics.counterfactuals import Counterfactuals, _summary, background_counterfactuals
 from concept_tuning.diagnostics.editing import EDITS
 from concept_tuning.diagnostics.features import compute_features
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
+from concept_tuning.diagnostics.statistics import no_difference
 
 OTHER, SAME, BLURRED, REMOVED = EDITS
 #: The cells of the object, a square in the middle.
@@ -139,6 +140,25 @@ def test_pictures_without_object_or_background_are_left_out() -> None:
     assert set(pictures.keys) - set(found.keys) == {"test/3", "test/8"}
     assert not np.isin(found.donors, [3, 8]).any()
     assert len(found.runs[0].predicted) == 10
+
+
+@pytest.mark.parametrize(("count", "enough"), [(9, False), (10, True)])
+def test_fewer_than_ten_edited_pictures_give_no_interval(count: int, enough: bool) -> None:
+    labels = np.arange(count) % 2
+    images, objects = birds(labels, labels)
+    found = background_counterfactuals(
+        [toy_subject(ToyMethod(torch.eye(3)[:2]))], toy_pictures(images, labels, objects=objects)
+    )
+    assert isinstance(found, Unavailable) is not enough
+    if not enough:
+        assert found.reason.endswith("; 10 are needed.")
+
+
+def test_where_no_prediction_changes_that_is_not_sure() -> None:
+    labels = np.arange(12) % 2
+    run = _summary("run", np.eye(2)[np.stack([labels] * (1 + len(EDITS)))], labels, 1 - labels, 0)
+    assert run.flip_gap == run.background_gap == no_difference(12)
+    assert run.flip_gap.low < 0 < run.flip_gap.high
 
 
 def test_examples_are_the_edited_pictures(habitats) -> None:

@@ -107,3 +107,21 @@ def test_settings_of_a_rival_count_where_concept_tuning_takes_it_in() -> None:
         run("b", "concept-tuning", regulariser="delta", **{"delta.weight": 0.5}),
     )
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("method", ["vanilla", "bss"])
+def test_the_same_pictures_in_two_layouts_are_one_configuration(method: str) -> None:
+    plain = tiny_config(method).to_dict()
+    sources = [plain | {"data": plain["data"] | {"source": source}} for source in ("cub200", "/a/folder", "dtd")]
+    runs = [of_config(name, validate(values)) for name, values in zip("abc", sources, strict=True)]
+    assert grouped(*runs) == {method: ["a", "b", "c"]}
+
+
+def test_weights_tell_no_runs_from_scratch_apart_and_no_run_is_lost() -> None:
+    scratch = tiny_config("scratch").to_dict()
+    other = scratch | {"backbone": scratch["backbone"] | {"weights": "auto"}}
+    assert grouped(of_config("a", validate(scratch)), of_config("b", validate(other))) == {"scratch": ["a", "b"]}
+    birds = tiny_config("vanilla").to_dict()
+    folder = birds | {"data": birds["data"] | {"source": "/a/folder"}}
+    found = grouped(of_config("a", validate(birds)), of_config("b", validate(folder)))
+    assert found == {"vanilla": ["a"], "vanilla #2": ["b"]}

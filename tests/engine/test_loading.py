@@ -78,3 +78,7 @@ def test_a_trial_of_a_bench_keeps_no_weights_and_says_so(tiny, tmp_path: Path) -
     write_status(folder, state="stopped")
     with pytest.raises(RunError, match="finish it by `concept-tuning resume"):
         load_run(folder.path)
+    whole = start_run(tiny(epochs=1), tmp_path / "whole", Recorder())
+    whole.best_weights.unlink()
+    with pytest.raises(RunError, match=r"is finished, but its weights .* are gone"):
+        load_run(whole.path)
