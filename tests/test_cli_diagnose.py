@@ -59,12 +59,12 @@ def test_bad_runs_leave_an_earlier_diagnosis_alone(runs, tmp_path, capsys) -> No
     out = tmp_path / "out"
     assert diagnose(runs[0], "--out", str(out), "--only", "predictions", "--quiet") == 0
     before = (out / "diagnosis.json").read_bytes()
-    unfinished = tmp_path / "unfinished"
-    shutil.copytree(runs[0], unfinished)
-    shutil.rmtree(unfinished / "best")
+    bare = tmp_path / "bare"
+    shutil.copytree(runs[0], bare)
+    shutil.rmtree(bare / "best")
     for bad, words in (
         ([str(tmp_path)], "not a run folder"),
-        ([str(unfinished)], "no trained weights yet"),
+        ([str(bare)], "is finished, but its weights"),
         ([runs[0], runs[0]], "given twice"),
     ):
         assert diagnose(*bad, "--out", str(out)) == 2
