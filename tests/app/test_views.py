@@ -27,7 +27,7 @@ def test_without_a_diagnosis_it_says_what_to_do(show, name: str, tmp_path) -> No
     page = show(name, tmp_path)
     assert not page.exception
     assert not page.error
-    assert "diagnose them first" in page.info[0].value
+    assert "diagnose them there" in page.info[0].value
 
 
 @pytest.mark.parametrize("name", VIEWS)
