@@ -12,7 +12,7 @@ from app import state
 from app.errors import shown_errors
 from app.markdown import plain
 from app.views.train_names import begin
-from app.views.train_runs import worst_group
+from app.views.train_runs import interval_words, worst_group
 from concept_tuning.diagnostics.background import FOLDER, DiagnosisJob, list_diagnoses, start_diagnosis
 from concept_tuning.engine.records import RunRecord, list_runs
 from concept_tuning.errors import StudioError
@@ -214,8 +214,7 @@ def _detectors(source: Source, run: str) -> dict[str, str]:
 
 def _interval(test: Mapping[str, Any]) -> str:
     try:
-        low, high = 100 * test["low"], 100 * test["high"]
-        return f"{100 * test['accuracy']:.0f} % [95 %: {low:.0f} to {high:.0f}], n = {test['n']}"
+        return f"{100 * test['accuracy']:.0f} % {interval_words(test, digits=0)}"
     except (KeyError, TypeError, ValueError):
         return "–"
 

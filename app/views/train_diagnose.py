@@ -145,7 +145,7 @@ def _show_job(job: DiagnosisJob) -> None:
     elif job.state in ("failed", "stopped"):
         st.markdown(plain(job.message))
     with st.container(horizontal=True, gap="small"):
-        if job.state == "finished" or (job.state == "stopped" and (job.path / "diagnosis.json").is_file()):
+        if job.can_be_opened:
             for name, icon in _LINKS:
                 target = page(name)
                 if st.button(target.title, icon=f":material/{icon}:", key=f"train_open_{job.name}_{name}"):

@@ -112,23 +112,26 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def interval_words(cell: Mapping[str, Any], digits: int) -> str:
+    """Return the 95 % interval of an accuracy, in percent, with the number of pictures."""
+    low, high = (f"{100 * cell[end]:.{digits}f}" for end in ("low", "high"))
+    return f"[95 %: {low} to {high}], n = {cell['n']}"
+
+
 def worst_group(split: Mapping[str, Any], digits: int) -> str:
     """Return how a split's worst group is told: accuracy, interval and count as far as they are stored."""
     name = split.get("worst_group")
     text = f"{100 * split['worst_group_accuracy']:.{digits}f} %"
     cell = next((cell for cell in split.get("groups", ()) if cell["name"] == name), None)
     if cell is not None:
-        text += f" [95 %: {100 * cell['low']:.{digits}f} to {100 * cell['high']:.{digits}f}], n = {cell['n']}"
+        text += f" {interval_words(cell, digits)}"
     return f"{text} ({name})"
 
 
 def _result(run: RunRecord) -> str:
     test = (run.results or {}).get("splits", {}).get("test", {})
     try:
-        text = (
-            f"Test accuracy **{100 * test['accuracy']:.1f} %** "
-            f"[95 %: {100 * test['low']:.1f} to {100 * test['high']:.1f}], n = {test['n']}"
-        )
+        text = f"Test accuracy **{100 * test['accuracy']:.1f} %** {interval_words(test, digits=1)}"
         if test.get("worst_group_accuracy") is not None:
             text += f"; worst group {plain(worst_group(test, digits=1))}"
     except (KeyError, TypeError, ValueError):

@@ -77,6 +77,11 @@ class DiagnosisJob:
     started: float
 
     @property
+    def can_be_opened(self) -> bool:
+        """Whether it has ended and something of it can be looked at; it may have been stopped on the way."""
+        return self.state in ("finished", "stopped") and (self.path / _OVERVIEW).is_file()
+
+    @property
     def progress(self) -> float:
         """Share of the analyses that are done, 0 to 1."""
         return 1.0 if self.state == "finished" else min(max(0, self.begun - 1) / max(1, self.total), 1.0)

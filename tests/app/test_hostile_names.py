@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lacking_results import leave_out
 
 from app import state
 from app.markdown import plain
@@ -125,12 +126,7 @@ def test_lines_and_links_are_disarmed() -> None:
 
 def test_a_reason_of_a_strangers_diagnosis_does_not_act_in_a_lesson(show, hostile, tmp_path) -> None:
     shutil.copytree(hostile / "seen", tmp_path / "seen")
-    path = tmp_path / "seen" / "diagnosis.json"
-    values = json.loads(path.read_text())
-    for entry in values["entries"]:
-        if entry["analysis"] == "sanity":
-            entry |= {"file": None, "reason": EVIL}
-    path.write_text(json.dumps(values))
+    leave_out(tmp_path / "seen", ["sanity"], EVIL)
     page = show("learn", tmp_path, lesson="doubt")
     assert "evil" in page.info[0].value
     assert not acts(page.info[0].value)

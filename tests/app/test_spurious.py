@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lacking_results import leave_out
 
 from app import state
 from app.views import spurious, spurious_groups, spurious_lab_runs, spurious_looks
@@ -191,24 +192,14 @@ def test_without_predictions_the_matrix_is_shown_all_the_same(show, made, tmp_pa
 
 def test_the_reason_for_what_is_missing_is_told(show, made, tmp_path) -> None:
     shutil.copytree(made / "one", tmp_path / "one")
-    path = tmp_path / "one" / "diagnosis.json"
-    values = json.loads(path.read_text())
-    for entry in values["entries"]:
-        if entry["analysis"] == "groups":
-            entry |= {"file": None, "reason": "These pictures have no groups."}
-    path.write_text(json.dumps(values))
+    leave_out(tmp_path / "one", ["groups"], "These pictures have no groups.")
     page = show("spurious", tmp_path, part="groups")
     assert f"Not made for {LAB}: These pictures have no groups." in told(page)
 
 
 def test_parts_with_results_come_first_and_the_first_of_them_is_open(show, made, tmp_path) -> None:
     shutil.copytree(made / "one", tmp_path / "one")
-    path = tmp_path / "one" / "diagnosis.json"
-    values = json.loads(path.read_text())
-    for entry in values["entries"]:
-        if entry["analysis"] in ("groups", "counterfactuals"):
-            entry |= {"file": None, "reason": "These pictures have none."}
-    path.write_text(json.dumps(values))
+    leave_out(tmp_path / "one", ("groups", "counterfactuals"), "These pictures have none.")
     page = show("spurious", tmp_path)
     (parts,) = [group for group in page.button_group if group.key == "spurious-part"]
     assert parts.value == "concept-effects"
@@ -219,12 +210,7 @@ def test_parts_with_results_come_first_and_the_first_of_them_is_open(show, made,
 def test_the_open_part_moves_on_with_a_diagnosis_that_lacks_it(show, made, tmp_path) -> None:
     for name in "ab":
         shutil.copytree(made / "one", tmp_path / name)
-    path = tmp_path / "b" / "diagnosis.json"
-    values = json.loads(path.read_text())
-    for entry in values["entries"]:
-        if entry["analysis"] == "groups":
-            entry |= {"file": None, "reason": "These pictures have no groups."}
-    path.write_text(json.dumps(values))
+    leave_out(tmp_path / "b", ["groups"], "These pictures have no groups.")
     page = show("spurious", tmp_path, diagnosis="a", part="groups")
     page.sidebar.selectbox[0].set_value("b").run()
     assert not page.exception

@@ -27,22 +27,23 @@ SECTIONS = [
 CALLED = {"front-door head alone": "ct-no-contrast"}
 
 
+def cells_of(text: str) -> list[list[str]]:
+    """Return the cells of the lines of a text that are rows of tables."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
 def rows_of(document: str, begin: str) -> list[list[str]]:
     """Return the cells of the rows from a line on to the next section or example of commands."""
     text = (ROOT / document).read_text(encoding="utf-8")
     part = text[text.index(begin) + len(begin) :]
     part = part[: min(place for mark in ("\n## ", "\n### ", "\n```") if (place := part.find(mark)) >= 0)]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")]
-    return [row for row in rows if re.match(r"`|front-door", row[0])]
+    return [row for row in cells_of(part) if re.match(r"`|front-door", row[0])]
 
 
 @pytest.mark.parametrize(("document", "begin", "data"), SECTIONS)
 def test_rows_of_the_bench_are_those_of_its_record(document: str, begin: str, data: str) -> None:
     table = bench_record.table(bench_record.read_record("offline"), data)
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| `")
-    ]
-    recorded = {line[0].split("`")[1]: line[2:] for line in lines}
+    recorded = {row[0].split("`")[1]: row[2:] for row in cells_of(table) if row[0].startswith("`")}
     rows = rows_of(document, begin)
     assert len(rows) >= 7
     for first, *cells in rows:
