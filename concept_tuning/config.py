@@ -50,6 +50,7 @@ MethodName = Literal[
     "dfr",
 ]
 PresetName = Literal["smoke", "quick", "small", "paper"]
+UnitRule = Literal["listed", "folder", "prefix"]
 
 #: Most that a message shows of a value or a name, in characters, and most lines of it.
 _MOST_SHOWN, _MOST_ERRORS = 200, 20
@@ -119,6 +120,15 @@ class DataConfig:
         float,
         Field(gt=0, lt=1, description="Share of the images for testing, where the data has no such split."),
     ] = 0.2
+    units: Annotated[
+        UnitRule,
+        Field(
+            description="Which pictures are of one unit (a plant, a patient, a place), which no split parts. `listed`: "
+            "the column `unit` of a CSV file tells, else each picture is by itself; `folder`: those of one folder in "
+            "their class folder; `prefix`: those whose names are alike up to the last `_`, `-` or blank, as of "
+            "`plant7_2.jpg`."
+        ),
+    ] = "listed"
     data_seed: Annotated[
         int,
         Field(ge=0, lt=2**32, description="Seed of the split, of the sample and of the planted pictures."),

@@ -104,6 +104,8 @@ def _regularises(config: RunConfig, method: str) -> bool:
     return config.method == "concept-tuning" and config.concept_tuning.regulariser == method
 
 
+_NAMED_DATA = ("planted", "elpv", *KNOWN_DATA)
+
 #: Settings (by pattern) that have no effect where the condition holds, and why. Naming one is then an
 #: error, not a silent no-op. At most it would change the record of a term whose weight is 0.
 #: ``optim.weight_decay`` is not among them: `l2-sp`, `delta` and Concept-Tuning with a regulariser have terms of their
@@ -114,6 +116,11 @@ _IDLE: Sequence[tuple[str, Callable[[RunConfig], bool], str]] = (
         r"data\.(root|download)",
         lambda c: c.data.source not in KNOWN_DATA and not c.data.source.startswith(HUB_PREFIX),
         "it belongs to the known data sets and the Hub",
+    ),
+    (
+        r"data\.units",
+        lambda c: c.data.source in _NAMED_DATA or c.data.source.startswith(HUB_PREFIX),
+        "it belongs to pictures of your own",
     ),
     (r"elpv\..*", lambda c: c.data.source != "elpv", "it belongs to the data `elpv`"),
     *(

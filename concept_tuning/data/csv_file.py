@@ -1,4 +1,4 @@
-"""A CSV file that lists pictures with their labels, and perhaps splits, groups and masks."""
+"""A CSV file that lists pictures with their labels, and perhaps splits, groups, masks and units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from concept_tuning.config import DataConfig
+from concept_tuning.config import DataConfig, UnitRule
 from concept_tuning.data.containment import LEADS_OUT, Containment, file_fault
 from concept_tuning.data.csv_lines import filled_lines, read_heading
 from concept_tuning.data.decode import decode_mask
@@ -29,35 +29,37 @@ from concept_tuning.data.folders import (
 )
 from concept_tuning.data.printable import printable
 from concept_tuning.data.table import ImageTable, ProblemFile
+from concept_tuning.data.units import Units, units_by_rule
 from concept_tuning.errors import DataError
 
 #: Most pictures that a list may name.
 MOST_PICTURES = 2_000_000
-_REPEATED = ("label", "split", "group")
+_REPEATED = ("label", "split", "group", "unit")
 
 
 def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True, most: int = MOST_PICTURES) -> ImageTable:
     """List the pictures that a CSV file names; each is decoded only when it is read.
 
     The first line names the columns, in any case and order: ``path`` (or ``image``, ``file``, ``filename``) and
-    ``label`` (``class``, ``target``), and perhaps ``split``, ``group`` and ``mask`` (``mask_path``); others are
-    passed over. Comma, semicolon or tab may separate; the text is UTF-8, or UTF-16 with its mark. Paths are
-    relative to the file's folder and stay in it. Labels and groups are text; where all are numbers they are
-    sorted as such, else naturally. Files that are not there are left out and listed as problems. Pictures
-    without a mask have no entry ``object`` in ``masks``.
+    ``label`` (``class``, ``target``), and perhaps ``split``, ``group``, ``mask`` (``mask_path``) and ``unit``
+    (``subject``, ``patient``; what several pictures show, which splits then do not part; where it is empty, a picture
+    is by itself); others are passed over. Comma, semicolon or tab may separate; the text is UTF-8, or UTF-16 with its
+    mark. Paths are relative to the file's folder and stay in it. Labels and groups are text; where all are numbers they
+    are sorted as such, else naturally. Files that are not there are left out and listed as problems. Pictures without a
+    mask have no entry ``object`` in ``masks``.
 
     Args:
         path: The CSV file, of at most 256 MiB; it is read a line at a time.
-        config: ``max_pixels`` is used.
+        config: ``max_pixels`` is used, and ``units``, by the pictures' paths, where the file has no such column.
         allow_absolute: Take absolute paths too, and follow links out of the folder; the file's author can then
             name any file of the machine.
         most: Most pictures that it may name.
 
     Raises:
         DataError: Naming the line: a column is lacking or named twice; a path twice; no label; an unknown
-            split; a group or split for some pictures alone; a path that leaves the folder. Also a file that is
-            no CSV or too large, none of the pictures there, a class without pictures, fewer than two classes, or a
-            class that training lacks.
+            split; a group or split for some pictures alone; a path that leaves the folder. Also units both in a
+            column and by a rule, or none by that rule; a file that is no CSV or too large, none of the pictures there,
+            a class without pictures, fewer than two classes, or a class that training lacks.
     """
     folder = os.path.abspath(path.parent)
     records = _read(path, folder, allow_absolute, most)
@@ -68,6 +70,7 @@ def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True, mo
         splits = _splits(found)
         if splits is not None:
             check_given_splits(set(splits.tolist()), lambda code: {names[n] for n in labels[splits == code]})
+        units = _units(found, config.units)
     except DataError as error:
         raise DataError(f"{printable(str(path))}: {error}") from error
     groups = [record.group for record in found]
@@ -82,11 +85,12 @@ def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True, mo
         labels=labels,
         groups=group_codes,
         splits=splits,
+        units=units,
         read=read,
         stamp=stamp,
         masks=_mask_reader([record.mask for record in found], config.max_pixels),
         problems=tuple(problems),
-        validation_note=validation_note(splits),
+        validation_note=validation_note(splits, units),
     )
 
 
@@ -108,6 +112,7 @@ class _Record:
     split: str
     group: str
     mask: str
+    unit: str
 
 
 def _read(path: Path, folder: str, allow_absolute: bool, most: int) -> list[_Record]:
@@ -159,7 +164,7 @@ def _record(line: int, value: dict[str, str], folder: str, allow_absolute: bool,
     mask = value.get("mask", "")
     if mask:
         mask = _resolve(mask, folder, allow_absolute, where)[1]
-    return _Record(line, key, file, value["label"], split, value.get("group", ""), mask)
+    return _Record(line, key, file, value["label"], split, value.get("group", ""), mask, value.get("unit", ""))
 
 
 def _resolve(cell: str, folder: str, allow_absolute: bool, where: str) -> tuple[str, str]:
@@ -259,6 +264,17 @@ def _splits(records: Sequence[_Record]) -> np.ndarray | None:
     if not records[0].split:
         return None
     return np.array([SPLIT_NAMES[record.split.lower()] for record in records], dtype=np.int8)
+
+
+def _units(records: Sequence[_Record], rule: UnitRule) -> Units | None:
+    """Return what the pictures show, by the column or else by the rule."""
+    if not any(record.unit for record in records):
+        return units_by_rule(rule, [record.key for record in records])
+    if rule != "listed":
+        raise DataError(
+            f"the column of units and data.units={rule} both tell what stays together; leave one of them out."
+        )
+    return Units.of([record.unit or None for record in records], [record.key for record in records])
 
 
 def _mask_reader(files: Sequence[str], max_pixels: int) -> Callable[[int], dict[str, np.ndarray]] | None:

@@ -21,6 +21,7 @@ COLUMNS = {
     "split": ("split",),
     "group": ("group",),
     "mask": ("mask", "maskpath"),
+    "unit": ("unit", "unitid", "subject", "subjectid", "patient", "patientid"),
 }
 #: Most bytes of a list, and most characters of one of its records.
 MOST_BYTES, MOST_CHARACTERS = 1 << 28, 1 << 20
@@ -112,7 +113,7 @@ def _columns(name: str, first: str) -> tuple[dict[str, int], str, int]:
                     raise DataError(f"{name}, line 1: {several} both name the {column}; rename or remove one of them.")
             return {column: where[0] for column, where in places.items() if where}, delimiter, len(header)
     raise DataError(
-        f"{name}, line 1: it must name the columns path and label (and perhaps split, group, mask), separated by "
+        f"{name}, line 1: it must name the columns path and label (and perhaps split, group, mask, unit), separated by "
         f"comma, semicolon or tab; found {first[:80]!r}."
     )
 

@@ -16,6 +16,7 @@ from concept_tuning.config import DataConfig
 from concept_tuning.data.decode import decode_image
 from concept_tuning.data.printable import as_unicode, printable
 from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
+from concept_tuning.data.units import Units, units_by_rule
 from concept_tuning.errors import DataError
 
 SUFFIXES = frozenset(
@@ -56,11 +57,12 @@ def folder_table(root: Path, config: DataConfig) -> ImageTable:
     Args:
         root: The folder. Keys are paths below it, with ``/``, composed Unicode characters (NFC), and
             undecodable bytes as ``\\udcXX``.
-        config: ``max_pixels`` is used.
+        config: ``max_pixels`` and ``units`` are used.
 
     Raises:
         DataError: No such folder; no class folders, only one, or an empty one; two folders for one split;
-            validation or test pictures without training pictures, or of a class that training lacks.
+            validation or test pictures without training pictures, or of a class that training lacks; no two pictures
+            of one unit by the rule.
     """
     if not root.is_dir():
         raise DataError(f"There is no folder {root}; give the path of a folder that exists.")
@@ -68,6 +70,7 @@ def folder_table(root: Path, config: DataConfig) -> ImageTable:
     try:
         rows, splits_given = _rows(listing)
         names, labels = _classes(rows, listing, splits_given)
+        units = units_by_rule(config.units, [row.key.split("/", 2 if splits_given else 1)[-1] for row in rows])
     except DataError as error:
         raise DataError(f"{root}: {error}{said_problems(listing.problems)}") from error
     splits = np.array([row.split for row in rows], dtype=np.int8) if splits_given else None
@@ -81,10 +84,11 @@ def folder_table(root: Path, config: DataConfig) -> ImageTable:
         labels=labels,
         groups=None,
         splits=splits,
+        units=units,
         read=read,
         stamp=stamp,
         problems=tuple(sorted(listing.problems, key=lambda problem: problem.key)),
-        validation_note=validation_note(splits),
+        validation_note=validation_note(splits, units),
     )
 
 
@@ -164,10 +168,11 @@ def picture_readers(
     return files.read, files.stamp
 
 
-def validation_note(splits: np.ndarray | None) -> str:
-    """How validation is drawn, in words: as the data gives it, or like training."""
+def validation_note(splits: np.ndarray | None, units: Units | None = None) -> str:
+    """How validation is drawn, in words: as the data gives it, or like training, perhaps by whole units."""
     given = splits is not None and bool((splits == SPLITS.index("val")).any())
-    return "given with the data" if given else "like training"
+    drawn = "like training" if units is None else "like training, by whole units"
+    return "given with the data" if given else drawn
 
 
 def check_given_splits(splits: Collection[int], class_names_of: Callable[[int], Collection[str]]) -> None:

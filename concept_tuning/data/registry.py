@@ -297,6 +297,7 @@ def _split_rows(
             config.data,
             class_names=table.class_names,
             usable=cache.readable,
+            units=table.units,
         )
     else:
         rows = splits_from_keys(saved, table.keys)

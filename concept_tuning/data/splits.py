@@ -3,7 +3,8 @@
 Within a class the pictures are put in one random order in which every group (habitat, cell type) is
 spread evenly, and a split is a stretch of that order. So each class gets its share by a closed form,
 each group of a class gets its share to within about one picture however small the group is, and a
-larger training share contains a smaller one.
+larger training share contains a smaller one. Where several pictures show one thing (a unit), whole units are cut
+instead (:mod:`concept_tuning.data.units`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from concept_tuning.config import DataConfig
 from concept_tuning.data.printable import printable
 from concept_tuning.data.table import SPLITS
+from concept_tuning.data.units import Units, check_given, cut_by_unit
 from concept_tuning.errors import DataError
 
 _SPLIT_STREAM, _SAMPLE_STREAM = 0, 1
@@ -30,12 +32,14 @@ def split_table(
     *,
     class_names: Sequence[str],
     usable: np.ndarray | None = None,
+    units: Units | None = None,
 ) -> dict[str, np.ndarray]:
     """Split a table's rows into training, validation and test rows.
 
     Splits that the data gives are kept. A validation or test split that it lacks is cut from the
     training rows (all rows where it gives none) with ``validation_fraction`` and ``test_fraction`` of
-    them: of a class of n rows, ``round(fraction * n)``, at least 1, and at least 1 is left to train on.
+    them: of a class of n rows, ``round(fraction * n)``, at least 1, and at least 1 is left to train on; with ``units``
+    about that many, as whole units (:func:`~concept_tuning.data.units.cut_by_unit`).
     The training rows of each class are then thinned to ``sample_rate`` percent (rounded, at least 1)
     and to ``per_class`` at most; for one seed a smaller share is always part of a larger one.
 
@@ -46,12 +50,14 @@ def split_table(
         config: The fractions, the training share and the seed.
         class_names: The C names, for messages.
         usable: (N,) bool, False for rows that take no part; None: all do.
+        units: Of the N rows; no split has rows of a unit that another has. None: each row is by itself.
 
     Returns:
         ``train``, ``val`` and ``test``, each with its rows as sorted int64.
 
     Raises:
-        DataError: A class would have no picture in one of the splits, or no training split is given.
+        DataError: A class would have no picture in one of the splits, no training split is given, the given splits
+            part a unit, or a class has too few units.
         ValueError: The columns differ in length, or a code or label is out of range.
     """
     _check_columns(labels, groups, given_splits, usable, len(class_names))
@@ -65,19 +71,17 @@ def split_table(
             raise DataError(f"The data gives a {' and a '.join(given)} split but no training split; add one.")
     missing = [name for name in ("test", "val") if name not in given]
     _check_enough(labels, given, missing, class_names)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
-    for label in range(len(class_names)):
-        rows = given["train"][labels[given["train"]] == label]
-        rows = _stratified_order(rows, groups, np.random.default_rng([config.data_seed, _SPLIT_STREAM, label]))
-        for name, count in zip(missing, _cut_counts(len(rows), missing, config), strict=True):
-            parts[name].append(rows[:count])
-            rows = rows[count:]
-        rng = np.random.default_rng([config.data_seed, _SAMPLE_STREAM, label])
-        rows = _stratified_order(np.sort(rows), groups, rng)
-        parts["train"].append(rows[: _share_count(len(rows), config)])
-    for name in set(given) - {"train"}:
-        parts[name].append(given[name])
-    return {name: np.sort(np.concatenate(parts[name])).astype(np.int64) for name in SPLITS}
+    if units is not None:
+        check_given(units, given)
+    cut = {name: np.arange(0) for name in missing}
+    if missing and units is None:
+        cut = _cut_pictures(labels, groups, given["train"], missing, config, len(class_names))
+    elif missing and units is not None:
+        cut = _cut_units(labels, groups, given["train"], units, missing, config, class_names)
+    left = np.setdiff1d(given["train"], np.concatenate([np.arange(0), *cut.values()]))
+    train = [_thinned(left[labels[left] == label], groups, label, config) for label in range(len(class_names))]
+    parts = {**given, **cut, "train": np.concatenate(train)}
+    return {name: np.sort(parts[name]).astype(np.int64) for name in SPLITS}
 
 
 def check_coverage(splits: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]) -> None:
@@ -125,6 +129,56 @@ def splits_from_keys(saved: Mapping[str, Sequence[str]], keys: Sequence[str]) ->
     return {name: np.array([row_of[key] for key in saved[name]], dtype=np.int64) for name in SPLITS}
 
 
+def _cut_pictures(
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    rows: np.ndarray,
+    missing: Sequence[str],
+    config: DataConfig,
+    classes: int,
+) -> dict[str, np.ndarray]:
+    """Return the rows of each missing split, picture by picture."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in missing}
+    for label in range(classes):
+        rng = np.random.default_rng([config.data_seed, _SPLIT_STREAM, label])
+        order = _stratified_order(rows[labels[rows] == label], groups, rng)
+        for name, count in zip(missing, _cut_counts(len(order), missing, config), strict=True):
+            parts[name].append(order[:count])
+            order = order[count:]
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _cut_units(
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    rows: np.ndarray,
+    units: Units,
+    missing: Sequence[str],
+    config: DataConfig,
+    class_names: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Return the rows of each missing split, whole units."""
+    found = cut_by_unit(
+        labels[rows],
+        None if groups is None else groups[rows],
+        Units(units.codes[rows], units.names),
+        {name: _fractions(config)[name] for name in missing},
+        class_names=class_names,
+        seed=config.data_seed,
+    )
+    return {name: rows[places] for name, places in found.items()}
+
+
+def _thinned(rows: np.ndarray, groups: np.ndarray | None, label: int, config: DataConfig) -> np.ndarray:
+    """Return the share of a class's training rows that is used."""
+    order = _stratified_order(rows, groups, np.random.default_rng([config.data_seed, _SAMPLE_STREAM, label]))
+    return order[: _share_count(len(rows), config)]
+
+
+def _fractions(config: DataConfig) -> dict[str, float]:
+    return {"val": config.validation_fraction, "test": config.test_fraction}
+
+
 def _stratified_order(rows: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
     """Random order of one class's rows, every prefix of which holds each group in proportion.
 
@@ -144,7 +198,7 @@ def _stratified_order(rows: np.ndarray, groups: np.ndarray | None, rng: np.rando
 
 def _cut_counts(available: int, missing: Sequence[str], config: DataConfig) -> list[int]:
     """How many rows of a class go to each missing split; one row at least stays for each later one and training."""
-    fractions = {"val": config.validation_fraction, "test": config.test_fraction}
+    fractions = _fractions(config)
     counts: list[int] = []
     for place, name in enumerate(missing):
         room = available - sum(counts) - (len(missing) - place)

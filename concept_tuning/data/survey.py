@@ -48,6 +48,7 @@ class Survey:
             unless every picture was decoded.
         checked: Whether every picture was decoded; otherwise problems are those of listing and of the samples alone.
         validation_note: How validation was drawn, in words.
+        units: By split, how many plants, patients or places its pictures show; None where each is by itself.
     """
 
     class_names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Survey:
     copies: tuple[tuple[str, str], ...] | None
     checked: bool
     validation_note: str
+    units: dict[str, int] | None
 
 
 def survey(
@@ -107,13 +109,18 @@ def survey(
         copies=copies,
         checked=check,
         validation_note=table.validation_note,
+        units=None
+        if table.units is None
+        else {name: len(np.unique(table.units.codes[part])) for name, part in rows.items()},
     )
 
 
 def _listed_rows(table: ImageTable, config: RunConfig) -> dict[str, np.ndarray]:
     if len(table.class_names) < 2:
         raise DataError(f"{table.source} has fewer than two classes; at least two are needed to classify.")
-    rows = split_table(table.labels, table.groups, table.splits, config.data, class_names=table.class_names)
+    rows = split_table(
+        table.labels, table.groups, table.splits, config.data, class_names=table.class_names, units=table.units
+    )
     check_coverage(rows, table.labels, table.class_names)
     return rows
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from concept_tuning.data.units import Units
+
 SPLITS = ("train", "val", "test")
 
 
@@ -30,6 +32,8 @@ class ImageTable:
         labels: (N,) int64, 0..C-1.
         groups: (N,) int64 indexing ``group_names``, or None.
         splits: (N,) int8 codes into :data:`SPLITS`, or None where splitting is left to us.
+        units: What each picture shows (a plant, a patient), which no split that we draw may part; None: each is by
+            itself.
         read: Decodes picture i to (H, W, 3) uint8 RGB; raises
             :class:`concept_tuning.data.decode.UnreadableImage`.
         stamp: A cheap string that changes when picture i's bytes may have (path, size and time of
@@ -51,6 +55,7 @@ class ImageTable:
     splits: np.ndarray | None
     read: Callable[[int], np.ndarray]
     stamp: Callable[[int], str]
+    units: Units | None = None
     identity: Callable[[int], str] | None = None
     masks: Callable[[int], dict[str, np.ndarray]] | None = None
     problems: tuple[ProblemFile, ...] = ()

@@ -16,6 +16,7 @@ from concept_tuning.data.known.catalogue import Known
 from concept_tuning.data.known.files import Listed, explained, picture_table, ready_root
 from concept_tuning.data.printable import printable
 from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
+from concept_tuning.data.units import Units
 from concept_tuning.errors import DataError
 
 _BIRDS = ("landbird", "waterbird")
@@ -32,7 +33,6 @@ _DIAGNOSES = {
 }
 _UNKNOWN = "UNK"
 _NOT_RECORDED = "not recorded"
-_LESION_STREAM = 2
 
 
 def waterbirds_table(known: Known, config: DataConfig) -> ImageTable:
@@ -72,18 +72,18 @@ class _Lesion:
     path: str
     diagnosis: str
     place: str
-    lesion: str
+    lesion: str | None
 
 
 def isic_table(known: Known, config: DataConfig) -> ImageTable:
     """List the skin lesions; groups are the places on the body.
 
-    Several pictures may show one lesion, so validation, and the test where its labels are not there, are drawn by
-    whole lesions: of each class about ``validation_fraction`` and ``test_fraction`` of the pictures.
+    Several pictures may show one lesion, which is their unit: validation, and the test where its labels are not there,
+    are cut by whole lesions.
 
     Args:
         known: Its entry in the catalogue.
-        config: ``root``, ``max_pixels``, the two fractions and ``data_seed`` are used.
+        config: ``root`` and ``max_pixels`` are used.
 
     Raises:
         DataError: A file is missing, lacks a column or has a line that cannot be used; or no picture of a class is
@@ -105,55 +105,19 @@ def isic_table(known: Known, config: DataConfig) -> ImageTable:
         Listed(path=one.path, class_name=_DIAGNOSES[one.diagnosis], split=split_of.get(one.path, 0)) for one in used
     ]
     table = picture_table(known, root, listed, names, config, problems=problems)
-    return _grouped(table, {one.path: one for one in used}, config)
+    return _grouped(table, {one.path: one for one in used})
 
 
-def draw_by_unit(
-    labels: np.ndarray, units: Sequence[str], shares: Sequence[tuple[str, float]], seed: int
-) -> np.ndarray:
-    """Draw splits in which no unit (lesion, patient) is on two sides; returns (N,) int8 codes.
-
-    Within a class, by the label of its first picture, the units are put in a random order; the first of them make
-    up the first share, until it has its number of pictures, and so on. The last unit stays for training.
-
-    Args:
-        labels: (N,) class indices.
-        units: The N pictures' units.
-        shares: Name of a split and its share of the pictures, for each that is to be drawn.
-        seed: Of the order.
-    """
-    _, first, unit = np.unique(np.asarray(units), return_index=True, return_inverse=True)
-    sizes = np.bincount(unit)
-    code = np.zeros(len(first), dtype=np.int8)
-    for label in np.unique(labels):
-        order = np.random.default_rng([seed, _LESION_STREAM, int(label)]).permutation(
-            np.flatnonzero(labels[first] == label)
-        )
-        before = np.cumsum(sizes[order]) - sizes[order]
-        end = 0
-        for name, share in shares:
-            start, end = end, end + max(1, round(float(sizes[order].sum()) * share))
-            code[order[(before >= start) & (before < end)]] = SPLITS.index(name)
-        code[order[-1:]] = 0
-    return code[unit]
-
-
-def _grouped(table: ImageTable, lesion_of: dict[str, _Lesion], config: DataConfig) -> ImageTable:
-    """Add the groups, and the splits that are not given."""
+def _grouped(table: ImageTable, lesion_of: dict[str, _Lesion]) -> ImageTable:
+    """Add the groups and the units."""
     lesions = [lesion_of[key] for key in table.keys]
     group_names = tuple(sorted({one.place for one in lesions}, key=natural_key))
     group_of = {name: n for n, name in enumerate(group_names)}
-    splits = np.array(table.splits)
-    given = bool(np.any(splits == SPLITS.index("test")))
-    shares = [] if given else [("test", config.test_fraction)]
-    shares.append(("val", config.validation_fraction))
-    rows = np.flatnonzero(splits == 0)
-    splits[rows] = draw_by_unit(table.labels[rows], [lesions[row].lesion for row in rows], shares, config.data_seed)
     return dataclasses.replace(
         table,
         group_names=group_names,
         groups=np.array([group_of[one.place] for one in lesions], dtype=np.int64),
-        splits=splits,
+        units=Units.of([one.lesion for one in lesions], table.keys),
         validation_note="like training, by whole lesions",
     )
 
@@ -172,7 +136,8 @@ def _lesions(root: Path, part: str) -> list[_Lesion]:
         if image not in about:
             raise DataError(f"{path}, line {line}: {printable(image)} is not in {part}_Metadata.csv.")
         place = about[image]["anatom_site_general"] or _NOT_RECORDED
-        lesion = about[image].get("lesion_id") or f"{image} alone"
+        # The authors' own test is not questioned.
+        lesion = about[image].get("lesion_id") or None if part == "ISIC_2019_Training" else None
         found.append(_Lesion(f"{part}_Input/{image}.jpg", marked[0], place, lesion))
     return found
 

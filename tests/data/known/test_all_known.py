@@ -36,7 +36,7 @@ SHAPES = {
     "food101": ((4, 0, 4), 2),
     "eurosat": (None, 2),
     "fashion-mnist": ((20, 0, 10), 10),
-    "isic": ((96, 32, 32), 8),
+    "isic": ((160, 0, 0), 8),
     "waterbirds": ((4, 4, 4), 2),
     "imagenet-folder": ((4, 0, 4), 2),
 }

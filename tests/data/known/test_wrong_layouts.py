@@ -17,8 +17,8 @@ from concept_tuning.config import DataConfig
 from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.known.arrays import ArrayPictures
 from concept_tuning.data.known.cub import PART_RADIUS
-from concept_tuning.data.known.groups_csv import draw_by_unit
 from concept_tuning.data.known.opening import known_table
+from concept_tuning.data.splits import split_table, splits_to_json
 from concept_tuning.errors import DataError
 
 #: Of each data set with lists: a picture that they name, and all pictures of one class.
@@ -235,27 +235,39 @@ class TestWaterbirds:
             opened("waterbirds", root)
 
 
+def isic_splits(root: Path, **settings) -> dict[str, list[str]]:
+    """Return the keys of each split of a miniature."""
+    config = DataConfig(source="isic", root=str(root), **settings)
+    table = known_table(config)
+    parts = split_table(
+        table.labels, table.groups, table.splits, config, class_names=table.class_names, units=table.units
+    )
+    return splits_to_json(parts, table.keys)
+
+
 class TestIsic:
     def test_groups_are_the_places_and_no_lesion_is_on_two_sides(self, tmp_path: Path) -> None:
         isic(tmp_path)
         table = opened("isic", tmp_path)
         assert table.group_names == ("anterior torso", "head/neck", "not recorded")
         assert table.class_names[:2] == ("melanoma", "melanocytic nevus")
-        sides: dict[str, set[int]] = {}
-        for key, split in zip(table.keys, table.splits, strict=True):
-            sides.setdefault(key[:-5], set()).add(int(split))
+        assert len(table.units.names) == len(table) // 2
+        parts = isic_splits(tmp_path)
+        sides: dict[str, set[str]] = {}
+        for name, keys in parts.items():
+            for key in keys:
+                sides.setdefault(key[:-5], set()).add(name)
         assert all(len(found) == 1 for found in sides.values())
-        other = known_table(DataConfig(source="isic", root=str(tmp_path), data_seed=1))
-        assert not np.array_equal(other.splits, table.splits)
+        assert {name: len(keys) for name, keys in parts.items()} == {"train": 96, "val": 32, "test": 32}
+        assert isic_splits(tmp_path, data_seed=1) != parts
 
     def test_the_official_test_is_used_where_it_is_there(self, tmp_path: Path) -> None:
         isic(tmp_path)
         isic(tmp_path, part="Test", lesions=2, unknown=True)
         table = opened("isic", tmp_path)
-        testing = {key for key, split in zip(table.keys, table.splits, strict=True) if split == 2}
-        assert testing == {key for key in table.keys if key.startswith("ISIC_2019_Test_Input/")}
-        assert len(testing) == 32
-        assert np.sum(table.splits == 1) == 32
+        parts = isic_splits(tmp_path)
+        assert set(parts["test"]) == {key for key in table.keys if key.startswith("ISIC_2019_Test_Input/")}
+        assert len(parts["test"]) == len(parts["val"]) == 32
         (problem,) = table.problems
         assert problem.reason == "4 pictures of the class UNK, which training lacks, are left out"
 
@@ -275,25 +287,6 @@ class TestIsic:
         text(file, [file.read_text().splitlines()[0], row])
         with pytest.raises(DataError, match=told):
             opened("isic", tmp_path)
-
-    def test_shares_are_drawn_by_unit(self) -> None:
-        rng = np.random.default_rng(0)
-        units = [f"u{n}" for n in rng.integers(0, 300, 1000)]
-        class_of = {unit: int(rng.integers(0, 3)) for unit in sorted(set(units))}
-        labels = np.array([class_of[unit] for unit in units])
-        codes = draw_by_unit(labels, units, [("test", 0.2), ("val", 0.1)], seed=0)
-        largest = max(units.count(unit) for unit in set(units))
-        for label in range(3):
-            part = codes[labels == label]
-            for code, share in ((2, 0.2), (1, 0.1)):
-                assert abs(np.sum(part == code) - share * len(part)) <= largest
-        for unit in set(units):
-            assert len({int(code) for code, one in zip(codes, units, strict=True) if one == unit}) == 1
-
-    def test_the_last_unit_of_a_class_is_kept_to_train_on(self) -> None:
-        codes = draw_by_unit(np.zeros(3, dtype=np.int64), ["a", "b", "c"], [("test", 0.2), ("val", 0.2)], seed=3)
-        assert sorted(codes.tolist()) == [0, 1, 2]
-        assert draw_by_unit(np.zeros(4, dtype=np.int64), ["a"] * 4, [("val", 0.2)], seed=0).tolist() == [0] * 4
 
 
 class TestArrays:
