@@ -25,7 +25,7 @@ def show_chapter(diagnosis: Diagnosis, analysis: str, *, key: str) -> None:
     source = Source(diagnosis)
     lead, make = CHAPTERS[analysis]
     st.markdown(lead)
-    blocks = [*make(source), *source.missing(analysis)]
+    blocks = [*make(source), *source.closing(analysis)]
     if not blocks:
         st.info(f"This diagnosis was made without {analysis}; diagnose the runs again to see it.")
     show_blocks(blocks, key=f"{key}-{analysis}")

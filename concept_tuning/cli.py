@@ -278,10 +278,11 @@ def _sentence(result: dict[str, Any], validation_note: str) -> str:
     if result["worst_group_accuracy"] is not None:
         cell = next(cell for cell in result["groups"] if cell["name"] == result["worst_group"])
         worst = f"; worst group {100 * cell['accuracy']:.1f} % ({printable(cell['name'])}, n = {cell['n']})"
+    units = f" of {result['units']} units" if result.get("units") is not None else ""
     note = f" (validation drawn {validation_note})" if result["split"] == "val" else ""
     return (
         f"{result['split']}: accuracy {100 * result['accuracy']:.1f} % "
-        f"[{100 * result['low']:.1f}, {100 * result['high']:.1f}], n = {result['n']}{worst}{note}"
+        f"[{100 * result['low']:.1f}, {100 * result['high']:.1f}], n = {result['n']}{units}{worst}{note}"
     )
 
 

@@ -72,7 +72,7 @@ def _verdict(source: Source) -> None:
 
 
 def _runs(source: Source) -> None:
-    from concept_tuning.report.blocks import percent_interval
+    from concept_tuning.report.blocks import percent_interval, units_text
 
     overview = source.diagnosis.overview
     predictions, groups = source.each("predictions"), source.each("groups")
@@ -91,7 +91,7 @@ def _runs(source: Source) -> None:
             }
         rows.append(row | {"backbone": card.backbone, "data": card.source, "seed": str(card.seed)})
     of = f"{overview.pictures} of {overview.total} pictures of the"
-    caption = f"{of} {plain(overview.split)} split, the same for every run."
+    caption = f"{of} {plain(overview.split)} split, the same for every run. {units_text(overview)}".strip()
     st.dataframe(rows, hide_index=True, width="stretch", alt=f"The runs and how good they are. {caption}")
     st.caption(caption)
 

@@ -79,7 +79,7 @@ def _choose_part(diagnosis: Diagnosis) -> str:
 
 @st.fragment
 def _show_part(diagnosis: Diagnosis, part: str) -> None:
-    """Show one analysis: in words, then in charts, then what it lacks."""
+    """Show one analysis: in words, then in charts, then how to read it and what it lacks."""
     from concept_tuning.report.blocks import Source
     from concept_tuning.report.chapters import CHAPTERS
 
@@ -92,4 +92,4 @@ def _show_part(diagnosis: Diagnosis, part: str) -> None:
         st.markdown(CHAPTERS[part][0])
         show_findings(diagnosis, [part])
         _SHOWS[part](source)
-        show_blocks(source.missing(part), key=f"spurious-{part}-missing")
+        show_blocks(source.closing(part), key=f"spurious-{part}-closing")

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -24,6 +25,12 @@ _KINDS = {
     "known": "Known data set",
     "upload": "Upload an archive",
     "server": "Folder on the server",
+}
+#: Values of ``data.units`` in words.
+_UNITS = {
+    "listed": "No, or a CSV file says so",
+    "folder": "Yes, each has a folder in its class folder",
+    "prefix": "Yes, their names begin alike: plant7_1.jpg, plant7_2.jpg",
 }
 _DRAWN = 6
 
@@ -153,7 +160,7 @@ def _upload() -> Choice | None:
     if found is None:
         return None
     path, called = found
-    return Choice(str(path), _name_of(called), called=called)
+    return _own(path, called)
 
 
 def _server() -> Choice | None:
@@ -174,8 +181,24 @@ def _server() -> Choice | None:
     with shown_errors():
         path = inside(root, text)
         called = path.relative_to(root).as_posix() if path != root else path.name
-        return Choice(str(path), _name_of(called), called=called)
+        return _own(path, called)
     return None
+
+
+def _own(path: Path, called: str) -> Choice:
+    """Return the choice of a user's own pictures, once asked which of them belong together."""
+    rule = st.segmented_control(
+        "Do several photographs show the same plant, patient or place?",
+        list(_UNITS),
+        default="listed",
+        required=True,
+        format_func=_UNITS.__getitem__,
+        key="train_units",
+        persist_state="session",
+        help="Pictures of one stay in one split: else the test asks about what training has seen, and its accuracy is "
+        "too good. A CSV file tells them by a column `unit`, `subject` or `patient`.",
+    )
+    return Choice(str(path), _name_of(called), {"data.units": rule} if rule not in (None, "listed") else {}, called)
 
 
 def _name_of(called: str) -> str:

@@ -113,9 +113,10 @@ def _duration(seconds: float) -> str:
 
 
 def interval_words(cell: Mapping[str, Any], digits: int) -> str:
-    """Return the 95 % interval of an accuracy, in percent, with the number of pictures."""
+    """Return the 95 % interval of an accuracy, in percent, with the numbers of pictures and, if known, of units."""
     low, high = (f"{100 * cell[end]:.{digits}f}" for end in ("low", "high"))
-    return f"[95 %: {low} to {high}], n = {cell['n']}"
+    units = f" of {cell['units']} units" if cell.get("units") is not None else ""
+    return f"[95 %: {low} to {high}], n = {cell['n']}{units}"
 
 
 def worst_group(split: Mapping[str, Any], digits: int) -> str:

@@ -32,7 +32,7 @@ ONLY_FOR: Mapping[str, frozenset[str]] = {
 SERVER_ONLY = frozenset(f"data.{name}" for name in (
     "cache_dir", "root", "download", "max_pixels", "max_archive_entries", "max_archive_bytes", "max_archive_ratio",
 ))  # fmt: skip
-_ELSEWHERE = {"data.source", "backbone.architecture", "elpv.task"} | {
+_ELSEWHERE = {"data.source", "data.units", "backbone.architecture", "elpv.task"} | {
     f"planted.{name}" for name in ("species", "images", "rho", "rarity")
 }
 _SECTIONS = {

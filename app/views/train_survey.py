@@ -81,6 +81,9 @@ def _show_counts(found: Survey) -> None:
     first, second = st.columns(2)
     totals = ", ".join(f"{counts[label].sum()} {label}" for label in counts)
     caption = f"Pictures of each class: {totals}. Validation is drawn {found.validation_note}."
+    if found.units is not None:
+        shown = ", ".join(f"{found.units[name]} {label}" for name, label in _SPLITS.items())
+        caption += f" Plants, patients or places (units): {shown}; none is in two splits."
     first.dataframe(counts, width="stretch", height="content" if len(counts) <= 10 else 320, alt=caption)
     first.caption(caption)
     if found.cells is None:

@@ -61,7 +61,7 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
     if any(not np.array_equal(found.labels, first.labels) for found in others):
         return Against(sentence=f"{names[0]} and {names[1]} were not tested on the same pictures")
     right = [np.stack([_right(found) for found in side]) for side in sides]
-    verdict = compare_methods(right[0], right[1], names=names, cells=_cells(first), paired=True)
+    verdict = compare_methods(right[0], right[1], names=names, cells=_cells(first), paired=True, units=first.units)
     if isinstance(verdict, Unavailable):
         return Against(sentence=verdict.reason)
     worst = verdict.worst_group if isinstance(verdict.worst_group, Comparison) else None

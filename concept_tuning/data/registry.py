@@ -91,7 +91,8 @@ DATASETS: tuple[DatasetEntry, ...] = (
         kind="own",
         offline=True,
         description="A folder of your own pictures.",
-        note="One folder for each class, or train, val and test folders with the class folders inside.",
+        note="One folder for each class, or train, val and test folders with the class folders inside. Several "
+        "pictures of one plant or patient: units=folder or units=prefix.",
     ),
     DatasetEntry(
         name="path/to/archive.zip",
@@ -105,7 +106,8 @@ DATASETS: tuple[DatasetEntry, ...] = (
         kind="own",
         offline=True,
         description="A CSV file that lists pictures and their labels.",
-        note="One line for each picture; its path is relative to the CSV file.",
+        note="One line for each picture; its path is relative to the CSV file. A column unit tells which pictures show "
+        "one plant or patient.",
     ),
 )
 
@@ -131,6 +133,7 @@ class Split:
         groups: (n,) int64 group indices, or None.
         rows: (n,) int64, the row of each in the table and in the cache.
         images: What holds the pictures of all splits, by row.
+        units: (n,) int64, what each picture shows (a plant, a patient), or None where each is by itself.
     """
 
     name: str
@@ -139,6 +142,7 @@ class Split:
     groups: np.ndarray | None
     rows: np.ndarray
     images: PictureStore
+    units: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -332,6 +336,7 @@ def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarra
         groups=None if table.groups is None else table.groups[rows],
         rows=rows,
         images=cache,
+        units=None if table.units is None else table.units.codes[rows],
     )
 
 

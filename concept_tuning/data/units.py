@@ -204,8 +204,8 @@ def _prefix(path: str) -> str | None:
 
 _BY_RULE = {"folder": _folder, "prefix": _prefix}
 _NONE_TOGETHER = {
-    "folder": "with data.units=folder pictures in one folder inside their class folder stay together, but no class "
-    "folder has such folders with several pictures.",
-    "prefix": "with data.units=prefix pictures stay together whose names are alike up to the last _, - or blank, but "
-    "no two names are.",
+    "folder": "no class folder has folders with several pictures inside, by which units=folder tells what shows one "
+    "plant or patient. Make such folders, or choose another rule.",
+    "prefix": "no two names are alike up to their last _, - or blank, by which units=prefix tells what shows one plant "
+    "or patient. Rename the pictures, or choose another rule.",
 }

@@ -100,6 +100,7 @@ def _groups(bench: Workbench, subject: Subject) -> GroupTable | Unavailable:
         groups=bench.pictures.groups,
         class_names=bench.bundle.class_names,
         group_names=bench.bundle.group_names,
+        units=bench.pictures.units,
         seed=bench.seed,
     )
 
@@ -139,6 +140,7 @@ def _verdict(
         cells=cells,
         cell_names=cell_names,
         paired=seeds[0] == seeds[1],
+        units=bench.pictures.units,
         seed=bench.seed,
     )
 
@@ -163,7 +165,8 @@ def _ledger(bench: Workbench) -> Ledger | Unavailable:
         return Unavailable(analysis="negative transfer", reason=reason)
     right = {name: {run.name: bench.right(run) for run in runs} for name, runs in groups.items()}
     base = right.pop(scratch[0]) if scratch else {}
-    return negative_transfer(keys=bench.pictures.keys, scratch=base, tuned=right, seed=bench.seed)
+    pictures = bench.pictures
+    return negative_transfer(keys=pictures.keys, scratch=base, tuned=right, units=pictures.units, seed=bench.seed)
 
 
 def _ledger_gallery(result: Ledger) -> Iterable[str]:

@@ -211,7 +211,8 @@ def background_counterfactuals(
         for subject, changed in zip(alike, found, strict=True):
             donor_labels = pool.labels[drawn[kept, 0]]
             probabilities = np.concatenate([unedited[subject.name][None], changed])
-            runs[subject.name] = _summary(subject.name, probabilities, pictures.labels[kept], donor_labels, seed)
+            units = None if pictures.units is None else pictures.units[kept]
+            runs[subject.name] = _summary(subject.name, probabilities, pictures.labels[kept], donor_labels, seed, units)
         gallery = gallery or _gallery(edited, pictures, pool, kept, drawn)
     return Counterfactuals(
         keys=tuple(np.array(pictures.keys)[kept].tolist()),
@@ -295,20 +296,28 @@ def _probabilities(method: Method, images: Tensor) -> Tensor:
 
 
 def _summary(
-    run: str, probabilities: np.ndarray, labels: np.ndarray, donor_labels: np.ndarray, seed: int
+    run: str,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    donor_labels: np.ndarray,
+    seed: int,
+    units: np.ndarray | None = None,
 ) -> RunCounterfactuals:
     """Compute the rates of a run from probabilities (1 + len(EDITS), n, C), those of the pictures themselves first."""
     predicted = probabilities.argmax(2)
     before, after = predicted[0], dict(zip(EDITS, predicted[1:], strict=True))
     confidence = np.take_along_axis(probabilities, before[None, :, None], 2)[..., 0]
     candidates = before != donor_labels
-    followed = share((after[OTHER_CLASS] == donor_labels)[candidates]) if candidates.any() else None
+    followed = None
+    if candidates.any():
+        of_candidates = None if units is None else units[candidates]
+        followed = share((after[OTHER_CLASS] == donor_labels)[candidates], units=of_candidates)
     outcomes = tuple(
         EditOutcome(
             kind=kind,
             predicted=now,
-            flips=share(now != before),
-            accuracy=share(now == labels),
+            flips=share(now != before, units=units),
+            accuracy=share(now == labels, units=units),
             followed=followed if kind == OTHER_CLASS else None,
             probability_drop=float((confidence[0] - confidence[number + 1]).mean()),
         )
@@ -318,15 +327,17 @@ def _summary(
     return RunCounterfactuals(
         run=run,
         predicted=before,
-        accuracy=share(before == labels),
+        accuracy=share(before == labels, units=units),
         outcomes=outcomes,
-        flip_gap=_mean((other != before) * 1.0 - (same != before), seed),
-        background_gap=_mean((same == labels) * 1.0 - (other == labels), seed),
+        flip_gap=_mean((other != before) * 1.0 - (same != before), units, seed),
+        background_gap=_mean((same == labels) * 1.0 - (other == labels), units, seed),
     )
 
 
-def _mean(differences: np.ndarray, seed: int) -> Interval:
-    return paired_bootstrap(differences, seed) if differences.any() else no_difference(len(differences))
+def _mean(differences: np.ndarray, units: np.ndarray | None, seed: int) -> Interval:
+    if differences.any():
+        return paired_bootstrap(differences, seed, units=units)
+    return no_difference(len(differences), units=units)
 
 
 def _gallery(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from pydantic.dataclasses import dataclass as result_dataclass
 
@@ -92,6 +93,7 @@ class Overview:
         source_folder: Whether source-like pictures were given.
         seed: Of every random choice.
         entries: One for each analysis, or for each analysis and run.
+        units: How many plants or patients the pictures show; None where each is by itself.
     """
 
     runs: tuple[RunCard, ...]
@@ -104,6 +106,7 @@ class Overview:
     source_folder: bool
     seed: int
     entries: tuple[Entry, ...]
+    units: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,4 +364,5 @@ def _overview(
         source_folder=bench.source_folder is not None,
         seed=bench.seed,
         entries=entries,
+        units=None if bench.pictures.units is None else len(np.unique(bench.pictures.units)),
     )

@@ -85,6 +85,7 @@ def group_table(
     groups: np.ndarray | None,
     class_names: Sequence[str],
     group_names: Sequence[str],
+    units: np.ndarray | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> GroupTable | Unavailable:
@@ -96,6 +97,8 @@ def group_table(
         groups: (n,) group indices, or None.
         class_names: The C classes.
         group_names: The G groups.
+        units: (n,) what each picture shows, for intervals over whole units; ``worst_if_even`` takes pictures as
+            independent anyway. None: each is by itself.
         level: Confidence level of the Wilson intervals.
         seed: Of the draws for ``worst_if_even``.
 
@@ -118,12 +121,16 @@ def group_table(
     shape = (len(class_names), len(group_names))
     place = np.ravel_multi_index((labels, groups), shape)
     cells = tuple(
-        GroupCell(class_name=class_names[cell[0]], group=group_names[cell[1]], accuracy=share(hit[place == i], level))
+        GroupCell(
+            class_name=class_names[cell[0]],
+            group=group_names[cell[1]],
+            accuracy=_share_of(hit, place == i, units, level),
+        )
         for i, cell in enumerate(np.ndindex(shape))
         if (place == i).any()
     )
     worst = min(cells, key=lambda cell: cell.accuracy.value)
-    average = share(hit, level)
+    average = share(hit, level, units=units)
     even = _smallest_by_chance(average.value, np.array([cell.accuracy.n for cell in cells]), seed)
     return GroupTable(
         class_names=tuple(class_names),
@@ -131,8 +138,8 @@ def group_table(
         right=np.bincount(place[hit], minlength=shape[0] * shape[1]).reshape(shape),
         counts=np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape),
         cells=cells,
-        classes=_rates(hit, labels, class_names, level),
-        groups=_rates(hit, groups, group_names, level),
+        classes=named_rates(hit, labels, class_names, units=units, level=level),
+        groups=named_rates(hit, groups, group_names, units=units, level=level),
         average=average,
         worst=worst,
         gap=average.value - worst.accuracy.value,
@@ -147,12 +154,27 @@ def _smallest_by_chance(accuracy: float, counts: np.ndarray, seed: int) -> np.nd
     return (np.random.default_rng(seed).binomial(counts, accuracy, size=(_DRAWS, len(counts))) / counts).min(axis=1)
 
 
-def _rates(hit: np.ndarray, places: np.ndarray, names: Sequence[str], level: float) -> tuple[NamedRate, ...]:
+def named_rates(
+    hit: np.ndarray, places: np.ndarray, names: Sequence[str], *, units: np.ndarray | None = None, level: float = 0.95
+) -> tuple[NamedRate, ...]:
+    """Return the accuracy of each class or group that has pictures.
+
+    Args:
+        hit: (n,) bool, which pictures are predicted right.
+        places: (n,) class or group of each, indexing ``names``.
+        names: Of the classes or groups.
+        units: (n,) what each picture shows; None: each is by itself.
+        level: Confidence level of the intervals.
+    """
     return tuple(
-        NamedRate(name=name, accuracy=share(hit[places == i], level))
+        NamedRate(name=name, accuracy=_share_of(hit, places == i, units, level))
         for i, name in enumerate(names)
         if (places == i).any()
     )
+
+
+def _share_of(hit: np.ndarray, part: np.ndarray, units: np.ndarray | None, level: float) -> Interval:
+    return share(hit[part], level, units=None if units is None else units[part])
 
 
 def _caveat(worst: GroupCell, cells: int, even: float) -> str:

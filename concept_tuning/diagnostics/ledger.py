@@ -10,7 +10,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import bootstrap_interval, mcnemar_exact, no_difference, wilson
+from concept_tuning.diagnostics.statistics import bootstrap_interval, no_difference, paired_bootstrap, paired_p, share
 
 _ANALYSIS = "negative transfer"
 
@@ -27,7 +27,8 @@ class Transfer:
         both_right: Number of pictures that both have right.
         neither: Number that both have wrong.
         net: Rescued minus lost share, that is the difference in accuracy; bootstrap over pictures.
-        p_value: McNemar's exact two-sided p value of lost against rescued.
+        p_value: McNemar's exact two-sided p value of lost against rescued; over whole units where pictures have them
+            (:func:`~concept_tuning.diagnostics.statistics.paired_p`).
         lost_keys: Names of the lost pictures.
         rescued_keys: Names of the rescued pictures.
     """
@@ -95,6 +96,7 @@ def negative_transfer(
     keys: Sequence[str],
     scratch: Mapping[str, np.ndarray],
     tuned: Mapping[str, Mapping[str, np.ndarray]],
+    units: np.ndarray | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> Ledger | Unavailable:
@@ -104,6 +106,8 @@ def negative_transfer(
         keys: Names of the n pictures, at least two.
         scratch: (n,) bool for each run from scratch: which pictures it has right.
         tuned: The same for each method (say ``vanilla`` and ``concept-tuning``) and each of its runs.
+        units: (n,) what each picture shows (a plant, a patient), for intervals and p values over whole units; None:
+            each is by itself.
         level: Confidence level of the intervals.
         seed: Of the bootstrap.
 
@@ -120,7 +124,7 @@ def negative_transfer(
         return Unavailable(analysis=_ANALYSIS, reason="It needs a fine-tuned run beside the one from scratch.")
     if len(keys) < 2:
         return Unavailable(analysis=_ANALYSIS, reason="It needs at least two pictures.")
-    runs = _Runs(tuple(keys), level, seed)
+    runs = _Runs(tuple(keys), units, level, seed)
     base = runs.checked(scratch)
     churn = runs.churn(base)
     return Ledger(
@@ -134,8 +138,9 @@ def negative_transfer(
 class _Runs:
     """The pictures and settings that all entries share."""
 
-    def __init__(self, keys: tuple[str, ...], level: float, seed: int) -> None:
+    def __init__(self, keys: tuple[str, ...], units: np.ndarray | None, level: float, seed: int) -> None:
         self.keys = keys
+        self.units = units
         self.level = level
         self.seed = seed
 
@@ -155,27 +160,32 @@ class _Runs:
     def mean(self, values: np.ndarray, *, signed: bool = True) -> Interval:
         """Bootstrap a mean; where every value is 0, a bootstrap would be sure, so that Wilson's bound stands in."""
         if not np.any(values):
-            none = no_difference(len(values), self.level)
+            none = no_difference(len(values), self.level, units=self.units)
             return none if signed else replace(none, low=0.0)
+        if self.units is not None:
+            return paired_bootstrap(values, self.seed, level=self.level, units=self.units)
         return bootstrap_interval(values, np.mean, self.seed, level=self.level)
 
     def rate(self, shares: np.ndarray) -> Interval:
         """Wilson's where all pairs agree: a bootstrap of nothing lost would be sure of it."""
         if np.isin(shares, (0, 1)).all():
-            return wilson(int(shares.sum()), len(shares), self.level)
+            return self.share(shares == 1)
         return self.mean(shares)
 
+    def share(self, marks: np.ndarray) -> Interval:
+        return share(marks, self.level, units=self.units)
+
     def pair(self, names: tuple[str, str], scratch: np.ndarray, tuned: np.ndarray) -> Transfer:
-        lost, rescued, n = scratch & ~tuned, ~scratch & tuned, len(self.keys)
+        lost, rescued = scratch & ~tuned, ~scratch & tuned
         return Transfer(
             scratch=names[0],
             tuned=names[1],
-            lost=wilson(int(lost.sum()), n, self.level),
-            rescued=wilson(int(rescued.sum()), n, self.level),
+            lost=self.share(lost),
+            rescued=self.share(rescued),
             both_right=int((scratch & tuned).sum()),
             neither=int((~scratch & ~tuned).sum()),
             net=self.mean(rescued.astype(float) - lost),
-            p_value=mcnemar_exact(int(lost.sum()), int(rescued.sum())),
+            p_value=paired_p(lost, rescued, units=self.units, seed=self.seed),
             lost_keys=tuple(self.keys[i] for i in np.flatnonzero(lost)),
             rescued_keys=tuple(self.keys[i] for i in np.flatnonzero(rescued)),
         )

@@ -83,6 +83,11 @@ class Pictures:
         return None if self.split.groups is None else self.split.groups[self.chosen]
 
     @property
+    def units(self) -> np.ndarray | None:
+        """(n,) int64, what each picture shows (a plant, a patient), or None where each is by itself."""
+        return None if self.split.units is None else self.split.units[self.chosen]
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Unique names of the pictures."""
         return tuple(self.split.keys[i] for i in self.chosen)

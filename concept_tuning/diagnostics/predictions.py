@@ -6,7 +6,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.features import Features
-from concept_tuning.diagnostics.groups import NamedRate
+from concept_tuning.diagnostics.groups import NamedRate, named_rates
 from concept_tuning.diagnostics.pictures import Pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval
 from concept_tuning.diagnostics.statistics import share
@@ -70,10 +70,6 @@ def collect_predictions(run: str, pictures: Pictures, features: Features) -> Pre
         probabilities=features.probabilities,
         class_names=names,
         group_names=pictures.bundle.group_names,
-        accuracy=share(right),
-        classes=tuple(
-            NamedRate(name=name, accuracy=share(right[pictures.labels == place]))
-            for place, name in enumerate(names)
-            if (pictures.labels == place).any()
-        ),
+        accuracy=share(right, units=pictures.units),
+        classes=named_rates(right, pictures.labels, names, units=pictures.units),
     )

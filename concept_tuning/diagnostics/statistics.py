@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import binomtest, bootstrap, rankdata
 
 from concept_tuning.diagnostics.results import Interval
+from concept_tuning.proportion import share_interval
 
 #: Random draws of a bootstrap.
 RESAMPLES = 2000
@@ -32,9 +33,20 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     )
 
 
-def share(marks: np.ndarray, level: float = 0.95) -> Interval:
-    """Return the share of True in (n,) bool with its Wilson interval; see :func:`wilson`."""
-    return wilson(int(np.count_nonzero(marks)), len(marks), level)
+def share(marks: np.ndarray, level: float = 0.95, *, units: np.ndarray | None = None) -> Interval:
+    """Return the share of True in (n,) bool with its Wilson interval; see :func:`wilson`.
+
+    Args:
+        marks: (n,) bool.
+        level: Confidence level.
+        units: (n,) what each picture shows, where that is drawn and not the picture
+            (:func:`~concept_tuning.proportion.share_interval`); ``n`` of the interval counts the pictures anyway.
+    """
+    found = wilson(int(np.count_nonzero(marks)), len(marks), level)
+    if units is None:
+        return found
+    low, high = share_interval(marks, units=units, level=level)
+    return replace(found, low=low, high=high)
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -51,6 +63,25 @@ def mcnemar_exact(b: int, c: int) -> float:
     if b < 0 or c < 0:
         raise ValueError(f"counts must not be negative, got {b} and {c}")
     return float(binomtest(int(b), int(b + c)).pvalue) if b + c else 1.0
+
+
+def paired_p(
+    first: np.ndarray, second: np.ndarray, *, units: np.ndarray | None = None, seed: int = 0, draws: int = 9999
+) -> float:
+    """Return the two-sided p value of two models that differ on pictures, (n,) bool each: right with one alone.
+
+    Of McNemar's exact test; with (n,) units, of the test that flips, unit by unit, which model is which (the same test
+    where every unit has one such picture), drawn at random.
+    """
+    if units is None:
+        return mcnemar_exact(int(np.count_nonzero(first)), int(np.count_nonzero(second)))
+    sums = np.bincount(np.unique(units, return_inverse=True)[1], weights=np.asarray(first, float) - second)
+    sums = sums[sums != 0]
+    if not len(sums):
+        return 1.0
+    rng = np.random.default_rng(seed)
+    flipped = [np.abs(rng.choice([-1.0, 1.0], size=(count, len(sums))) @ sums) for count in portions(draws, len(sums))]
+    return permutation_p(abs(sums.sum()), np.concatenate(flipped))
 
 
 def bootstrap_interval(
@@ -93,17 +124,23 @@ def bootstrap_interval(
     )
 
 
-def no_difference(n: int, level: float = 0.95) -> Interval:
+def no_difference(n: int, level: float = 0.95, *, units: np.ndarray | None = None) -> Interval:
     """Return the interval of a mean of n differences that all are 0, of which a bootstrap would be sure.
 
-    It ends where Wilson's does for none of n, upwards and downwards.
+    It ends where Wilson's does for none of n, upwards and downwards; for none of the units where pictures have (n,)
+    units.
     """
-    none = wilson(0, n, level)
+    none = share(np.zeros(n, dtype=bool), level, units=units)
     return replace(none, low=-none.high)
 
 
 def paired_bootstrap(
-    differences: np.ndarray, seed: int = 0, *, resamples: int = RESAMPLES, level: float = 0.95
+    differences: np.ndarray,
+    seed: int = 0,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    units: np.ndarray | None = None,
 ) -> Interval:
     """Return the mean of paired differences; its interval is over images and seeds drawn again, crossed.
 
@@ -118,6 +155,7 @@ def paired_bootstrap(
         seed: Of the draws.
         resamples: Number of draws.
         level: Of the interval.
+        units: (N,) what each image shows, which then is drawn as a whole; None: each is by itself.
 
     Returns:
         The mean with its percentile interval; its ``n`` counts the images.
@@ -129,7 +167,7 @@ def paired_bootstrap(
     rng = np.random.default_rng(seed)
     drawn = np.concatenate(
         [
-            ((seed_weights(rng, count, seeds) @ differences) * image_weights(rng, count, images)).sum(axis=1)
+            ((seed_weights(rng, count, seeds) @ differences) * image_weights(rng, count, images, units)).sum(axis=1)
             for count in portions(resamples, images)
         ]
     )
@@ -155,9 +193,19 @@ def percentile_interval(value: float, drawn: np.ndarray, *, n: int, level: float
     return Interval(value=value, low=float(low), high=float(high), level=level, n=n)
 
 
-def image_weights(rng: np.random.Generator, resamples: int, images: int) -> np.ndarray:
-    """Return (R, N) weights of N images drawn N times with replacement; each row sums to 1."""
-    return rng.multinomial(images, np.full(images, 1 / images), size=resamples) / images
+def image_weights(rng: np.random.Generator, resamples: int, images: int, units: np.ndarray | None = None) -> np.ndarray:
+    """Return (R, N) weights of N images drawn N times with replacement; each row sums to 1.
+
+    With (N,) units, whole units are drawn (the cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 3.8): images of one have one weight. Of U units, U - 1 are drawn, as of seeds in
+    :func:`paired_bootstrap`. Fewer than some ten leave intervals too narrow.
+    """
+    if units is None:
+        return rng.multinomial(images, np.full(images, 1 / images), size=resamples) / images
+    _, unit = np.unique(units, return_inverse=True)
+    several = int(unit.max()) + 1
+    drawn = seed_weights(rng, resamples, several)[:, unit]
+    return drawn / drawn.sum(axis=1, keepdims=True)
 
 
 def seed_weights(rng: np.random.Generator, resamples: int, seeds: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from concept_tuning.diagnostics.words import signed
 
 Outcome = Literal["better", "worse", "no difference shown"]
 
-#: Fewer differing pictures decide nothing: of five, an even coin puts all on one side in 6 % of the cases.
+#: Fewer differing pictures (or units) decide nothing: of five, an even coin puts all on one side in 6 % of the cases.
 MIN_DIFFERING = 6
 #: Fewer seeds than this are called few.
 FEW_SEEDS = 5
@@ -27,6 +27,8 @@ FEW_SEEDS = 5
 ROUGH = "So few seeds make the interval rough."
 #: On fewer pictures than this nothing is said without a warning.
 FEW_PICTURES = 30
+#: Nor on fewer plants or patients, where pictures come by these.
+FEW_UNITS = 10
 #: Differences in accuracy that are rounding errors.
 _ROUNDING = 1e-9
 
@@ -40,10 +42,12 @@ class Comparison:
         first: Mean of the first method over its seeds, 0..1.
         second: Mean of the second.
         difference: First minus second; its interval is bootstrapped over pictures and seeds.
-        differing: How many of the pictures that the measure reads are not equally often right with both methods.
+        differing: How many of the pictures that the measure reads are not equally often right with both methods; with
+            units, how many of these have such pictures.
         outcome: What is shown of the first method against the second; of these very runs, and not of the methods,
             where either has one seed.
         sentence: The outcome in words, with both counts; it says when it is of the runs alone.
+        units: How many plants or patients all the pictures show, which were drawn again as wholes; None: pictures were.
     """
 
     measure: str
@@ -53,6 +57,7 @@ class Comparison:
     differing: int
     outcome: Outcome
     sentence: str
+    units: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=RESULT)
@@ -88,6 +93,7 @@ class _Sides(NamedTuple):
     second: np.ndarray
     paired: bool
     level: float
+    units: np.ndarray | None
 
 
 class _Grid(NamedTuple):
@@ -105,6 +111,7 @@ def compare_methods(
     cells: np.ndarray | None = None,
     cell_names: tuple[str, ...] = (),
     paired: bool | None = None,
+    units: np.ndarray | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
     level: float = 0.95,
@@ -132,6 +139,8 @@ def compare_methods(
         cell_names: Name of each cell.
         paired: Whether run i of both methods belongs together (the same seed and split), which is drawn as
             one; None: if S equals T.
+        units: (N,) what each picture shows (a plant, a patient), where pictures of one were not drawn one by one; whole
+            units are then drawn again, across cells, and at least :data:`MIN_DIFFERING` of them must differ.
         seed: Of the draws.
         resamples: Number of draws.
         level: Confidence level.
@@ -143,10 +152,10 @@ def compare_methods(
         ValueError: Shapes do not fit, or ``paired`` with unequal numbers of runs.
     """
     first, second = np.atleast_2d(np.asarray(first, np.float64)), np.atleast_2d(np.asarray(second, np.float64))
-    _check(first, second, cells, paired)
+    _check(first, second, cells, paired, units)
     if first.shape[1] < 2:
         return Unavailable(analysis="verdict", reason="It needs at least two pictures.")
-    sides = _Sides(names, first, second, len(first) == len(second) if paired is None else paired, level)
+    sides = _Sides(names, first, second, len(first) == len(second) if paired is None else paired, level, units)
     worst_group: Comparison | Unavailable = Unavailable(
         analysis="worst-group verdict", reason="These pictures have no groups."
     )
@@ -175,13 +184,12 @@ def _accuracy(sides: _Sides, seed: int, resamples: int) -> Comparison:
     rng = np.random.default_rng(seed)
     drawn = np.concatenate(
         [
-            _mean_difference(sides, rng, count, image_weights(rng, count, images))
+            _mean_difference(sides, rng, count, image_weights(rng, count, images, sides.units))
             for count in portions(resamples, images)
         ]
     )
-    differing = int(np.count_nonzero(_differs(sides)))
     ends = (float(sides.first.mean()), float(sides.second.mean()))
-    return _comparison("accuracy", sides, ends, drawn, differing)
+    return _comparison("accuracy", sides, ends, drawn, np.arange(images))
 
 
 def _mean_difference(sides: _Sides, rng: np.random.Generator, count: int, weights: np.ndarray) -> np.ndarray:
@@ -194,32 +202,47 @@ def _worst_group(sides: _Sides, grid: _Grid, worst: list[slice], seed: int, resa
     rng = np.random.default_rng(seed)
     drawn = []
     for count in portions(resamples, len(grid.order)):
-        weights = [image_weights(rng, count, member.stop - member.start) for member in grid.members]
+        weights = _cell_weights(sides, grid, rng, count)
         heavy, light = _seed_draws(sides, rng, count)
         smallest = [_smallest(side, grid, weights) for side in (sides.first, sides.second)]
         drawn.append((heavy * smallest[0]).sum(axis=1) - (light * smallest[1]).sum(axis=1))
     read = np.unique(np.concatenate([grid.order[member] for member in worst]))
     ends = [float(_cell_means(side, grid).min(axis=1).mean()) for side in (sides.first, sides.second)]
-    differing = int(np.count_nonzero(_differs(sides)[read]))
-    return _comparison("worst-group accuracy", sides, (ends[0], ends[1]), np.concatenate(drawn), differing)
+    return _comparison("worst-group accuracy", sides, (ends[0], ends[1]), np.concatenate(drawn), read)
+
+
+def _cell_weights(sides: _Sides, grid: _Grid, rng: np.random.Generator, count: int) -> list[np.ndarray]:
+    """Return (R, n_cell) weights of each cell's images; a row of NaN where none of a cell's units was drawn."""
+    if sides.units is None:
+        return [image_weights(rng, count, member.stop - member.start) for member in grid.members]
+    weights = image_weights(rng, count, len(grid.order), sides.units)
+    found = []
+    for member in grid.members:
+        own = weights[:, grid.order[member]]
+        total = own.sum(axis=1, keepdims=True)
+        found.append(own / np.where(total > 0, total, np.nan))
+    return found
 
 
 def _smallest(side: np.ndarray, grid: _Grid, weights: list[np.ndarray]) -> np.ndarray:
     """Return (R, S) smallest cell accuracy of each run for (R, n_cell) weights of each cell's images."""
     smallest = np.ones((len(weights[0]), len(side)))
     for member, drawn in zip(grid.members, weights, strict=True):
-        np.minimum(smallest, drawn @ side[:, grid.order[member]].T, out=smallest)
+        np.fmin(smallest, drawn @ side[:, grid.order[member]].T, out=smallest)  # a cell that was not drawn says nothing
     return smallest
 
 
 def _comparison(
-    measure: str, sides: _Sides, ends: tuple[float, float], drawn: np.ndarray, differing: int
+    measure: str, sides: _Sides, ends: tuple[float, float], drawn: np.ndarray, read: np.ndarray
 ) -> Comparison:
+    differ = read[_differs(sides)[read]]
+    differing = len(differ if sides.units is None else np.unique(sides.units[differ]))
     difference = percentile_interval(ends[0] - ends[1], drawn, n=sides.first.shape[1], level=sides.level)
     outcome: Outcome = "no difference shown"
     if differing >= MIN_DIFFERING and _leaves_zero(difference) and _holds_its_value(difference):
         outcome = "better" if difference.value > 0 else "worse"
     seeds = (len(sides.first), len(sides.second))
+    units = None if sides.units is None else len(np.unique(sides.units))
     return Comparison(
         measure=measure,
         first=ends[0],
@@ -227,13 +250,16 @@ def _comparison(
         difference=difference,
         differing=differing,
         outcome=outcome,
-        sentence=_sentence(measure, sides.names, seeds, difference, outcome, differing),
+        sentence=_sentence(measure, sides.names, seeds, difference, outcome, differing, units),
+        units=units,
     )
 
 
 def sentence_of(verdict: Verdict, part: Comparison) -> str:
     """Return the outcome of one of a verdict's comparisons in words; of an old result in the words of today."""
-    return _sentence(part.measure, verdict.names, verdict.seeds, part.difference, part.outcome, part.differing)
+    return _sentence(
+        part.measure, verdict.names, verdict.seeds, part.difference, part.outcome, part.differing, part.units
+    )
 
 
 def _sentence(
@@ -243,6 +269,7 @@ def _sentence(
     difference: Interval,
     outcome: Outcome,
     differing: int,
+    units: int | None,
 ) -> str:
     single = min(seeds) == 1
     first, second = map(_these_runs, names, seeds) if single else names
@@ -251,17 +278,20 @@ def _sentence(
     found = f"{first} {verb} {outcome} than {second}"
     if outcome == "no difference shown":
         found = f"no difference shown between {first} and {second}"
-    few = difference.n < FEW_PICTURES
+    few = f"Too few pictures ({difference.n})" if difference.n < FEW_PICTURES else ""
+    if not few and units is not None and units < FEW_UNITS:
+        few = f"Too few units ({units})"
     if single or few or outcome == "no difference shown":
         found = found[0].upper() + found[1:]
     text = f"{found} in {measure}: {_in_favour(names, difference)}, over {runs}, on {_count(difference.n, 'picture')}"
+    text += "" if units is None else f" of {_count(units, 'unit')}"
     text += "; with one seed nothing is shown of the methods." if single else "."
     if few:
-        text = f"Too few pictures ({difference.n}) to say anything. {text}"
+        text = f"{few} to say anything. {text}"
     if not _holds_its_value(difference):
         text += " The difference lies outside its own interval, so that interval is biased and decides nothing."
     elif outcome == "no difference shown" and _leaves_zero(difference):
-        text += f" Only {_count(differing, 'picture')} differ, too few to decide."
+        text += f" Only {_count(differing, 'picture' if units is None else 'unit')} differ, too few to decide."
     return f"{text} {ROUGH}" if 1 < min(seeds) < FEW_SEEDS else text
 
 
@@ -328,10 +358,13 @@ def _cell_name(cell: int, names: tuple[str, ...]) -> str:
     return names[cell] if names else f"cell {cell}"
 
 
-def _check(first: np.ndarray, second: np.ndarray, cells: np.ndarray | None, paired: bool | None) -> None:
+def _check(
+    first: np.ndarray, second: np.ndarray, cells: np.ndarray | None, paired: bool | None, units: np.ndarray | None
+) -> None:
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not len(first) or not len(second):
         raise ValueError(f"expected (S, N) and (T, N) correctness, got {first.shape} and {second.shape}")
     if paired and len(first) != len(second):
         raise ValueError(f"runs can be paired only if both methods have as many, got {len(first)} and {len(second)}")
-    if cells is not None and np.shape(cells) != first.shape[1:]:
-        raise ValueError(f"cells must be ({first.shape[1]},), got {np.shape(cells)}")
+    for name, column in (("cells", cells), ("units", units)):
+        if column is not None and np.shape(column) != first.shape[1:]:
+            raise ValueError(f"{name} must be ({first.shape[1]},), got {np.shape(column)}")

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy.stats import binomtest
 from torch.utils.data import DataLoader
 
 from concept_tuning.data.registry import Split
 from concept_tuning.engine.batches import EvaluationImages
 from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
+from concept_tuning.proportion import share_interval
 
 PREDICTION = "prediction"
 
@@ -30,19 +30,21 @@ class Predictions:
         probabilities: (N, C) float32 of each head, and of the fixed rule under ``prediction``.
         labels: (N,) int64.
         groups: (N,) int64, or None.
+        units: (N,) int64, what each picture shows (a plant, a patient), or None where each is by itself.
     """
 
     probabilities: Mapping[str, np.ndarray]
     labels: np.ndarray
     groups: np.ndarray | None
+    units: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
         """Write the predictions as safetensors."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"probabilities.{name}": value for name, value in self.probabilities.items()}
         tensors["labels"] = self.labels
-        if self.groups is not None:
-            tensors["groups"] = self.groups
+        columns = {"groups": self.groups, "units": self.units}
+        tensors |= {name: column for name, column in columns.items() if column is not None}
         temporary = path.with_name(f".{path.name}.tmp")
         save_file(tensors, temporary)
         temporary.replace(path)
@@ -60,7 +62,10 @@ class Predictions:
         odd = [name for name, value in heads.items() if value.ndim != 2 or len(value) != labels.size]
         if PREDICTION not in heads or labels.ndim != 1 or odd:
             raise RunError(f"{path} holds no row of probabilities for each label; the run folder is damaged.")
-        return cls(heads, labels, tensors.get("groups"))
+        units = tensors.get("units")
+        if units is not None and units.shape != labels.shape:
+            raise RunError(f"{path} holds no unit for each label; the run folder is damaged.")
+        return cls(heads, labels, tensors.get("groups"), units)
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,15 @@ class Evaluation:
 
     Attributes:
         n: Number of images.
-        accuracy: Share predicted right by the fixed rule, with its 95 % Wilson interval low..high.
+        accuracy: Share predicted right by the fixed rule, with its 95 % Wilson interval low..high, as of classes and
+            groups; over whole units where images have them (:func:`~concept_tuning.proportion.share_interval`).
         loss: Mean negative log-likelihood of the fixed rule's probabilities, in nats.
         worst_group_accuracy: Smallest accuracy over class-group cells; None where the data has no
             groups. The minimum of several estimates is biased low; read it with its cell's ``n``.
         groups: Accuracy of every class-group cell that has images.
         classes: Accuracy of every class.
         heads: Accuracy of each head alone.
+        units: How many plants or patients the images show; None where each image is by itself.
     """
 
     split: str
@@ -108,6 +115,7 @@ class Evaluation:
     groups: tuple[GroupRate, ...]
     classes: tuple[Rate, ...]
     heads: Mapping[str, float]
+    units: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -142,7 +150,8 @@ def predict_split(
             progress(done, len(split))
     finally:
         method.train(training)
-    return Predictions({name: np.concatenate(parts) for name, parts in found.items()}, split.labels, split.groups)
+    heads = {name: np.concatenate(parts) for name, parts in found.items()}
+    return Predictions(heads, split.labels, split.groups, split.units)
 
 
 def evaluate(
@@ -153,7 +162,7 @@ def evaluate(
     probabilities = predictions.probabilities[PREDICTION]
     right = probabilities.argmax(1) == labels
     likelihood = probabilities[np.arange(len(labels)), labels]
-    overall = _rate("all", right)
+    overall = _rate("all", predictions, right)
     groups = _group_rates(right, predictions, class_names, group_names)
     worst = min(groups, key=lambda cell: cell.accuracy, default=None)
     return Evaluation(
@@ -167,13 +176,16 @@ def evaluate(
         worst_group=worst.name if worst else None,
         groups=groups,
         classes=tuple(
-            _rate(name, right[labels == index]) for index, name in enumerate(class_names) if (labels == index).any()
+            _rate(name, predictions, right, labels == index)
+            for index, name in enumerate(class_names)
+            if (labels == index).any()
         ),
         heads={
             name: float((values.argmax(1) == labels).mean())
             for name, values in predictions.probabilities.items()
             if name != PREDICTION
         },
+        units=None if predictions.units is None else len(np.unique(predictions.units)),
     )
 
 
@@ -185,14 +197,16 @@ def _group_rates(
     rates = []
     for label, class_name in enumerate(class_names):
         for group, group_name in enumerate(group_names):
-            cell = right[(predictions.labels == label) & (predictions.groups == group)]
-            if len(cell):
-                rate = _rate(f"{class_name} | {group_name}", cell)
+            cell = (predictions.labels == label) & (predictions.groups == group)
+            if cell.any():
+                rate = _rate(f"{class_name} | {group_name}", predictions, right, cell)
                 rates.append(GroupRate(**asdict(rate), class_name=class_name, group=group_name))
     return tuple(rates)
 
 
-def _rate(name: str, right: np.ndarray) -> Rate:
-    """Return the share of successes with its 95 % Wilson score interval."""
-    interval = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
-    return Rate(name, len(right), float(right.mean()), float(interval.low), float(interval.high))
+def _rate(name: str, predictions: Predictions, right: np.ndarray, part: np.ndarray | None = None) -> Rate:
+    """Return the share of successes among a part of the pictures with its 95 % interval."""
+    chosen = slice(None) if part is None else part
+    marks = right[chosen]
+    low, high = share_interval(marks, units=None if predictions.units is None else predictions.units[chosen])
+    return Rate(name, len(marks), float(marks.mean()), low, high)

@@ -101,9 +101,14 @@ def _add_difference(figure: go.Figure, verdict: Verdict, one: Comparison, y: flo
             f"{one.measure}, {first} − {second}<br>{signed(value, 2)} points, {100 * one.difference.level:g} % "
             f"interval {signed(low, 2)} to {signed(high, 2)}"
             f"<br>{first}: {number(one.first)}, {second}: {number(one.second)}"
-            f"<br>{one.differing} pictures differ, of {one.difference.n}"
+            f"<br>{one.differing} of {_drawn(one)} differ"
             f"<br>{verdict.seeds[0]} and {verdict.seeds[1]} runs{', paired' if verdict.seeds_paired else ''}"
         ],
         hovertemplate="%{text}<extra></extra>",
         name=one.measure,
     )
+
+
+def _drawn(one: Comparison) -> str:
+    """Return what was drawn again, in words."""
+    return f"{one.difference.n} pictures" if one.units is None else f"{one.units} units"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from concept_tuning.diagnostics.diagnose import Diagnosis
+from concept_tuning.diagnostics.diagnose import Diagnosis, Overview
 from concept_tuning.diagnostics.results import Interval
 from concept_tuning.diagnostics.thumbnails import Thumbnails
 from concept_tuning.diagnostics.words import signed, true_minus
@@ -106,6 +106,24 @@ class Chapter:
     blocks: Sequence[Block] = field(default=())
 
 
+#: Analyses whose intervals and p values take pictures as drawn one by one, even where several show one plant.
+_BY_PICTURE = ("controls", "rare-features", "switches", "properties", "concept-effects", "slices")
+_PICTURE_BY_PICTURE = (
+    "The pictures show {units} units (plants, patients or the like). Here they are taken as drawn one by one, so that "
+    "intervals are too narrow and p values too small."
+)
+
+
+def units_text(overview: Overview) -> str:
+    """Return how many units a diagnosis looked at and what that means for its intervals; empty without units."""
+    if overview.units is None:
+        return ""
+    return (
+        f"They show {overview.units} units (plants, patients or the like), which were kept in one split; intervals of "
+        "accuracies and of differences between methods are over whole units."
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """The results that chapters read."""
@@ -135,6 +153,12 @@ class Source:
         """Return the result of each run that has one, in the order of the runs."""
         found = self.diagnosis.results
         return {run: found[analysis, run] for run in self.runs if (analysis, run) in found}
+
+    def closing(self, analysis: str) -> list[Note]:
+        """Return what to say after a chapter: how to read its intervals, and what could not be had."""
+        units = self.diagnosis.overview.units
+        notes = [Note(text=_PICTURE_BY_PICTURE.format(units=units))] if units is not None else []
+        return [*(notes if analysis in _BY_PICTURE else ()), *self.missing(analysis)]
 
     def missing(self, analysis: str) -> list[Note]:
         """Return a note for each result that could not be had; runs with the same reason share one."""

@@ -80,7 +80,7 @@ def chapters(source: Source) -> list[Chapter]:
             name=name,
             title=BY_NAME[name].title,
             lead=lead,
-            blocks=[*make(source), *source.missing(name)],
+            blocks=[*make(source), *source.closing(name)],
         )
         for name, (lead, make) in CHAPTERS.items()
         if name in asked

@@ -178,7 +178,8 @@ def _ledger_table(found: Ledger) -> Table:
             [one.method, percent_interval(one.lost), percent_interval(one.rescued), points(one.net), beyond, pairs]
         )
     return Table(
-        columns=["method", "lost", "rescued", "net", "lost beyond churn", "exact McNemar of each pair"], rows=rows
+        columns=["method", "lost", "rescued", "net", "lost beyond churn", "exact McNemar of each pair"],
+        rows=rows,
     )
 
 

@@ -18,7 +18,7 @@ from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesRe
 from concept_tuning.diagnostics.rare_use import PRETRAINED
 from concept_tuning.diagnostics.results import Interval, Unavailable
 from concept_tuning.diagnostics.slices import SliceTable
-from concept_tuning.diagnostics.verdict import FEW_PICTURES, Comparison, Verdict, sentence_of
+from concept_tuning.diagnostics.verdict import FEW_PICTURES, FEW_UNITS, Comparison, Verdict, sentence_of
 from concept_tuning.figures.labels import listed, number, percent
 from concept_tuning.report.blocks import Finding, Source, Tone, moved, of_all, points
 from concept_tuning.report.looking import badge_counts
@@ -40,12 +40,15 @@ def _cautious(source: Source, finding: Finding) -> Finding:
     overview = source.diagnosis.overview
     if finding.chapter in _OWN_COUNT or finding.text.startswith(_FEW):
         return finding
-    return _of_few(finding, overview.pictures, f"{overview.split} pictures")
+    found = _of_few(finding, overview.pictures, f"{overview.split} pictures")
+    if found is finding and overview.units is not None:
+        found = _of_few(finding, overview.units, f"units of {overview.split} pictures", fewest=FEW_UNITS)
+    return found
 
 
-def _of_few(finding: Finding, count: int, what: str) -> Finding:
-    """Return a finding that is no good or bad news, and says why, where it rests on few pictures."""
-    if count >= FEW_PICTURES:
+def _of_few(finding: Finding, count: int, what: str, *, fewest: int = FEW_PICTURES) -> Finding:
+    """Return a finding that is no good or bad news, and says why, where it rests on few pictures or units."""
+    if count >= fewest:
         return finding
     return replace(finding, text=f"{_FEW} {what} ({count}) to say anything. {finding.text}", tone="neutral")
 

@@ -13,7 +13,7 @@ from concept_tuning import __version__
 from concept_tuning.diagnostics.diagnose import Diagnosis
 from concept_tuning.engine.runs import write_atomically
 from concept_tuning.errors import RunError
-from concept_tuning.report.blocks import Block, Chart, Fold, Source, percent_interval
+from concept_tuning.report.blocks import Block, Chart, Fold, Source, percent_interval, units_text
 from concept_tuning.report.chapters import chapters
 from concept_tuning.report.findings import findings
 
@@ -37,6 +37,7 @@ def render_report(diagnosis: Diagnosis) -> str:
     return page.render(
         title=f"What {_listed(source.runs)} look at" if len(source.runs) > 1 else f"What {source.runs[0]} looks at",
         overview=diagnosis.overview,
+        units=units_text(diagnosis.overview),
         chapters=parts,
         findings=findings(source),
         accuracy=lambda run: percent_interval(predictions[run].accuracy) if run in predictions else "not looked at",

@@ -931,3 +931,22 @@ def test_diagnoses_get_free_names_also_where_two_people_start(root: Path, monkey
     here.button(key="train_diagnose_start").click().run()
     assert not here.error
     assert here.text_input(key="train_diagnose_name").value == "diagnosis-6"
+
+
+def test_pictures_of_one_plant_are_kept_together_by_their_names(root: Path, tmp_path: Path, begun: list[Path]) -> None:
+    folder = write_pictures(tmp_path / "data" / "pets")
+    for name in ("cats", "dogs"):
+        for old in sorted((folder / name).iterdir()):
+            old.rename(old.with_name(f"{name}{int(old.stem) // 2}_{old.stem}.png"))
+    page = opened()
+    page.segmented_control(key="train_kind").set_value("server").run()
+    page.selectbox(key="train_server").set_value("pets").run()
+    assert "units" not in words(page)
+    page.segmented_control(key="train_units").set_value("prefix").run()
+    assert "Plants, patients or places (units):" in words(page)
+    page.segmented_control(key="train_units").set_value("folder").run()
+    assert "no class folder has folders with several pictures inside" in page.error[0].value
+    assert page.button(key="train_start").disabled
+    page.segmented_control(key="train_units").set_value("prefix").run()
+    page.button(key="train_start").click().run()
+    assert [RunFolder(path).config().data.units for path in begun] == ["prefix", "prefix"]

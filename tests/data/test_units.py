@@ -183,9 +183,9 @@ def test_paths_tell_units_by_the_rule(rule, paths, units) -> None:
     assert len(found.names) == max(units) + 1
 
 
-@pytest.mark.parametrize(("rule", "told"), [("folder", "in one folder"), ("prefix", "last _, - or blank")])
+@pytest.mark.parametrize(("rule", "told"), [("folder", "no class folder has folders"), ("prefix", "no two names")])
 def test_a_rule_by_which_no_pictures_are_together_is_refused(rule, told) -> None:
-    with pytest.raises(DataError, match=f"data.units={rule}.*{told}"):
+    with pytest.raises(DataError, match=f"{told}.* by which units={rule} tells"):
         units_by_rule(rule, ["a.jpg", "b.jpg", "p/c.jpg"])
     assert units_by_rule("listed", ["a_1.jpg", "a_2.jpg"]) is None
 

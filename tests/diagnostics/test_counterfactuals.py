@@ -8,7 +8,7 @@ import torch
 from toys import SIZE, ToyMethod, toy_pictures, toy_subject
 
 from concept_tuning.diagnostics.counterfactuals import Counterfactuals, _summary, background_counterfactuals
-from concept_tuning.diagnostics.editing import EDITS
+from concept_tuning.diagnostics.editing import EDITS, OTHER_CLASS
 from concept_tuning.diagnostics.features import compute_features
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
 from concept_tuning.diagnostics.statistics import no_difference
@@ -159,6 +159,20 @@ def test_where_no_prediction_changes_that_is_not_sure() -> None:
     run = _summary("run", np.eye(2)[np.stack([labels] * (1 + len(EDITS)))], labels, 1 - labels, 0)
     assert run.flip_gap == run.background_gap == no_difference(12)
     assert run.flip_gap.low < 0 < run.flip_gap.high
+
+
+def test_rates_and_gaps_are_over_units_where_pictures_have_them() -> None:
+    rng, unit = np.random.default_rng(0), np.repeat(np.arange(20), 6)
+    labels = np.repeat(np.arange(20) % 2, 6)
+    said = np.stack([labels, *((rng.random(20) < 0.5)[unit] ^ labels for _ in EDITS)])
+    alone, whole = (_summary("run", np.eye(2)[said], labels, 1 - labels, 0, units) for units in (None, unit))
+    pairs = [(alone.flip_gap, whole.flip_gap), (alone.background_gap, whole.background_gap)]
+    pairs += [(one.flips, other.flips) for one, other in zip(alone.outcomes, whole.outcomes, strict=True)]
+    pairs += [(alone.outcomes[EDITS.index(OTHER_CLASS)].followed, whole.outcomes[EDITS.index(OTHER_CLASS)].followed)]
+    for narrow, wide in pairs:
+        assert wide.value == narrow.value
+        assert wide.n == narrow.n == 120
+        assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
 def test_examples_are_the_edited_pictures(habitats) -> None:

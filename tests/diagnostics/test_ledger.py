@@ -146,3 +146,21 @@ def test_a_pair_that_differs_nowhere_is_not_sure_of_it() -> None:
     (pair,) = method.pairs
     assert pair.net == method.net
     assert pair.net.low < 0 < pair.net.high
+
+
+def test_with_units_all_is_over_whole_units() -> None:
+    keys, units = tuple(f"p{n}" for n in range(120)), np.repeat(np.arange(20), 6)
+    rng = np.random.default_rng(0)
+    scratch = {"scratch 0": (rng.random(20) < 0.6)[units], "scratch 1": (rng.random(20) < 0.6)[units]}
+    tuned = {"vanilla": {"vanilla 0": (rng.random(20) < 0.8)[units]}}
+    plain, found = (
+        negative_transfer(keys=keys, scratch=scratch, tuned=tuned, units=column) for column in (None, units)
+    )
+    for one in (plain, found):
+        assert isinstance(one, Ledger)
+    (before,), (after,) = plain.methods, found.methods
+    for name in ("lost", "rescued", "net", "beyond_churn"):
+        narrow, wide = getattr(before, name), getattr(after, name)
+        assert wide.value == pytest.approx(narrow.value)
+        assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    assert after.pairs[0].p_value > before.pairs[0].p_value

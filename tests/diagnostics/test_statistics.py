@@ -17,7 +17,9 @@ from concept_tuning.diagnostics.statistics import (
     false_alarms,
     image_weights,
     mcnemar_exact,
+    no_difference,
     paired_bootstrap,
+    paired_p,
     percentile_interval,
     permutation_null,
     permutation_p,
@@ -258,6 +260,53 @@ def test_auc_is_not_average_precision() -> None:
 def test_auc_refuses_what_has_no_curve(scores, positive, words) -> None:
     with pytest.raises(ValueError, match=words):
         auc(scores, positive)
+
+
+def test_weights_of_units_are_alike_within_one_and_sum_to_1() -> None:
+    units = np.array([3, 3, 1, 7, 7, 7])
+    weights = image_weights(np.random.default_rng(0), 500, 6, units)
+    assert weights.sum(1) == pytest.approx(np.ones(500))
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 5]).all()
+    # Two units are drawn of three.
+    assert {len(np.unique(units[row > 0])) for row in weights} == {1, 2}
+
+
+def test_a_bootstrap_over_units_has_the_variance_of_their_means() -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(50), 8)
+    values = rng.normal(size=50)[units] + 0.1 * rng.normal(size=400)
+    means = values.reshape(50, 8).mean(1)
+    half = 1.96 * means.std(ddof=1) / np.sqrt(50)
+    found = paired_bootstrap(values, units=units, resamples=4000)
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.05)
+    assert found.n == 400
+
+
+def test_paired_p_flips_whole_units() -> None:
+    lost, rescued = np.zeros(60, bool), np.zeros(60, bool)
+    rescued[:24] = True
+    lost[30:34] = True
+    assert paired_p(lost, rescued) == mcnemar_exact(4, 24)
+    # Each picture a unit of its own: the same test, drawn.
+    assert paired_p(lost, rescued, units=np.arange(60)) == pytest.approx(mcnemar_exact(4, 24), abs=3e-4)
+    # Three units with all that is rescued and one with all that is lost: of 16 ways to flip, those as uneven.
+    units = np.concatenate([np.repeat([0, 1, 2], 8), np.repeat([3], 36)])
+    assert paired_p(lost, rescued, units=units) == pytest.approx(4 / 16, abs=0.02)
+    assert paired_p(lost & False, rescued & False, units=units) == 1
+    assert paired_p(lost, lost, units=units) == 1
+
+
+def test_a_share_over_units_counts_pictures_and_is_wider() -> None:
+    units, marks = np.repeat(np.arange(20), 5), np.repeat(np.arange(20) < 15, 5)
+    found, plain = share(marks, units=units), share(marks)
+    assert (found.value, found.n) == (plain.value, plain.n) == (0.75, 100)
+    assert found.low < plain.low
+    assert found.high > plain.high
+    none = no_difference(100, units=units)
+    assert (none.value, none.n, none.low) == (0, 100, -none.high)
+    assert none.high == pytest.approx(wilson(0, 20).high)
 
 
 def test_false_alarms_are_the_largest_that_were_recorded() -> None:

@@ -233,3 +233,71 @@ def test_the_demo_tells_its_verdict_in_the_words_of_today() -> None:
     found = load_result(BY_NAME["verdict"].kind, file)
     told = [(verdict, part) for verdict in found.verdicts for part in (verdict.accuracy, verdict.worst_group)]
     assert [part.sentence for _, part in told] == [sentence_of(verdict, part) for verdict, part in told]
+
+
+def by_units(units: int, each: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return two methods' (1, N) correctness that goes with (N,) units, alike in the mean."""
+    rng = np.random.default_rng(seed)
+    unit = np.repeat(np.arange(units), each)
+    first, second = (rng.random(units)[unit] * 0.8 + rng.random(len(unit)) * 0.2 < 0.75 for _ in range(2))
+    return first[None], second[None], unit
+
+
+def test_whole_units_are_drawn_again() -> None:
+    first, second, unit = by_units(40, 6, 0)
+    pictures, units = compared(first, second).accuracy, compared(first, second, units=unit).accuracy
+    assert units.difference.value == pictures.difference.value
+    assert units.difference.high - units.difference.low > 1.5 * (pictures.difference.high - pictures.difference.low)
+    assert (pictures.units, units.units) == (None, 40)
+    assert "on 240 pictures of 40 units;" in units.sentence
+    assert "unit" not in pictures.sentence
+    expected = paired_bootstrap((first.astype(float) - second)[0], 8, units=unit)
+    found = compared(first, second, units=unit, resamples=2000).accuracy.difference
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
+
+
+def test_two_equal_methods_are_rarely_told_apart_over_units_and_often_over_pictures() -> None:
+    told = {"units": 0, "pictures": 0}
+    for seed in range(100):
+        first, second, unit = by_units(30, 6, seed)
+        for name, column in (("units", unit), ("pictures", None)):
+            told[name] += compared(first, second, units=column, resamples=300).accuracy.outcome != "no difference shown"
+    assert told["units"] <= 12
+    assert told["pictures"] >= 25
+
+
+def test_it_is_units_that_must_differ() -> None:
+    unit = np.repeat(np.arange(40), 10)
+    first = np.ones((3, 400), bool)
+    second = first & (unit >= 5)
+    over_pictures, over_units = compared(first, second).accuracy, compared(first, second, units=unit).accuracy
+    assert (over_pictures.outcome, over_pictures.differing) == ("better", 50)
+    assert (over_units.outcome, over_units.differing) == ("no difference shown", 5)
+    assert "Only 5 units differ, too few to decide." in over_units.sentence
+
+
+def test_too_few_units_are_told_of_first() -> None:
+    first, second, unit = by_units(9, 6, 0)
+    verdict = compared(first, second, units=unit)
+    assert verdict.accuracy.sentence.startswith("Too few units (9) to say anything. No difference shown")
+    assert sentence_of(verdict, verdict.accuracy) == verdict.accuracy.sentence
+
+
+def test_units_are_drawn_across_cells_for_the_worst_group() -> None:
+    first, second, unit = by_units(40, 6, 1)
+    cells = (np.arange(240) % 6 == 0).astype(int)
+    found = compared(first, second, units=unit, cells=cells).worst_group
+    assert isinstance(found, Comparison)
+    assert np.isfinite([found.difference.low, found.difference.high]).all()
+    assert found.units == 40
+    # A cell that lies in two units alone is missing from many draws, which then say nothing of it.
+    rare = np.where(unit < 2, 1, 0)
+    found = compared(first, second, units=unit, cells=rare).worst_group
+    assert isinstance(found, Comparison)
+    assert np.isfinite([found.difference.low, found.difference.high]).all()
+
+
+def test_units_of_another_length_are_refused() -> None:
+    first, second, unit = by_units(10, 3, 0)
+    with pytest.raises(ValueError, match=r"units must be \(30,\)"):
+        compare_methods(first, second, names=NAMES, units=unit[:-1])

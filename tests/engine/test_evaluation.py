@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from concept_tuning.engine.evaluation import PREDICTION, Predictions, evaluate
+from concept_tuning.errors import RunError
+from concept_tuning.proportion import share_interval
 
 
 def predictions(groups: bool = True) -> Predictions:
@@ -67,3 +70,27 @@ def test_predictions_survive_saving(tmp_path: Path) -> None:
     np.testing.assert_array_equal(after.probabilities[PREDICTION], before.probabilities[PREDICTION])
     np.testing.assert_array_equal(after.labels, before.labels)
     np.testing.assert_array_equal(after.groups, before.groups)
+
+
+def test_intervals_are_over_units_where_images_have_them(tmp_path: Path) -> None:
+    alone, units = predictions(), np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    found = dataclasses.replace(alone, units=units)
+    names = {"split": "test", "class_names": ("crow", "gull"), "group_names": ("a", "b")}
+    plain, result = evaluate(alone, **names), evaluate(found, **names)
+    assert (plain.units, result.units) == (None, 3)
+    assert (result.accuracy, result.n) == (plain.accuracy, plain.n)
+    assert (result.low, result.high) == share_interval(
+        alone.probabilities[PREDICTION].argmax(1) == alone.labels, units=units
+    )
+    assert result.low < plain.low
+    # all four crows are one unit
+    assert result.classes[0].high - result.classes[0].low > plain.classes[0].high - plain.classes[0].low
+    found.save(tmp_path / "test.safetensors")
+    again = Predictions.load(tmp_path / "test.safetensors")
+    assert again.units is not None
+    assert np.array_equal(again.units, units)
+    alone.save(tmp_path / "test.safetensors")
+    assert Predictions.load(tmp_path / "test.safetensors").units is None
+    dataclasses.replace(alone, units=units[:-1]).save(tmp_path / "test.safetensors")
+    with pytest.raises(RunError, match="no unit for each label"):
+        Predictions.load(tmp_path / "test.safetensors")

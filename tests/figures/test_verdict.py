@@ -51,7 +51,7 @@ def test_differences_and_intervals_are_in_points() -> None:
     ]
     assert [point.marker.color for point in points] == [NEUTRAL, BAD]
     assert "concept-tuning − vanilla<br>+10.00 points, 95 % interval −2.00 to +20.00" in points[0].text[0]
-    assert "31 pictures differ, of 400" in points[0].text[0]
+    assert "31 of 400 pictures differ" in points[0].text[0]
 
 
 def test_sentences_stand_whole_above_their_interval() -> None:

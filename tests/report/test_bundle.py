@@ -123,12 +123,20 @@ def test_damage_within_any_file_is_found(bundle) -> None:
     whole = bundle.read_bytes()
     with zipfile.ZipFile(bundle) as archive:
         entries = [entry for entry in archive.infolist() if entry.filename != SUMS]  # for other tools, not read here
+    before = content_of(bundle)
     for entry in entries:
         start = entry.header_offset + 30 + len(entry.filename)
         last = start + entry.compress_size - 1  # is filled up with bits that say nothing
         for place in range(start, last, max(1, entry.compress_size // 20)):
             bundle.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-            assert said_of(bundle), f"byte {place}, in {entry.filename}"
+            # Other bits may say the same: a repeated text can be copied from either of two places before it.
+            assert said_of(bundle) or content_of(bundle) == before, f"byte {place}, in {entry.filename}"
+
+
+def content_of(bundle: Path) -> dict[str, bytes]:
+    """Return the files of a bundle but the sums."""
+    with zipfile.ZipFile(bundle) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name != SUMS}
 
 
 def said_of(bundle: Path) -> list[str]:

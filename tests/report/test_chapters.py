@@ -14,7 +14,9 @@ from concept_tuning.report.chapters import CHAPTERS, chapters
 def test_a_chapter_without_a_result_says_why_and_nothing_else(name: str) -> None:
     run = None if BY_NAME[name].joint else "tuned"
     entry = Entry(analysis=name, run=run, file=None, reason="It lacks something.")
-    overview = SimpleNamespace(runs=(SimpleNamespace(name="tuned"),), class_names=("owl", "tern"), entries=(entry,))
+    overview = SimpleNamespace(
+        runs=(SimpleNamespace(name="tuned"),), class_names=("owl", "tern"), entries=(entry,), units=None
+    )
     (chapter,) = chapters(Source(SimpleNamespace(overview=overview, results={}, thumbnails=None)))
     whose = "" if run is None else " for tuned"
     assert (chapter.name, chapter.blocks) == (name, [Note(text=f"Not made{whose}: It lacks something.")])

@@ -26,14 +26,19 @@ from tests.figures.test_ledger import SCRATCH, TUNED, ledger
 RUN = "tuned"
 
 
-def summary(pictures: int = 40, **results: Any) -> list[Finding]:
+def summary(pictures: int = 40, units: int | None = None, **results: Any) -> list[Finding]:
     """Findings of one run; ``each_x`` is a result of the run, ``x`` one of all together."""
     found = {
         (name.removeprefix("each_").replace("_", "-"), RUN if name.startswith("each_") else None): result
         for name, result in results.items()
     }
     overview = SimpleNamespace(
-        runs=(SimpleNamespace(name=RUN),), class_names=("owl", "tern"), entries=(), pictures=pictures, split="test"
+        runs=(SimpleNamespace(name=RUN),),
+        class_names=("owl", "tern"),
+        entries=(),
+        pictures=pictures,
+        split="test",
+        units=units,
     )
     return findings(Source(SimpleNamespace(overview=overview, results=found, thumbnails=None)))
 
@@ -152,6 +157,10 @@ def test_few_pictures_are_told_of_first_and_bring_neither_good_nor_bad_news() ->
         (told,) = summary(count, counterfactuals=edited(found))
         assert told.tone == tone
         assert told.text.startswith("Too few test pictures (29) to say anything. tuned follows") == (count == 29)
+    for count, tone in ((9, "neutral"), (10, "bad")):
+        (told,) = summary(60, count, counterfactuals=edited(found))
+        assert told.tone == tone
+        assert told.text.startswith("Too few units of test pictures (9) to say anything. tuned") == (count == 9)
     (told,) = summary(500, counterfactuals=edited(found, 12))
     assert told.tone == "neutral"
     assert told.text.startswith("Too few edited pictures (12) to say anything.")

@@ -1,0 +1,56 @@
+"""Intervals of a share of pictures, also where several pictures show one plant, patient or place."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import binomtest, norm, t
+
+
+def share_interval(marks: np.ndarray, *, units: np.ndarray | None = None, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the Wilson score interval of the share of True.
+
+    With units the pictures are drawn in clusters, and Wilson's interval is that of the effective number of pictures
+    (Dean and Pagano, Journal of Survey Statistics and Methodology 3(4), 2015; see :func:`effective_number`).
+
+    Args:
+        marks: (n,) bool, n at least 1.
+        units: (n,) unit of each picture; None: each is by itself.
+        level: Confidence level, in (0, 1).
+    """
+    marks = np.asarray(marks, dtype=bool)
+    count = int(np.count_nonzero(marks))
+    if units is None:
+        found = binomtest(count, len(marks)).proportion_ci(level, method="wilson")
+        return max(0.0, float(found.low)), min(1.0, float(found.high))
+    number = effective_number(marks, units, level=level)
+    share, z = count / len(marks), float(norm.ppf((1 + level) / 2))
+    middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
+    half = z / (1 + z**2 / number) * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def effective_number(marks: np.ndarray, units: np.ndarray, *, level: float = 0.95) -> float:
+    """Return how many pictures drawn one by one would tell as much of a share as these, drawn by whole units.
+
+    The binomial variance of one picture over the share's variance between units, with the units' few degrees of freedom
+    taken off (Korn and Graubard, Survey Methodology 24(2), 1998); never more than there are pictures. Where all
+    pictures are alike, or there is one unit, nothing tells how alike those of a unit are, and a unit counts as one.
+
+    Args:
+        marks: (n,) bool, n at least 1.
+        units: (n,) unit of each picture.
+        level: Of the interval that it is for.
+    """
+    marks = np.asarray(marks, dtype=bool)
+    _, unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    several, n = len(sizes), len(marks)
+    share = marks.mean()
+    if several < 2 or share in (0, 1):
+        return float(several)
+    off = np.bincount(unit, weights=marks) - share * sizes
+    variance = several / (several - 1) * float(np.sum(off**2)) / n**2
+    if variance == 0:  # every unit has just the share of all
+        return float(n)
+    tail = (1 + level) / 2
+    few = (t.ppf(tail, n - 1) / t.ppf(tail, several - 1)) ** 2
+    return float(min(n, share * (1 - share) / variance * few))

@@ -1,0 +1,88 @@
+"""A run on pictures of plants: its split, its intervals, and what a diagnosis and a report say of the plants."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_runs import CONCEPT_KEYS, TINY
+from whole_runs import Recorder
+
+from concept_tuning.cli import main
+from concept_tuning.diagnostics.diagnose import Diagnosis, diagnose, load_subjects
+from concept_tuning.diagnostics.verdict import Verdict
+from concept_tuning.diagnostics.workbench import Workbench
+from concept_tuning.engine.evaluation import Predictions
+from concept_tuning.engine.runs import RunFolder
+from concept_tuning.engine.session import start_run
+from concept_tuning.report.page import render_report
+from concept_tuning.settings import build_config
+
+PLANTS, PICTURES = 40, 3
+#: Of what is drawn of a tiny run, which needs none of the planted birds' settings.
+DRAWN = ("images", "validation_images", "test_images", "draw_size")
+ANALYSES = ("predictions", "verdict", "properties")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    """Train two runs on leaves whose names tell the plant."""
+    place = tmp_path_factory.mktemp("plants")
+    rng = np.random.default_rng(0)
+    for plant in range(PLANTS):
+        colour = rng.integers(60, 200, 3)
+        for number in range(PICTURES):
+            leaf = np.clip(colour + rng.normal(0, 20, (24, 24, 3)), 0, 255).astype(np.uint8)
+            path = place / "leaves" / ("rust", "well")[plant % 2] / f"plant{plant}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(leaf).save(path)
+    done = []
+    for method in ("vanilla", "linear-probe"):
+        values = {name: value for name, value in TINY.items() if name not in (*DRAWN, *CONCEPT_KEYS)}
+        own = {"source": str(place / "leaves"), "units": "prefix", "epochs": 1, "cache_dir": str(place / "cache")}
+        config = build_config(method=method, backbone="test_resnet", overrides={**values, **own})
+        done.append(start_run(config, place / "runs" / method, Recorder()).path)
+    return done[0], done[1]
+
+
+@pytest.fixture(scope="module")
+def made(runs, tmp_path_factory) -> Diagnosis:
+    subjects = load_subjects(runs)
+    bench = Workbench(subjects=subjects, bundle=subjects[0].run.data(), count=None)
+    return diagnose(bench, tmp_path_factory.mktemp("diagnosis"), only=ANALYSES)
+
+
+def test_no_plant_is_in_two_splits_and_the_test_tells_how_many_it_has(runs) -> None:
+    for path in runs:
+        splits = json.loads((path / "split.json").read_text())
+        plants = {name: {key.split("_")[0] for key in keys} for name, keys in splits.items()}
+        assert {name: len(found) for name, found in plants.items()} == {"train": 24, "val": 8, "test": 8}
+        assert not plants["train"] & (plants["val"] | plants["test"])
+        (test,) = (
+            one for one in json.loads((path / "results.json").read_text())["splits"].values() if one["split"] == "test"
+        )
+        assert (test["n"], test["units"]) == (24, 8)
+        assert len(np.unique(Predictions.load(RunFolder.open(path).predictions_file("test")).units)) == 8
+
+
+def test_evaluate_tells_them(runs, capsys) -> None:
+    assert main(["evaluate", str(runs[0])]) == 0
+    assert "n = 24 of 8 units" in capsys.readouterr().out
+
+
+def test_a_diagnosis_keeps_their_number_and_takes_its_verdict_over_them(made) -> None:
+    assert made.overview.units == 8
+    (verdict,) = made.results["verdict", None].verdicts
+    assert isinstance(verdict, Verdict)
+    assert verdict.accuracy.units == 8
+    assert verdict.accuracy.sentence.startswith("Too few pictures (24)")
+    assert "on 24 pictures of 8 units" in verdict.accuracy.sentence
+
+
+def test_the_report_says_where_intervals_are_over_them_and_where_not(made) -> None:
+    page = render_report(made)
+    assert "They show 8 units (plants, patients or the like), which were kept in one split" in page
+    assert page.count("Here they are taken as drawn one by one") == 1  # of the properties
