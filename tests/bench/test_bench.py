@@ -17,6 +17,7 @@ import psutil
 import pytest
 import yaml
 from PIL import Image
+from process_family import descendants
 from tiny_bench import TINY_BENCH as SPEC
 
 from concept_tuning.bench.cells import Cell, chosen, final_cells, note_failure, trial_cells
@@ -171,7 +172,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(whole: Path, tmp_pa
         while len(list(out.rglob("metrics.jsonl"))) == begun:
             assert process.poll() is None
             time.sleep(0.02)
-        family = process.children(recursive=True)
+        family = descendants(process.pid)
         process.kill()
         assert process.wait() == -signal.SIGKILL
         for each in () if alone else family:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import yaml
 from filelock import FileLock
+from process_family import descendants
 from tiny_bench import TINY_BENCH
 
 from concept_tuning.bench.cells import Cell
@@ -160,9 +161,9 @@ def test_an_interrupt_is_a_sentence_and_no_table(
     assert "Written" not in said.out
 
 
-def _server(bench: psutil.Process) -> psutil.Process | None:
-    """Return the process that does the bench's jobs; imports begin others, which end at once."""
-    for child in bench.children():
+def _server(family: Sequence[psutil.Process]) -> psutil.Process | None:
+    """Return the process of a bench's that does its jobs."""
+    for child in family:
         with contextlib.suppress(psutil.Error):
             if "concept_tuning.bench.job_server" in child.cmdline():
                 return child
@@ -179,13 +180,17 @@ def test_ctrl_c_leaves_no_stack_trace_and_no_process(file: Path, tmp_path: Path,
     bench = subprocess.Popen(
         [*COMMAND, str(file), "--out", str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    process, metrics = psutil.Process(bench.pid), out / "search/birds/test_resnet/100/vanilla/trial-0/metrics.jsonl"
+    metrics = out / "search/birds/test_resnet/100/vanilla/trial-0/metrics.jsonl"
     deadline = time.monotonic() + 100
-    while not (metrics.is_file() if training else _server(process)) and time.monotonic() < deadline:
+    while not (metrics.is_file() if training else _server(descendants(bench.pid))) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    family = process.children(recursive=True)
-    assert _server(process) in family
+    family = descendants(bench.pid)
+    if _server(family) is None:
+        bench.kill()
+        pytest.fail(
+            f"The bench has no process; {deadline - time.monotonic():.0f} s were left. {bench.communicate()[1]}"
+        )
     os.killpg(bench.pid, signal.SIGINT)  # as a terminal does
     try:
         _, said = bench.communicate(timeout=60)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from process_family import descendants
 from tiny_bench import TINY_BENCH, wait_until_working
 
 from concept_tuning.bench import workers
@@ -102,10 +103,10 @@ def test_stopped_by_an_interrupt_or_an_error_no_process_is_left_and_the_runs_can
                 wait_until_working(cell)
             raise stop
 
-    before = set(psutil.Process().children(recursive=True))
+    before = set(descendants(os.getpid()))
     with pytest.raises(stop):
         consume()
-    left = set(psutil.Process().children(recursive=True)) - before
+    left = set(descendants(os.getpid())) - before
     waiting = {server._process.pid for server in workers._idle}
     assert [child for child in left if child.pid not in waiting and child.status() != psutil.STATUS_ZOMBIE] == []
     for cell in cells:

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from loaded_processes import command, on_two_ranks
+from process_family import descendants
 from safetensors.torch import load_file
 from tiny_runs import TINY, write_weights
 
@@ -95,7 +95,7 @@ def test_one_process_killed_the_run_goes_on_to_the_same_results(
     end(launched(launcher, *train_words(whole, method, "test_resnet", **more)))
     process = launched(launcher, *train_words(path, method, "test_resnet", **more))
     wait_for_steps(path, 6, process)
-    children = psutil.Process(process.pid).children()
+    children = descendants(process.pid)
     assert len(children) == 2
     first = int(RunFolder.open(path).status()["pid"])
     others = [child.pid for child in children if child.pid != first]
