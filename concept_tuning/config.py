@@ -50,7 +50,7 @@ MethodName = Literal[
     "dfr",
 ]
 PresetName = Literal["smoke", "quick", "small", "paper"]
-UnitRule = Literal["listed", "folder", "prefix"]
+UnitRule = Literal["listed", "folder", "prefix", "none"]
 
 #: Most that a message shows of a value or a name, in characters, and most lines of it.
 _MOST_SHOWN, _MOST_ERRORS = 200, 20
@@ -126,7 +126,8 @@ class DataConfig:
             description="Which pictures are of one unit (a plant, a patient, a place), which no split parts. `listed`: "
             "the column `unit` of a CSV file tells, else each picture is by itself; `folder`: those of one folder in "
             "their class folder; `prefix`: those whose names are alike up to the last `_`, `-` or blank, as of "
-            "`plant7_2.jpg`."
+            "`plant7_2.jpg`; `none`: each picture is by itself, whatever a list says. What is called alike in two "
+            "classes is one unit."
         ),
     ] = "listed"
     data_seed: Annotated[

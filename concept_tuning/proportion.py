@@ -16,8 +16,13 @@ def share_interval(marks: np.ndarray, *, units: np.ndarray | None = None, level:
         marks: (n,) bool, n at least 1.
         units: (n,) unit of each picture; None: each is by itself.
         level: Confidence level, in (0, 1).
+
+    Raises:
+        ValueError: There is no picture.
     """
     marks = np.asarray(marks, dtype=bool)
+    if not len(marks):
+        raise ValueError("a share of no pictures has no interval")
     count = int(np.count_nonzero(marks))
     if units is None:
         found = binomtest(count, len(marks)).proportion_ci(level, method="wilson")
@@ -26,7 +31,8 @@ def share_interval(marks: np.ndarray, *, units: np.ndarray | None = None, level:
     share, z = count / len(marks), float(norm.ppf((1 + level) / 2))
     middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)
     half = z / (1 + z**2 / number) * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    low = 0.0 if share == 0 else max(0.0, float(middle - half))
+    return low, 1.0 if share == 1 else min(1.0, float(middle + half))
 
 
 def effective_number(marks: np.ndarray, units: np.ndarray, *, level: float = 0.95) -> float:

@@ -70,3 +70,12 @@ def test_intervals_over_units_hold_the_share_and_those_over_pictures_do_not() ->
             held[name] += low <= 0.8 <= high
     assert held["units"] / 400 > 0.91
     assert held["pictures"] / 400 < 0.85
+
+
+def test_a_share_of_all_reaches_1_and_one_of_nothing_is_refused() -> None:
+    units = np.repeat(np.arange(12), 3)
+    assert share_interval(np.ones(36, bool), units=units)[1] == 1
+    assert share_interval(np.zeros(36, bool), units=units)[0] == 0
+    for column in (None, np.zeros(0, int)):
+        with pytest.raises(ValueError, match="no pictures"):
+            share_interval(np.zeros(0, bool), units=column)

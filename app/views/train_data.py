@@ -196,7 +196,8 @@ def _own(path: Path, called: str) -> Choice:
         key="train_units",
         persist_state="session",
         help="Pictures of one stay in one split: else the test asks about what training has seen, and its accuracy is "
-        "too good. A CSV file tells them by a column `unit`, `subject` or `patient`.",
+        "too good. What is called alike in two classes counts as one. A CSV file tells them by a column `unit`, "
+        "`subject` or `patient`.",
     )
     return Choice(str(path), _name_of(called), {"data.units": rule} if rule not in (None, "listed") else {}, called)
 

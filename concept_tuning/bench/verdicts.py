@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,8 +55,8 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
         return Against(sentence=NOT_FINISHED)
     if len({found for cell in (*own, *other) if (found := _learnt_from(cell)) is not None}) > 1:
         return Against(
-            sentence=f"{names[0]} and {names[1]} did not learn from the same pictures: the data have changed between "
-            "their runs. Put the old data back, or remove the runs of before"
+            sentence=f"{names[0]} and {names[1]} did not learn from the same pictures: the data, or their split, have "
+            "changed between their runs. Put the old data back, or remove the runs of before"
         )
     sides = [[_predictions(cell) for seed in seeds for cell in part if cell.number == seed] for part in (own, other)]
     first, *others = (found for side in sides for found in side)
@@ -76,11 +78,14 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
 
 
 def _learnt_from(cell: Cell) -> str | None:
-    """Return the fingerprint of a run's pictures; None if it tells none."""
+    """Return what tells a run's pictures, its splits and what they show from others; None if it tells nothing."""
     if not (cell.path / "data.json").is_file():
         return None
-    found: str | None = RunFolder.open(cell.path).read_json("data.json").get("used_fingerprint")
-    return found
+    folder = RunFolder.open(cell.path)
+    data = folder.read_json("data.json")
+    splits = folder.read_json("split.json") if (cell.path / "split.json").is_file() else None
+    known = json.dumps([data.get("used_fingerprint"), data.get("units"), splits], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()
 
 
 def _predictions(cell: Cell) -> Predictions:

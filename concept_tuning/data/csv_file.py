@@ -34,6 +34,7 @@ from concept_tuning.errors import DataError
 
 #: Most pictures that a list may name.
 MOST_PICTURES = 2_000_000
+_NOT_KNOWN = ("na", "n/a", "nan", "none", "null", "?", "-")
 _REPEATED = ("label", "split", "group", "unit")
 
 
@@ -42,11 +43,11 @@ def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True, mo
 
     The first line names the columns, in any case and order: ``path`` (or ``image``, ``file``, ``filename``) and
     ``label`` (``class``, ``target``), and perhaps ``split``, ``group``, ``mask`` (``mask_path``) and ``unit``
-    (``subject``, ``patient``; what several pictures show, which splits then do not part; where it is empty, a picture
-    is by itself); others are passed over. Comma, semicolon or tab may separate; the text is UTF-8, or UTF-16 with its
-    mark. Paths are relative to the file's folder and stay in it. Labels and groups are text; where all are numbers they
-    are sorted as such, else naturally. Files that are not there are left out and listed as problems. Pictures without a
-    mask have no entry ``object`` in ``masks``.
+    (``subject``, ``patient``); others are passed over. Comma, semicolon or tab may separate; the text is UTF-8, or
+    UTF-16 with its mark. Paths are relative to the file's folder and stay in it. Labels and groups are text; where all
+    are numbers they are sorted as such, else naturally. Files that are not there are left out and listed as problems.
+    Pictures without a mask have no entry ``object`` in ``masks``. What several pictures show is their unit, which
+    splits do not part; where it is empty or ``NA``, a picture is by itself.
 
     Args:
         path: The CSV file, of at most 256 MiB; it is read a line at a time.
@@ -90,7 +91,7 @@ def csv_table(path: Path, config: DataConfig, *, allow_absolute: bool = True, mo
         stamp=stamp,
         masks=_mask_reader([record.mask for record in found], config.max_pixels),
         problems=tuple(problems),
-        validation_note=validation_note(splits, units),
+        validation_note=validation_note(splits),
     )
 
 
@@ -164,7 +165,7 @@ def _record(line: int, value: dict[str, str], folder: str, allow_absolute: bool,
     mask = value.get("mask", "")
     if mask:
         mask = _resolve(mask, folder, allow_absolute, where)[1]
-    return _Record(line, key, file, value["label"], split, value.get("group", ""), mask, value.get("unit", ""))
+    return _Record(line, key, file, value["label"], split, value.get("group", ""), mask, _unit(value.get("unit", "")))
 
 
 def _resolve(cell: str, folder: str, allow_absolute: bool, where: str) -> tuple[str, str]:
@@ -266,8 +267,15 @@ def _splits(records: Sequence[_Record]) -> np.ndarray | None:
     return np.array([SPLIT_NAMES[record.split.lower()] for record in records], dtype=np.int8)
 
 
+def _unit(cell: str) -> str:
+    """Return the unit that a cell names; empty where it says that it is not known, which makes no pictures one unit."""
+    return "" if cell.lower() in _NOT_KNOWN else cell
+
+
 def _units(records: Sequence[_Record], rule: UnitRule) -> Units | None:
     """Return what the pictures show, by the column or else by the rule."""
+    if rule == "none":
+        return None
     if not any(record.unit for record in records):
         return units_by_rule(rule, [record.key for record in records])
     if rule != "listed":

@@ -15,8 +15,8 @@ import numpy as np
 from concept_tuning.config import DataConfig
 from concept_tuning.data.decode import decode_image
 from concept_tuning.data.printable import as_unicode, printable
-from concept_tuning.data.table import SPLITS, ImageTable, ProblemFile
-from concept_tuning.data.units import Units, units_by_rule
+from concept_tuning.data.table import LIKE_TRAINING, SPLITS, ImageTable, ProblemFile
+from concept_tuning.data.units import units_by_rule
 from concept_tuning.errors import DataError
 
 SUFFIXES = frozenset(
@@ -88,7 +88,7 @@ def folder_table(root: Path, config: DataConfig) -> ImageTable:
         read=read,
         stamp=stamp,
         problems=tuple(sorted(listing.problems, key=lambda problem: problem.key)),
-        validation_note=validation_note(splits, units),
+        validation_note=validation_note(splits),
     )
 
 
@@ -168,11 +168,10 @@ def picture_readers(
     return files.read, files.stamp
 
 
-def validation_note(splits: np.ndarray | None, units: Units | None = None) -> str:
-    """How validation is drawn, in words: as the data gives it, or like training, perhaps by whole units."""
+def validation_note(splits: np.ndarray | None) -> str:
+    """How validation is drawn, in words: as the data gives it, or like training."""
     given = splits is not None and bool((splits == SPLITS.index("val")).any())
-    drawn = "like training" if units is None else "like training, by whole units"
-    return "given with the data" if given else drawn
+    return "given with the data" if given else LIKE_TRAINING
 
 
 def check_given_splits(splits: Collection[int], class_names_of: Callable[[int], Collection[str]]) -> None:

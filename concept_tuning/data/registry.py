@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from concept_tuning.data.known.opening import is_known, is_there, known_table
 from concept_tuning.data.printable import printable
 from concept_tuning.data.splits import check_coverage, split_table, splits_from_keys
 from concept_tuning.data.table import ImageTable, ProblemFile
+from concept_tuning.data.units import partition
 from concept_tuning.errors import DataError
 
 CSV_SUFFIXES = (".csv",)
@@ -166,6 +167,8 @@ class DataBundle:
             picture of the source, whatever the split, the image size and the order of the rows. Of drawn pictures
             the recipe counts, since other processors round other bits.
         used_fingerprint: The same over the pictures in the splits alone: it stays when others are added.
+        units_fingerprint: SHA-256 (hexadecimal) over which of the pictures in the splits show one plant or patient;
+            None where each is by itself.
         validation_note: How validation was drawn, in words.
         copies: Pictures of the validation or test split whose decoded content is also that of a training
             picture, as (its key, the training picture's key); what is measured on them is too good.
@@ -179,6 +182,7 @@ class DataBundle:
     problems: tuple[ProblemFile, ...]
     fingerprint: str
     used_fingerprint: str
+    units_fingerprint: str | None
     validation_note: str
     copies: tuple[tuple[str, str], ...]
     table: ImageTable
@@ -215,6 +219,7 @@ def load_data(
     report: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     splits: Mapping[str, Sequence[str]] | None = None,
+    units: bool = True,
     contained: bool = False,
 ) -> DataBundle:
     """Open the source, decode its pictures into the cache (or find them there), and split them.
@@ -225,6 +230,7 @@ def load_data(
         progress: Is called with the number of pictures decoded and the number of all.
         splits: Keys of an earlier run's splits (:func:`~concept_tuning.data.splits.splits_to_json`), which
             are then reused exactly, without drawing anything.
+        units: Take up which pictures show one plant or patient; False where the saved ``splits`` were drawn without.
         contained: As for :func:`open_table`.
 
     Raises:
@@ -232,6 +238,8 @@ def load_data(
             in a split; or a picture of the saved ``splits`` is gone or unreadable.
     """
     table = open_table(config, contained=contained)
+    if not units:
+        table = replace(table, units=None)
     if len(table.class_names) < 2:
         found = f"only the class {table.class_names[0]!r}" if table.class_names else "no class"
         raise DataError(f"{table.source} has {found}; at least two classes are needed to classify.")
@@ -241,6 +249,7 @@ def load_data(
     except DataError as error:
         left_out = _left_out(table, cache)
         raise DataError(f"{error}{left_out}") from error
+    used = np.concatenate(list(rows.values()))
     return DataBundle(
         source=table.source,
         class_names=table.class_names,
@@ -248,8 +257,9 @@ def load_data(
         splits={name: _make_split(name, table, cache, chosen) for name, chosen in rows.items()},
         problems=table.problems + cache.problems,
         fingerprint=_fingerprint(table, cache, np.flatnonzero(cache.readable)),
-        used_fingerprint=_fingerprint(table, cache, np.concatenate(list(rows.values()))),
-        validation_note=table.validation_note,
+        used_fingerprint=_fingerprint(table, cache, used),
+        units_fingerprint=None if table.units is None else partition(table.units, used, table.keys),
+        validation_note=table.validation_words,
         copies=_copies(table, cache, rows),
         table=table,
     )
@@ -329,6 +339,9 @@ def _left_out(table: ImageTable, cache: ImageCache) -> str:
 
 
 def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarray) -> Split:
+    units = None if table.units is None else table.units.codes[rows]
+    if units is not None and len(np.unique(units)) == len(units):  # each is by itself here
+        units = None
     return Split(
         name=name,
         keys=tuple(table.keys[row] for row in rows),
@@ -336,7 +349,7 @@ def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarra
         groups=None if table.groups is None else table.groups[rows],
         rows=rows,
         images=cache,
-        units=None if table.units is None else table.units.codes[rows],
+        units=units,
     )
 
 

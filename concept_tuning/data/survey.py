@@ -108,7 +108,7 @@ def survey(
         problems=problems + tuple(problem for problem in unreadable if problem.key not in known),
         copies=copies,
         checked=check,
-        validation_note=table.validation_note,
+        validation_note=table.validation_words,
         units=None
         if table.units is None
         else {name: len(np.unique(table.units.codes[part])) for name, part in rows.items()},

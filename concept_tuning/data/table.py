@@ -10,6 +10,7 @@ import numpy as np
 from concept_tuning.data.units import Units
 
 SPLITS = ("train", "val", "test")
+LIKE_TRAINING = "like training"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class ImageTable:
         masks: Ground-truth masks of picture i, name to (H, W) bool, ``object`` first and
             ``part:<name>`` for parts; None where the source has none.
         problems: Files that were left out while listing.
-        validation_note: How validation was drawn, in words ("like training", "balanced over habitats").
+        validation_note: How validation was drawn, in words ("like training", "balanced over habitats"), whatever units
+            there are.
     """
 
     source: str
@@ -59,7 +61,13 @@ class ImageTable:
     identity: Callable[[int], str] | None = None
     masks: Callable[[int], dict[str, np.ndarray]] | None = None
     problems: tuple[ProblemFile, ...] = ()
-    validation_note: str = "like training"
+    validation_note: str = LIKE_TRAINING
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def validation_words(self) -> str:
+        """How validation was drawn, in words, also whether whole units were."""
+        drawn = self.units is not None and self.validation_note == LIKE_TRAINING
+        return f"{self.validation_note}, by whole units" if drawn else self.validation_note

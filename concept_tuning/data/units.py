@@ -7,9 +7,11 @@ learning": record-wise against subject-wise splits). What they show is a *unit* 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,19 +65,34 @@ def units_by_rule(rule: UnitRule, paths: Sequence[str]) -> Units | None:
 
     Args:
         rule: ``folder``: pictures in one folder are of one unit. ``prefix``: pictures of one folder whose names begin
-            alike, up to the last ``_``, ``-`` or blank, are. A picture in no folder, or without such a mark in its
-            name, is a unit of its own.
-        paths: The N pictures' paths below their class folder, with ``/``.
+            alike, up to the last ``_``, ``-`` or blank, are; a name that others begin with, as ``leaf3`` beside
+            ``leaf3 (1)``, goes with them. A picture in no folder, or whose name has no such mark, is by itself.
+        paths: The N pictures' paths below their class folder, with ``/``; what is called alike in two classes is one.
 
     Raises:
         DataError: By the rule no two pictures are of one unit.
     """
-    if rule == "listed":
+    if rule not in _BY_RULE:
         return None
-    found = Units.of([_BY_RULE[rule](path) for path in paths], paths)
+    names = _BY_RULE[rule](paths)
+    found = Units.of(names, paths)
     if len(found.names) == len(paths):
         raise DataError(_NONE_TOGETHER[rule])
     return found
+
+
+def partition(units: Units, rows: np.ndarray, keys: Sequence[str]) -> str:
+    """Return a SHA-256 (hexadecimal) over which of some rows are of one unit, whatever the units are called.
+
+    Args:
+        units: Of the table.
+        rows: The rows.
+        keys: Of the table.
+    """
+    digest, number = hashlib.sha256(), dict[int, int]()
+    for row in sorted(rows.tolist(), key=keys.__getitem__):
+        digest.update(json.dumps([keys[row], number.setdefault(int(units.codes[row]), len(number))]).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def check_given(units: Units, given: Mapping[str, np.ndarray]) -> None:
@@ -107,10 +124,11 @@ def cut_by_unit(
 ) -> dict[str, np.ndarray]:
     """Cut splits from pictures so that no unit is on two sides.
 
-    The units of a class (that of most of their pictures) are put in a random order. The first of them make up the first
-    split, as many as come closest to its share of their pictures, and so on; each split and training get one at least.
-    Of several such orders that counts whose splits have every class and whose pictures of each class and group are
-    closest to the shares.
+    The units are put in a random order. By it each side, training last, first gets a unit of each class that it lacks,
+    the classes of the fewest units first. Then each class's other units (those with most of their pictures in it) make
+    up the first split, as many as come closest to its share of their pictures, and so on; the rest is for training. Of
+    several such orders that counts whose sides have every class and whose pictures of each class and group are closest
+    to the shares.
 
     Args:
         labels: (N,) class indices.
@@ -124,17 +142,17 @@ def cut_by_unit(
         By split, the places of its pictures, 0..N-1.
 
     Raises:
-        DataError: A class has too few units, or no order leaves every split some pictures of every class.
+        DataError: A class has too few units, or no order gives every side some pictures of every class.
     """
     classes = len(class_names)
     _, unit = np.unique(units.codes, return_inverse=True)
-    of_class = np.zeros((int(unit.max(initial=-1)) + 1, classes), dtype=np.int64)
-    np.add.at(of_class, (unit, labels), 1)
-    _check_enough(of_class, units, len(shares) + 1, class_names)
+    pairs = _Pairs.of(unit, labels)
+    _check_enough(pairs, unit, units, len(shares) + 1, class_names)
     cells = labels if groups is None else np.unique(np.stack([labels, groups]), axis=1, return_inverse=True)[1].ravel()
     best: tuple[tuple[int, float], np.ndarray] | None = None
     for attempt in range(_TRIES):
-        code = _ordered_cut(of_class, list(shares.values()), (seed, _UNIT_STREAM, attempt))[unit]
+        rng = np.random.default_rng([seed, _UNIT_STREAM, attempt])
+        code = _ordered_cut(pairs, list(shares.values()), rng, classes)[unit]
         fault = _fault(code, labels, cells, list(shares.values()), classes)
         if best is None or fault < best[0]:
             best = fault, code
@@ -148,21 +166,71 @@ def cut_by_unit(
     return {name: np.flatnonzero(code == place) for place, name in enumerate(shares, start=1)}
 
 
-def _ordered_cut(of_class: np.ndarray, shares: Sequence[float], seed: Sequence[int]) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The P pairs of a unit and a class that it has pictures of, by unit.
+
+    Attributes:
+        units: (P,) units, ascending.
+        labels: (P,) classes.
+        sizes: (U,) pictures of each unit.
+        main: (U,) class of most pictures of each unit, the first of several.
+        starts: (U + 1,) where in the pairs each unit begins.
+    """
+
+    units: np.ndarray
+    labels: np.ndarray
+    sizes: np.ndarray
+    main: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, unit: np.ndarray, labels: np.ndarray) -> _Pairs:
+        classes = int(labels.max(initial=0)) + 1
+        found, counts = np.unique(unit * classes + labels, return_counts=True)
+        units, own = found // classes, found % classes
+        starts = np.searchsorted(units, np.arange(int(unit.max(initial=-1)) + 2))
+        most = np.lexsort((own, -counts, units))[starts[:-1]]
+        return cls(units, own, np.bincount(unit), own[most], starts)
+
+
+def _ordered_cut(pairs: _Pairs, shares: Sequence[float], rng: np.random.Generator, classes: int) -> np.ndarray:
     """Return the split of each unit, (U,) int64: 0 for training, else the place of its share from 1 on."""
-    main, sizes = of_class.argmax(1), of_class.sum(1)
-    code = np.zeros(len(of_class), dtype=np.int64)
-    for label in np.unique(main):
-        order = np.random.default_rng([*seed, int(label)]).permutation(np.flatnonzero(main == label))
-        upto = np.concatenate([[0], np.cumsum(sizes[order])])
-        begin = 0
+    order = rng.permutation(len(pairs.sizes))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    code = _first_units(pairs, rank, len(shares) + 1, classes)
+    by_class = np.lexsort((rank, pairs.main))
+    ends = np.cumsum(np.bincount(pairs.main, minlength=classes))
+    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+        own = by_class[begin:end]
+        free = own[code[own] < 0]
+        upto = np.concatenate([[0], np.cumsum(pairs.sizes[free])])
+        total, at = int(pairs.sizes[own].sum()), 0
         for place, share in enumerate(shares, start=1):
-            # one at least, and one is left for training and each later split; fewer where there are too few
-            last = max(begin, len(order) - (len(shares) - place) - 1)
-            ends = np.arange(min(begin + 1, last), last + 1)
-            end = int(ends[np.abs(upto[ends] - upto[begin] - share * upto[-1]).argmin()])
-            code[order[begin:end]] = place
-            begin = end
+            lacking = share * total - int(pairs.sizes[own[code[own] == place]].sum())
+            to = at + int(np.abs(upto[at:] - upto[at] - lacking).argmin())
+            code[free[at:to]] = place
+            at = to
+    return np.maximum(code, 0)
+
+
+def _first_units(pairs: _Pairs, rank: np.ndarray, sides: int, classes: int) -> np.ndarray:
+    """Return (U,) int64: the side of the units by which every side has every class, as far as they go; else -1."""
+    by_label = np.lexsort((rank[pairs.units], pairs.labels))
+    counts = np.bincount(pairs.labels, minlength=classes)
+    ends = np.cumsum(counts)
+    code = np.full(len(pairs.sizes), -1, dtype=np.int64)
+    has = np.zeros((sides, classes), dtype=bool)
+    for label in np.argsort(counts, kind="stable").tolist():
+        waiting = iter(pairs.units[by_label[ends[label] - counts[label] : ends[label]]].tolist())
+        for side in (*range(1, sides), 0):
+            while not has[side, label]:
+                unit = next((one for one in waiting if code[one] < 0), None)
+                if unit is None:
+                    break
+                code[unit] = side
+                has[side, pairs.labels[pairs.starts[unit] : pairs.starts[unit + 1]]] = True
     return code
 
 
@@ -178,31 +246,42 @@ def _fault(
     return int(np.sum(found == 0)), float(np.sum((counts - wanted) ** 2 / np.maximum(counts.sum(0), 1)))
 
 
-def _check_enough(of_class: np.ndarray, units: Units, needed: int, class_names: Sequence[str]) -> None:
+def _check_enough(pairs: _Pairs, unit: np.ndarray, units: Units, needed: int, class_names: Sequence[str]) -> None:
     """Raise DataError for classes of too few units."""
-    counts = (of_class > 0).sum(0)
+    counts = np.bincount(pairs.labels, minlength=len(class_names))
     short = np.flatnonzero(counts < needed)
     if len(short):
         named = ", ".join(f"class {class_names[label]!r} ({counts[label]})" for label in short[:_NAMED])
         rest = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
-        largest = units.names[int(np.bincount(units.codes).argmax())]
+        theirs = pairs.units[np.isin(pairs.labels, short)]
+        largest = theirs[pairs.sizes[theirs].argmax()]
+        name = units.names[int(units.codes[unit == largest][0])]
         raise DataError(
             f"Too few units for {named}{rest}: at least {needed} are needed, since the pictures of one stay in one "
-            f"split. The largest is {printable(largest)!r}; check that it is a single plant, patient or place."
+            f"split. The largest is {printable(name)!r}; check that it is a single plant, patient or place."
         )
 
 
-def _folder(path: str) -> str | None:
-    return posixpath.dirname(path) or None
+def _folders(paths: Sequence[str]) -> list[str | None]:
+    return [posixpath.dirname(path) or None for path in paths]
 
 
-def _prefix(path: str) -> str | None:
-    folder, name = posixpath.split(path)
-    found = re.match(r"(.+)[ _-]", posixpath.splitext(name)[0])
-    return posixpath.join(folder, found[1].rstrip(" _-")) if found and found[1].strip(" _-") else None
+def _prefixes(paths: Sequence[str]) -> list[str | None]:
+    stems = [posixpath.splitext(path)[0] for path in paths]
+    found = [_before_mark(stem) for stem in stems]
+    known = set(found)
+    return [stem if stem in known else prefix for stem, prefix in zip(stems, found, strict=True)]
 
 
-_BY_RULE = {"folder": _folder, "prefix": _prefix}
+def _before_mark(stem: str) -> str | None:
+    """Return what of a path stands before the last mark of its name; None where there is no mark, or nothing."""
+    folder, name = posixpath.split(stem)
+    found = re.match(r"(.+)[ _-]", name, re.DOTALL)
+    before = found[1].rstrip(" _-") if found else ""
+    return posixpath.join(folder, before) if before else None
+
+
+_BY_RULE: Mapping[str, Callable[[Sequence[str]], list[str | None]]] = {"folder": _folders, "prefix": _prefixes}
 _NONE_TOGETHER = {
     "folder": "no class folder has folders with several pictures inside, by which units=folder tells what shows one "
     "plant or patient. Make such folders, or choose another rule.",

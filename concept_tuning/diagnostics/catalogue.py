@@ -184,6 +184,7 @@ def _properties(bench: Workbench) -> PropertyTable | Unavailable:
         class_names=bench.bundle.class_names,
         keys=pictures.keys,
         sizes=original_sizes(pictures),
+        units=pictures.units,
         seed=bench.seed,
     )
 

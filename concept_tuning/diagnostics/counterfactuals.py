@@ -31,7 +31,7 @@ from concept_tuning.diagnostics.features import (
 )
 from concept_tuning.diagnostics.pictures import Pictures, Subject, check_comparable, choose_pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import no_difference, paired_bootstrap, share
+from concept_tuning.diagnostics.statistics import no_difference, of_part, paired_bootstrap, share
 from concept_tuning.methods.base import Method
 
 #: Fewest pictures for an interval of a difference: of few that all agree a bootstrap would be sure.
@@ -126,6 +126,7 @@ class Counterfactuals:
         left_out: Pictures without object or background, or without a donor.
         runs: One for each run.
         examples: Some pictures as the first run sees them.
+        units: How many plants or patients the n pictures show, which intervals are over; None: each is by itself.
     """
 
     keys: tuple[str, ...]
@@ -138,6 +139,7 @@ class Counterfactuals:
     left_out: int
     runs: tuple[RunCounterfactuals, ...]
     examples: tuple[EditedPicture, ...]
+    units: int | None = None
 
 
 def background_counterfactuals(
@@ -211,7 +213,7 @@ def background_counterfactuals(
         for subject, changed in zip(alike, found, strict=True):
             donor_labels = pool.labels[drawn[kept, 0]]
             probabilities = np.concatenate([unedited[subject.name][None], changed])
-            units = None if pictures.units is None else pictures.units[kept]
+            units = of_part(pictures.units, kept)
             runs[subject.name] = _summary(subject.name, probabilities, pictures.labels[kept], donor_labels, seed, units)
         gallery = gallery or _gallery(edited, pictures, pool, kept, drawn)
     return Counterfactuals(
@@ -225,6 +227,7 @@ def background_counterfactuals(
         left_out=len(pictures) - len(kept),
         runs=tuple(runs[subject.name] for subject in subjects),
         examples=gallery,
+        units=None if pictures.units is None else len(np.unique(pictures.units[kept])),
     )
 
 
@@ -310,8 +313,7 @@ def _summary(
     candidates = before != donor_labels
     followed = None
     if candidates.any():
-        of_candidates = None if units is None else units[candidates]
-        followed = share((after[OTHER_CLASS] == donor_labels)[candidates], units=of_candidates)
+        followed = share((after[OTHER_CLASS] == donor_labels)[candidates], units=of_part(units, candidates))
     outcomes = tuple(
         EditOutcome(
             kind=kind,

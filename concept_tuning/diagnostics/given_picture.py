@@ -114,6 +114,7 @@ def given_pictures(subject: Subject, pixels: Sequence[np.ndarray]) -> Pictures:
         problems=(),
         fingerprint="",
         used_fingerprint="",
+        units_fingerprint=None,
         validation_note="",
         copies=(),
         table=table,

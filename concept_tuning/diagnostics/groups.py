@@ -8,7 +8,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import share
+from concept_tuning.diagnostics.statistics import of_part, portions, share
 
 #: Draws for the minimum that chance alone gives.
 _DRAWS = 2000
@@ -97,8 +97,8 @@ def group_table(
         groups: (n,) group indices, or None.
         class_names: The C classes.
         group_names: The G groups.
-        units: (n,) what each picture shows, for intervals over whole units; ``worst_if_even`` takes pictures as
-            independent anyway. None: each is by itself.
+        units: (n,) what each picture shows, for intervals and ``worst_if_even`` over whole units; None: each is by
+            itself.
         level: Confidence level of the Wilson intervals.
         seed: Of the draws for ``worst_if_even``.
 
@@ -131,7 +131,7 @@ def group_table(
     )
     worst = min(cells, key=lambda cell: cell.accuracy.value)
     average = share(hit, level, units=units)
-    even = _smallest_by_chance(average.value, np.array([cell.accuracy.n for cell in cells]), seed)
+    even = _smallest_by_chance(hit, place, units, seed)
     return GroupTable(
         class_names=tuple(class_names),
         group_names=tuple(group_names),
@@ -149,9 +149,24 @@ def group_table(
     )
 
 
-def _smallest_by_chance(accuracy: float, counts: np.ndarray, seed: int) -> np.ndarray:
-    """Return (draws,) smallest accuracies of cells of these counts that all have the same true accuracy."""
-    return (np.random.default_rng(seed).binomial(counts, accuracy, size=(_DRAWS, len(counts))) / counts).min(axis=1)
+def _smallest_by_chance(hit: np.ndarray, place: np.ndarray, units: np.ndarray | None, seed: int) -> np.ndarray:
+    """Return (draws,) smallest accuracies of cells of as many pictures, or units, that all are equally hard.
+
+    Units are drawn from those of all cells, each with its pictures: how alike these are stays as it is.
+    """
+    rng = np.random.default_rng(seed)
+    if units is None:
+        counts = np.unique(place, return_counts=True)[1]
+        found: np.ndarray = (rng.binomial(counts, hit.mean(), size=(_DRAWS, len(counts))) / counts).min(axis=1)
+        return found
+    pairs, pair = np.unique(np.stack([place, units]), axis=1, return_inverse=True)
+    sizes, right = np.bincount(pair.ravel()), np.bincount(pair.ravel(), weights=hit)
+    smallest = np.ones(_DRAWS)
+    for several in np.unique(pairs[0], return_counts=True)[1]:
+        drawn = (rng.integers(0, len(sizes), size=(count, several)) for count in portions(_DRAWS, several))
+        rates = np.concatenate([right[units].sum(axis=1) / sizes[units].sum(axis=1) for units in drawn])
+        np.minimum(smallest, rates, out=smallest)
+    return smallest
 
 
 def named_rates(
@@ -174,7 +189,7 @@ def named_rates(
 
 
 def _share_of(hit: np.ndarray, part: np.ndarray, units: np.ndarray | None, level: float) -> Interval:
-    return share(hit[part], level, units=None if units is None else units[part])
+    return share(hit[part], level, units=of_part(units, part))
 
 
 def _caveat(worst: GroupCell, cells: int, even: float) -> str:

@@ -83,12 +83,15 @@ class Ledger:
         scratch: Names of the runs from scratch.
         churn: Mean, over ordered pairs of them, of the share that the first has right and the second wrong.
         methods: One ledger for each method.
+        units: How many plants or patients the pictures show, which intervals and p values are over; None: each picture
+            is by itself.
     """
 
     keys: tuple[str, ...]
     scratch: tuple[str, ...]
     churn: Interval | Unavailable
     methods: tuple[MethodLedger, ...]
+    units: int | None = None
 
 
 def negative_transfer(
@@ -132,6 +135,7 @@ def negative_transfer(
         scratch=tuple(scratch),
         churn=_no_churn() if churn is None else runs.mean(churn, signed=False),
         methods=tuple(runs.method(name, base, runs.checked(found), churn) for name, found in methods.items()),
+        units=None if units is None else len(np.unique(units)),
     )
 
 

@@ -180,6 +180,9 @@ def _difference(first: Subject, other: Subject, split: str) -> str:
     apart = _keys(first, split) ^ _keys(other, split)
     if apart:
         return f"{len(apart)} are in one of the runs alone ({min(apart)} is one)"
+    units = [subject.run.folder.read_json("data.json").get("units") for subject in (first, other)]
+    if units[0] != units[1]:
+        return "which of them show one plant or patient is not told alike"
     files = [subject.run.folder.read_json("data.json", "fingerprint")["fingerprint"] for subject in (first, other)]
     if files[0] == files[1]:
         return ""

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from pydantic.dataclasses import dataclass
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from torchvision.transforms.v2 import functional
 
@@ -18,7 +18,7 @@ from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.registry import DATASETS
 from concept_tuning.diagnostics.pictures import Pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import share
+from concept_tuning.diagnostics.statistics import of_part, share
 
 #: A property whose score is below is flagged, as in cleanlab.
 FLAGGED = 0.3
@@ -92,9 +92,10 @@ class PropertyTable:
         counts: (C,) int64 pictures of each class.
         properties: Scores, the strongest first.
         unavailable: Properties that could not be scored, and why.
-        left_out: Classes with a single picture, which cannot be cross-validated; accuracy and baseline are
-            without them.
+        left_out: Classes with a single picture, or of a single unit, which cannot be cross-validated; accuracy and
+            baseline are without them.
         caveat: How to read the scores, in words.
+        units: How many plants or patients the pictures show, none of which was in two folds; None: each is by itself.
     """
 
     class_names: tuple[str, ...]
@@ -108,6 +109,7 @@ class PropertyTable:
         "A property that tells the classes is a shortcut only if it is none of the object's own: a red bird is red. "
         "A border that tells more than the centre speaks for the background."
     )
+    units: int | None = None
 
 
 def property_table(
@@ -117,6 +119,7 @@ def property_table(
     class_names: Sequence[str],
     keys: Sequence[str],
     sizes: np.ndarray | Unavailable | None = None,
+    units: np.ndarray | None = None,
     folds: int = FOLDS,
     seed: int = 0,
 ) -> PropertyTable | Unavailable:
@@ -131,20 +134,22 @@ def property_table(
         keys: Names of the n pictures.
         sizes: (n, 2) heights and widths of the original files, in pixels, or why they cannot be had; None: size
             and aspect are not scored. See :func:`original_sizes`.
-        folds: Most folds of the stratified cross-validation; fewer if a class has fewer pictures.
+        units: (n,) what each picture shows (a plant, a patient), which no fold then parts; None: each is by itself.
+        folds: Most folds of the stratified cross-validation; fewer if a class has fewer pictures, or units.
         seed: Of the folds.
 
     Returns:
-        The table; :class:`Unavailable` with fewer than two classes of at least two pictures.
+        The table; :class:`Unavailable` with fewer than two classes of at least two pictures, or units.
 
     Raises:
         ValueError: Shapes do not fit.
     """
     labels = np.asarray(labels)
-    counts = np.bincount(labels, minlength=len(class_names))
-    if np.count_nonzero(counts >= 2) < 2:
+    counts, enough = np.bincount(labels, minlength=len(class_names)), _enough(labels, units, len(class_names))
+    if np.count_nonzero(enough) < 2:
+        what = "pictures" if units is None else "units (plants, patients)"
         return Unavailable(
-            analysis="image properties", reason="It needs at least two classes with at least two pictures each."
+            analysis="image properties", reason=f"It needs at least two classes with at least two {what} each."
         )
     measured = measure_images(images)
     unavailable: tuple[Unavailable, ...] = ()
@@ -158,7 +163,7 @@ def property_table(
     if wrong:
         raise ValueError(f"expected {len(labels)} pictures, keys and sizes, one for each label, got {wrong.pop()}")
     scores = [
-        score_property(name, values, labels, classes=len(class_names), folds=folds, seed=seed)
+        score_property(name, values, labels, classes=len(class_names), units=units, folds=folds, seed=seed)
         for name, values in measured.items()
     ]
     return PropertyTable(
@@ -168,7 +173,10 @@ def property_table(
         counts=counts,
         properties=tuple(sorted(scores, key=lambda score: score.score)),
         unavailable=unavailable,
-        left_out=tuple(name for name, count in zip(class_names, counts, strict=True) if count == 1),
+        left_out=tuple(
+            name for name, count, kept in zip(class_names, counts, enough, strict=True) if count and not kept
+        ),
+        units=None if units is None else len(np.unique(units)),
     )
 
 
@@ -205,28 +213,37 @@ def whole_pictures(pictures: Pictures, *, side: int) -> Iterator[np.ndarray]:
 
 
 def score_property(
-    name: str, values: np.ndarray, labels: np.ndarray, *, classes: int, folds: int = FOLDS, seed: int = 0
+    name: str,
+    values: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+    units: np.ndarray | None = None,
+    folds: int = FOLDS,
+    seed: int = 0,
 ) -> PropertyScore:
     """Score one property of n pictures against their classes.
 
     Args:
         name: One of :data:`COMPONENTS`, or another, whose components are then numbered.
         values: (n, k).
-        labels: (n,) class indices, with at least two pictures of at least two classes.
+        labels: (n,) class indices, with at least two pictures, or units, of at least two classes.
         classes: Number of classes.
+        units: (n,) what each picture shows; None: each is by itself.
         folds: Most folds.
         seed: Of the folds.
 
     Raises:
-        ValueError: Fewer than two classes have two pictures: there is nothing to tell apart.
+        ValueError: Fewer than two classes have two pictures, or units: there is nothing to tell apart.
     """
-    counts = np.bincount(labels, minlength=classes)
-    if np.count_nonzero(counts >= 2) < 2:
+    counts, enough = np.bincount(labels, minlength=classes), _enough(labels, units, classes)
+    if np.count_nonzero(enough) < 2:
         raise ValueError(f"two classes with two pictures each are needed, got the counts {counts.tolist()}")
-    kept = counts[labels] >= 2
-    right = _cross_validated(values[kept], labels[kept], min(folds, int(counts[counts >= 2].min())), seed)
-    accuracy = share(right)
-    baseline = float(counts.max() / kept.sum())
+    kept = enough[labels]
+    own = of_part(units, kept)
+    right = _cross_validated(values[kept], labels[kept], own, folds, seed)
+    accuracy = share(right, units=own)
+    baseline = float(counts[enough].max() / kept.sum())
     score = min(1.0, (1 - accuracy.value) / (1 - baseline))
     sums = np.zeros((classes, values.shape[1]))
     np.add.at(sums, labels, values)
@@ -244,10 +261,30 @@ def score_property(
     )
 
 
-def _cross_validated(values: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def _drawn(labels: np.ndarray, units: np.ndarray | None, classes: int) -> np.ndarray:
+    """Return (C,) how many pictures each class has, or units where pictures have them."""
+    if units is None:
+        return np.bincount(labels, minlength=classes)
+    return np.bincount(np.unique(np.stack([labels, units]), axis=1)[0], minlength=classes)
+
+
+def _enough(labels: np.ndarray, units: np.ndarray | None, classes: int) -> np.ndarray:
+    """Return (C,) bool, classes that can be cross-validated."""
+    found: np.ndarray = _drawn(labels, units, classes) >= 2
+    return found
+
+
+def _cross_validated(
+    values: np.ndarray, labels: np.ndarray, units: np.ndarray | None, folds: int, seed: int
+) -> np.ndarray:
     """Return (n,) bool, pictures that naive Bayes fitted to the other folds has right."""
     predicted = np.empty_like(labels)
-    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(values, labels):
+    drawn = _drawn(labels, units, int(labels.max()) + 1)
+    folds = min(folds, int(drawn[drawn > 0].min()))
+    cut = StratifiedKFold if units is None else StratifiedGroupKFold
+    for train, test in cut(folds, shuffle=True, random_state=seed).split(values, labels, units):
+        if not len(test):  # as many units as folds may leave a fold without any
+            continue
         varied = np.ptp(values[train], axis=0) > 0
         if varied.any():
             spread = values[train].std(axis=0)[varied]

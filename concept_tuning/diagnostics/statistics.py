@@ -42,11 +42,15 @@ def share(marks: np.ndarray, level: float = 0.95, *, units: np.ndarray | None = 
         units: (n,) what each picture shows, where that is drawn and not the picture
             (:func:`~concept_tuning.proportion.share_interval`); ``n`` of the interval counts the pictures anyway.
     """
-    found = wilson(int(np.count_nonzero(marks)), len(marks), level)
     if units is None:
-        return found
+        return wilson(int(np.count_nonzero(marks)), len(marks), level)
     low, high = share_interval(marks, units=units, level=level)
-    return replace(found, low=low, high=high)
+    return Interval(value=float(np.mean(marks)), low=low, high=high, level=level, n=len(marks))
+
+
+def of_part(units: np.ndarray | None, part: np.ndarray) -> np.ndarray | None:
+    """Return the units of a part of the pictures, by places or marks; None where each picture is by itself."""
+    return None if units is None else units[part]
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -70,17 +74,20 @@ def paired_p(
 ) -> float:
     """Return the two-sided p value of two models that differ on pictures, (n,) bool each: right with one alone.
 
-    Of McNemar's exact test; with (n,) units, of the test that flips, unit by unit, which model is which (the same test
-    where every unit has one such picture), drawn at random.
+    Of McNemar's exact test; with (n,) units, of the test that flips, unit by unit, which model is which, drawn at
+    random unless every unit has one such picture, where it is McNemar's again.
     """
     if units is None:
         return mcnemar_exact(int(np.count_nonzero(first)), int(np.count_nonzero(second)))
     sums = np.bincount(np.unique(units, return_inverse=True)[1], weights=np.asarray(first, float) - second)
     sums = sums[sums != 0]
-    if not len(sums):
-        return 1.0
+    if np.all(np.abs(sums) == 1):
+        return mcnemar_exact(int(np.sum(sums > 0)), int(np.sum(sums < 0)))
     rng = np.random.default_rng(seed)
-    flipped = [np.abs(rng.choice([-1.0, 1.0], size=(count, len(sums))) @ sums) for count in portions(draws, len(sums))]
+    flipped = []
+    for count in portions(draws, len(sums)):
+        signs = 2.0 * rng.integers(0, 2, size=(count, len(sums)), dtype=np.int8) - 1
+        flipped.append(np.abs(signs @ sums))
     return permutation_p(abs(sums.sum()), np.concatenate(flipped))
 
 
@@ -150,8 +157,11 @@ def paired_bootstrap(
     Still, percentiles of fewer than some five seeds are too narrow, and with one seed its spread is not in
     the interval at all.
 
+    Images of one unit say nothing of other units: then the interval reaches from -1 to 1, between which units' means
+    must lie.
+
     Args:
-        differences: (S, N) by seed and image, or (N,) for one seed; N at least 2.
+        differences: (S, N) by seed and image, or (N,) for one seed; N at least 2. With units, of shares or marks.
         seed: Of the draws.
         resamples: Number of draws.
         level: Of the interval.
@@ -164,6 +174,8 @@ def paired_bootstrap(
     if differences.ndim != 2 or not differences.shape[0] or differences.shape[1] < 2:
         raise ValueError(f"expected (seeds, images) with at least two images, got {differences.shape}")
     seeds, images = differences.shape
+    if units is not None and len(np.unique(units)) < 2:
+        return Interval(value=float(differences.mean()), low=-1.0, high=1.0, level=level, n=images)
     rng = np.random.default_rng(seed)
     drawn = np.concatenate(
         [

@@ -206,7 +206,7 @@ def _group_rates(
 
 def _rate(name: str, predictions: Predictions, right: np.ndarray, part: np.ndarray | None = None) -> Rate:
     """Return the share of successes among a part of the pictures with its 95 % interval."""
-    chosen = slice(None) if part is None else part
-    marks = right[chosen]
-    low, high = share_interval(marks, units=None if predictions.units is None else predictions.units[chosen])
+    marks, units = (column if part is None or column is None else column[part] for column in (right, predictions.units))
+    assert marks is not None
+    low, high = share_interval(marks, units=units)
     return Rate(name, len(marks), float(marks.mean()), low, high)

@@ -24,14 +24,20 @@ def open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
         saved = folder.read_json("split.json", *SPLITS)
         if not all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in saved.values()):
             raise RunError(f"{folder.path / 'split.json'} holds no lists of names; the run folder is damaged.")
-    data = load_data(config, report=report, splits=saved)
-    if (folder.path / "data.json").is_file():
-        before = folder.read_json("data.json", "used_fingerprint")["used_fingerprint"]
+    noted = folder.read_json("data.json", "used_fingerprint") if (folder.path / "data.json").is_file() else None
+    # A run from before units were known drew its split picture by picture.
+    data = load_data(config, report=report, splits=saved, units=noted is None or "units" in noted)
+    if noted is not None:
+        before, source = noted["used_fingerprint"], Path(config.data.source).name
         if before != data.used_fingerprint:
-            source = Path(config.data.source).name
             raise DataError(
                 f"The pictures of {source} are not those that the run {folder.path.name} began with (fingerprint "
                 f"{data.used_fingerprint[:12]}, then {str(before)[:12]}). Put the old ones back or start a new run."
+            )
+        if noted.get("units") != data.units_fingerprint:
+            raise DataError(
+                f"Which pictures of {source} show one plant or patient is not told as when the run {folder.path.name} "
+                "began, so that its split may part them. Put the old names or list back, or start a new run."
             )
         data = _with_groups_of(data, noted_names(folder, "group_names"))
     return data
@@ -75,6 +81,7 @@ def save_data_files(folder: RunFolder, data: DataBundle) -> None:
             "counts": {name: len(split) for name, split in data.splits.items()},
             "fingerprint": data.fingerprint,
             "used_fingerprint": data.used_fingerprint,
+            "units": data.units_fingerprint,
             "validation_note": data.validation_note,
             "copies": data.copies,
             "problems": [dataclasses.asdict(problem) for problem in data.problems],

@@ -180,7 +180,8 @@ def _told(ledger: Ledger, found: MethodLedger, kind: Kind) -> str:
     if kind == "lost" and isinstance(found.beyond_churn, Interval):
         lines.append(f"lost beyond the churn: {interval_text(found.beyond_churn)}")
     if len(found.pairs) == 1:
-        lines.append(f"lost against rescued: p = {number(found.pairs[0].p_value, 2)} (McNemar)")
+        test = "McNemar" if ledger.units is None else "units flipped"
+        lines.append(f"lost against rescued: p = {number(found.pairs[0].p_value, 2)} ({test})")
     return "<br>".join(lines)
 
 

@@ -107,7 +107,7 @@ class Chapter:
 
 
 #: Analyses whose intervals and p values take pictures as drawn one by one, even where several show one plant.
-_BY_PICTURE = ("controls", "rare-features", "switches", "properties", "concept-effects", "slices")
+_BY_PICTURE = ("controls", "rare-features", "switches", "concept-effects", "slices")
 _PICTURE_BY_PICTURE = (
     "The pictures show {units} units (plants, patients or the like). Here they are taken as drawn one by one, so that "
     "intervals are too narrow and p values too small."

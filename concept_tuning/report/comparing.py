@@ -170,6 +170,7 @@ def ledger(source: Source) -> list[Block]:
 
 
 def _ledger_table(found: Ledger) -> Table:
+    test = "exact McNemar" if found.units is None else "p, units flipped,"
     rows = []
     for one in found.methods:
         beyond = points(one.beyond_churn) if isinstance(one.beyond_churn, Interval) else "needs two scratch runs"
@@ -178,7 +179,7 @@ def _ledger_table(found: Ledger) -> Table:
             [one.method, percent_interval(one.lost), percent_interval(one.rescued), points(one.net), beyond, pairs]
         )
     return Table(
-        columns=["method", "lost", "rescued", "net", "lost beyond churn", "exact McNemar of each pair"],
+        columns=["method", "lost", "rescued", "net", "lost beyond churn", f"{test} of each pair"],
         rows=rows,
     )
 

@@ -40,9 +40,14 @@ def _cautious(source: Source, finding: Finding) -> Finding:
     overview = source.diagnosis.overview
     if finding.chapter in _OWN_COUNT or finding.text.startswith(_FEW):
         return finding
-    found = _of_few(finding, overview.pictures, f"{overview.split} pictures")
-    if found is finding and overview.units is not None:
-        found = _of_few(finding, overview.units, f"units of {overview.split} pictures", fewest=FEW_UNITS)
+    return _of_few_or_units(finding, overview.pictures, overview.units, f"{overview.split} pictures")
+
+
+def _of_few_or_units(finding: Finding, count: int, units: int | None, what: str) -> Finding:
+    """Return a finding that is no good or bad news where it rests on few pictures, or on few units of these."""
+    found = _of_few(finding, count, what)
+    if found is finding and units is not None:
+        return _of_few(finding, units, f"units of {what}", fewest=FEW_UNITS)
     return found
 
 
@@ -191,12 +196,14 @@ def _counterfactuals(source: Source) -> Iterator[Finding]:
             tone="bad" if follows else "neutral",
             chapter="counterfactuals",
         )
-        yield _of_few(told, len(found.keys), "edited pictures")
+        yield _of_few_or_units(told, len(found.keys), found.units, "edited pictures")
 
 
 def _properties(source: Source) -> Iterator[Finding]:
     found: PropertyTable | None = source.joint("properties")
-    for one in [] if found is None else found.properties[:1]:
+    if found is None:
+        return
+    for one in found.properties[:1]:
         if one.informative:
             told = Finding(
                 text=f"{one.name.capitalize()} alone tells the class of {of_all(one.accuracy, 'training pictures')} "
@@ -205,7 +212,7 @@ def _properties(source: Source) -> Iterator[Finding]:
                 tone="bad" if one.flagged else "neutral",
                 chapter="properties",
             )
-            yield _of_few(told, one.accuracy.n, "training pictures")
+            yield _of_few_or_units(told, one.accuracy.n, found.units, "training pictures")
 
 
 def _effects(source: Source) -> Iterator[Finding]:

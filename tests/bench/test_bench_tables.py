@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
 import shutil
@@ -18,6 +19,7 @@ from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
 from concept_tuning.bench.tables import FILES, summary, summary_against, trial_rows, write_tables
 from concept_tuning.diagnostics.statistics import false_alarms
 from concept_tuning.diagnostics.verdict import ROUGH
+from concept_tuning.engine.evaluation import Predictions
 from concept_tuning.errors import RunError
 
 SPEC = {
@@ -170,6 +172,37 @@ def test_methods_that_learnt_from_other_pictures_are_not_compared(tmp_path: Path
     assert rows[1]["difference"] is not None
     assert (rows[2]["difference"], rows[2]["worst_group_difference"]) == (None, None)
     assert rows[2]["verdict"].startswith("l2-sp and vanilla did not learn from the same pictures")
+
+
+@pytest.mark.parametrize("changed", ["split", "units"])
+def test_methods_whose_splits_are_other_ones_are_not_compared(changed: str, tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    for number, setting in enumerate(settings_of(spec)):
+        for seed in spec.seeds:
+            path, other = final_path(tmp_path, setting, seed), number == 2
+            units = "plants" if other and changed == "units" else None
+            test = ["b"] if other and changed == "split" else ["a"]
+            known = {"used_fingerprint": "f", "units": units, "counts": dict.fromkeys(("train", "val", "test"), 1)}
+            (path / "data.json").write_text(json.dumps(known | {"problems": [], "copies": []}))
+            (path / "split.json").write_text(json.dumps({"train": [], "val": [], "test": test}))
+    rows = summary(spec, tmp_path)
+    assert rows[1]["difference"] is not None
+    assert rows[2]["difference"] is None
+    assert "the data, or their split, have changed between their runs" in rows[2]["verdict"]
+
+
+def test_intervals_of_a_bench_are_over_units_where_pictures_have_them(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    before = summary(spec, tmp_path)[1]["difference"]
+    for setting in settings_of(spec):
+        for seed in spec.seeds:
+            path = final_path(tmp_path, setting, seed) / "predictions" / "test.safetensors"
+            found = Predictions.load(path)
+            dataclasses.replace(found, units=np.arange(len(found.labels)) // 8).save(path)
+    row = summary(spec, tmp_path)[1]
+    assert row["difference"]["value"] == before["value"]
+    assert (row["difference"]["low"], row["difference"]["high"]) != (before["low"], before["high"])
+    assert " units" in row["verdict"]
 
 
 def test_what_was_chosen_is_what_ran_defaults_and_a_variants_own_values_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from concept_tuning.data.registry import load_data
 from concept_tuning.data.splits import split_table
 from concept_tuning.data.survey import survey
 from concept_tuning.data.table import ImageTable
-from concept_tuning.data.units import Units, units_by_rule
+from concept_tuning.data.units import Units, partition, units_by_rule
 from concept_tuning.errors import ConfigError, DataError
 from concept_tuning.settings import build_config
 
@@ -121,6 +122,35 @@ def test_units_of_several_classes_stay_whole() -> None:
     assert {name: len(np.unique(units[rows])) for name, rows in parts.items()} == {"train": 8, "val": 2, "test": 2}
 
 
+def test_rare_classes_of_patients_who_have_several_are_on_every_side() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        common = [(patient, label) for patient in range(40) for label in rng.choice(4, 3, replace=False)]
+        rare = [(patient, 4 + label) for label in range(4) for patient in rng.choice(40, 4, replace=False)]
+        units, labels = np.array([pair for pair in (*common, *rare) for _ in range(2)]).T
+        parts = split(labels, units, DataConfig(data_seed=seed))
+        assert {len(sides) for sides in sides_of(parts, units).values()} == {1}
+        assert all(np.bincount(labels[rows], minlength=8).min() > 0 for rows in parts.values())
+
+
+def test_many_units_and_classes_are_cut_in_seconds() -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(20_000), 2)
+    labels = np.repeat(rng.integers(0, 300, 20_000), 2)
+    before = time.perf_counter()
+    parts = split(labels, units)
+    assert time.perf_counter() - before < 20  # 2 s on one slow core
+    assert len(parts["test"]) == pytest.approx(8000, abs=100)
+
+
+def test_what_is_of_one_unit_has_a_fingerprint_that_names_do_not_change() -> None:
+    keys, rows = ("c", "a", "b", "d"), np.array([0, 1, 2])
+    found = partition(Units.of(["p", "q", "p", "r"], keys), rows, keys)
+    assert found == partition(Units.of(["x", "p", "x", "p"], keys), rows, keys)
+    assert found != partition(Units.of(["p", "q", "q", "r"], keys), rows, keys)
+    assert found != partition(Units.of(["p", "q", "p", "r"], keys), np.array([0, 1]), keys)
+
+
 def test_the_seed_decides() -> None:
     units, labels = np.repeat(np.arange(40), 2), np.repeat([0, 1], 40)
     first, again, other = (split(labels, units, DataConfig(data_seed=seed)) for seed in (1, 1, 2))
@@ -174,6 +204,9 @@ def test_units_of_several_classes_that_cannot_be_shared_out_are_refused() -> Non
         ("prefix", ["leaf 7 (1).jpg", "leaf 7 (2).jpg", "leaf-7.jpg", "leaf-8.jpg"], [0, 0, 1, 1]),
         ("prefix", ["a_1.jpg", "sub/a_1.jpg", "a_2.jpg", "_1.jpg", "_2.jpg"], [0, 1, 0, 2, 3]),
         ("prefix", ["leaf_7_1.jpg", "leaf_7_2.v2.jpg", "leaf_8_1.jpg"], [0, 0, 1]),
+        ("prefix", ["leaf3.jpg", "leaf3 (1).jpg", "leaf4.jpg", "leaf3 (2).jpg"], [0, 0, 1, 0]),
+        ("prefix", ["leaf 3.jpg", "leaf 3 (1).jpg", "leaf 4.jpg", "leaf 4 (1).jpg", "leaf 5.jpg"], [0, 0, 1, 1, 2]),
+        ("prefix", ["a\nb_1.jpg", "a\nb_2.jpg", "x_y\nz.jpg"], [0, 0, 1]),
     ],
 )
 def test_paths_tell_units_by_the_rule(rule, paths, units) -> None:
@@ -187,7 +220,8 @@ def test_paths_tell_units_by_the_rule(rule, paths, units) -> None:
 def test_a_rule_by_which_no_pictures_are_together_is_refused(rule, told) -> None:
     with pytest.raises(DataError, match=f"{told}.* by which units={rule} tells"):
         units_by_rule(rule, ["a.jpg", "b.jpg", "p/c.jpg"])
-    assert units_by_rule("listed", ["a_1.jpg", "a_2.jpg"]) is None
+    for none in ("listed", "none"):
+        assert units_by_rule(none, ["a_1.jpg", "a_2.jpg"]) is None
 
 
 class TestSources:
@@ -198,7 +232,7 @@ class TestSources:
         # p0 of both classes is taken for one plant: better too coarse than parted
         assert frozenset({"rust/p0/1.png", "rust/p0/2.png", "well/p0/1.png", "well/p0/2.png"}) in together(table)
         assert len(together(table)) == 4
-        assert table.validation_note == "like training, by whole units"
+        assert table.validation_words == "like training, by whole units"
         assert folder_table(tmp_path, DataConfig()).units is None
 
     def test_names_that_begin_alike_below_split_folders(self, tmp_path: Path) -> None:
@@ -229,6 +263,14 @@ class TestSources:
         assert together(table) == {frozenset({"0.png", "1.png", "4.png", "5.png"}), frozenset({"2.png", "6.png"})}
         with pytest.raises(DataError, match=r"list.csv: the column of units and data.units=prefix both tell"):
             csv_table(tmp_path / "list.csv", DataConfig(units="prefix"))
+        assert csv_table(tmp_path / "list.csv", DataConfig(units="none")).units is None
+
+    @pytest.mark.parametrize("unknown", ["NA", "n/a", "nan", "None", "-"])
+    def test_pictures_of_unknown_units_are_not_of_one(self, unknown: str, tmp_path: Path) -> None:
+        write(tmp_path, *(f"{n}.png" for n in range(4)))
+        lines = ["path,label,patient", *(f"{n}.png,{'ab'[n % 2]},{unknown if n else 'x'}" for n in range(4))]
+        (tmp_path / "list.csv").write_text("\n".join(lines))
+        assert together(csv_table(tmp_path / "list.csv", DataConfig())) == set()
 
     def test_two_columns_of_units_are_refused(self, tmp_path: Path) -> None:
         write(tmp_path, "1.png")

@@ -110,3 +110,42 @@ def test_without_groups_it_says_what_is_missing() -> None:
         group_table(**common, groups=labels + 2, group_names=GROUPS)
     with pytest.raises(ValueError, match=r"must be \(n,\)"):
         group_table(**common, groups=labels[:2], group_names=GROUPS)
+
+
+def test_cells_that_are_equally_hard_are_seldom_told_apart_where_plants_differ() -> None:
+    rng = np.random.default_rng(0)
+    told = {"units": 0, "pictures": 0}
+    for _ in range(100):
+        units = np.repeat(np.arange(40), 8)
+        labels, groups = (np.repeat(rng.integers(0, 2, 40), 8) for _ in range(2))
+        right = rng.random(len(units)) < rng.beta(1.7, 0.3, 40)[units]
+        for name, column in (("units", units), ("pictures", None)):
+            table = group_table(
+                labels=labels,
+                predictions=np.where(right, labels, 1 - labels),
+                groups=groups,
+                class_names=("a", "b"),
+                group_names=("g", "h"),
+                units=column,
+            )
+            assert isinstance(table, GroupTable)
+            told[name] += table.p_even < 0.05
+    assert told["units"] <= 8
+    assert told["pictures"] >= 20
+
+
+def test_intervals_of_cells_are_over_units() -> None:
+    units = np.repeat(np.arange(30), 4)
+    labels, groups = np.repeat(np.arange(30) % 2, 4), np.repeat(np.arange(30) % 3, 4)
+    predictions = np.where(units % 5 == 0, 1 - labels, labels)
+    names = {"class_names": ("a", "b"), "group_names": ("g", "h", "i")}
+    values = {"labels": labels, "predictions": predictions, "groups": groups, **names}
+    plain, found = group_table(**values), group_table(**values, units=units)
+    assert isinstance(plain, GroupTable)
+    assert isinstance(found, GroupTable)
+    pairs = [(plain.average, found.average)]
+    pairs += [(one.accuracy, other.accuracy) for one, other in zip(plain.classes, found.classes, strict=True)]
+    pairs += [(one.accuracy, other.accuracy) for one, other in zip(plain.cells, found.cells, strict=True)]
+    for narrow, wide in pairs:
+        assert (wide.value, wide.n) == (narrow.value, narrow.n)
+        assert wide.high - wide.low > narrow.high - narrow.low

@@ -280,3 +280,35 @@ def test_the_analysis_scores_the_format_of_the_files(files, subjects) -> None:
     assert scores["aspect"].flagged
     wide = files.bundle.class_names.index("wide")
     assert scores["aspect"].class_means[wide, 0] == pytest.approx(np.log2(2.5))
+
+
+def test_a_property_that_plants_share_tells_nothing_of_other_plants() -> None:
+    """A colour goes with the plant and not with the class: folds that part plants would tell the class by it."""
+    rng = np.random.default_rng(0)
+    by_picture, by_plant = [], []
+    for _ in range(30):
+        units = np.repeat(np.arange(20), 10)
+        labels = np.repeat(rng.permutation(20) % 2, 10)
+        values = rng.normal(size=(20, 3))[units] + 0.01 * rng.normal(size=(200, 3))
+        by_picture.append(score_property("colour", values, labels, classes=2))
+        by_plant.append(score_property("colour", values, labels, classes=2, units=units))
+    assert np.mean([one.accuracy.value for one in by_picture]) > 0.6
+    assert np.mean([one.accuracy.value for one in by_plant]) < 0.53
+    assert sum(one.informative for one in by_picture) > 15
+    assert sum(one.informative for one in by_plant) <= 3
+
+
+def test_classes_of_one_plant_are_left_out_and_the_plants_are_counted() -> None:
+    units = np.array([0, 0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6])
+    labels = np.array([2, 2, 2, 0, 0, 0, 1, 1, 1, 1, 0, 1])
+    images = np.random.default_rng(0).integers(0, 255, (12, 3, 20, 20), dtype=np.uint8)
+    names = {"class_names": ("a", "b", "c"), "keys": tuple(map(str, range(12)))}
+    table = property_table(images, labels, units=units, **names)
+    assert isinstance(table, PropertyTable)
+    assert (table.left_out, table.units) == (("c",), 7)
+    assert {score.accuracy.n for score in table.properties} == {9}
+    none = property_table(images, labels, units=labels, **names)
+    assert isinstance(none, Unavailable)
+    assert none.reason == "It needs at least two classes with at least two units (plants, patients) each."
+    with pytest.raises(ValueError, match="two classes"):
+        score_property("brightness", images[:, 0, 0, :1].astype(float), labels, classes=3, units=labels)

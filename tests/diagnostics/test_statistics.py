@@ -284,13 +284,19 @@ def test_a_bootstrap_over_units_has_the_variance_of_their_means() -> None:
     assert found.n == 400
 
 
+def test_one_unit_says_nothing_of_others() -> None:
+    found = paired_bootstrap(np.array([1.0, 0, 0, 1]), units=np.zeros(4, int))
+    assert (found.value, found.low, found.high, found.n) == (0.5, -1, 1, 4)
+
+
 def test_paired_p_flips_whole_units() -> None:
     lost, rescued = np.zeros(60, bool), np.zeros(60, bool)
     rescued[:24] = True
     lost[30:34] = True
     assert paired_p(lost, rescued) == mcnemar_exact(4, 24)
-    # Each picture a unit of its own: the same test, drawn.
-    assert paired_p(lost, rescued, units=np.arange(60)) == pytest.approx(mcnemar_exact(4, 24), abs=3e-4)
+    assert paired_p(lost, rescued, units=np.arange(60)) == mcnemar_exact(4, 24)
+    # Two such pictures a unit: half as many of them.
+    assert paired_p(lost, rescued, units=np.arange(60) // 2) == pytest.approx(mcnemar_exact(2, 12), abs=3e-3)
     # Three units with all that is rescued and one with all that is lost: of 16 ways to flip, those as uneven.
     units = np.concatenate([np.repeat([0, 1, 2], 8), np.repeat([3], 36)])
     assert paired_p(lost, rescued, units=units) == pytest.approx(4 / 16, abs=0.02)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +15,21 @@ from whole_runs import Recorder
 
 from concept_tuning.cli import main
 from concept_tuning.diagnostics.diagnose import Diagnosis, diagnose, load_subjects
+from concept_tuning.diagnostics.pictures import check_comparable
 from concept_tuning.diagnostics.verdict import Verdict
 from concept_tuning.diagnostics.workbench import Workbench
 from concept_tuning.engine.evaluation import Predictions
+from concept_tuning.engine.run_data import open_data
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import start_run
+from concept_tuning.errors import DataError, RunError
 from concept_tuning.report.page import render_report
 from concept_tuning.settings import build_config
 
 PLANTS, PICTURES = 40, 3
 #: Of what is drawn of a tiny run, which needs none of the planted birds' settings.
 DRAWN = ("images", "validation_images", "test_images", "draw_size")
-ANALYSES = ("predictions", "verdict", "properties")
+ANALYSES = ("predictions", "verdict", "properties", "slices")
 
 
 @pytest.fixture(scope="module")
@@ -85,4 +90,35 @@ def test_a_diagnosis_keeps_their_number_and_takes_its_verdict_over_them(made) ->
 def test_the_report_says_where_intervals_are_over_them_and_where_not(made) -> None:
     page = render_report(made)
     assert "They show 8 units (plants, patients or the like), which were kept in one split" in page
-    assert page.count("Here they are taken as drawn one by one") == 1  # of the properties
+    assert page.count("Here they are taken as drawn one by one") == 1  # where pictures go wrong together
+
+
+def test_properties_are_cross_validated_by_plants_of_training(made) -> None:
+    found = made.results["properties", None]
+    assert (len(found.keys), found.units) == (72, 24)
+
+
+def test_a_run_is_not_opened_where_other_pictures_show_one_plant(runs, tmp_path) -> None:
+    config = RunFolder.open(runs[0]).config()
+    elsewhere = tmp_path / "leaves"
+    shutil.copytree(config.data.source, elsewhere)
+    again = dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(elsewhere)))
+    open_data(again, RunFolder.open(runs[0]), print)
+    for plants in (dataclasses.replace(again.data, units="none"), dataclasses.replace(again.data, units="listed")):
+        with pytest.raises(
+            DataError, match="Which pictures of leaves show one plant or patient is not told as when the run"
+        ):
+            open_data(dataclasses.replace(again, data=plants), RunFolder.open(runs[0]), print)
+
+
+def test_a_run_from_before_plants_were_known_has_none(runs, tmp_path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(runs[0], old)
+    noted = json.loads((old / "data.json").read_text())
+    del noted["units"]
+    (old / "data.json").write_text(json.dumps(noted))
+    data = open_data(RunFolder.open(old).config(), RunFolder.open(old), print)
+    assert all(split.units is None for split in data.splits.values())
+    assert (data.units_fingerprint, data.validation_note) == (None, "like training")
+    with pytest.raises(RunError, match="which of them show one plant or patient is not told alike"):
+        check_comparable(load_subjects([runs[1], old]), split="test")

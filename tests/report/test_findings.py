@@ -58,9 +58,9 @@ def background_reader(*, balanced: bool, n: int = 400) -> Any:
     return _summary(RUN, np.eye(4)[np.stack(predicted)], labels, donors, seed=0)
 
 
-def edited(run: Any, count: int = 40) -> Any:
+def edited(run: Any, count: int = 40, units: int | None = None) -> Any:
     """The result of a run on some pictures that were edited."""
-    return SimpleNamespace(runs=(run,), keys=tuple(map(str, range(count))))
+    return SimpleNamespace(runs=(run,), keys=tuple(map(str, range(count))), units=units)
 
 
 @pytest.mark.parametrize("balanced", [True, False])

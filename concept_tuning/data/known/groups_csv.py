@@ -118,7 +118,6 @@ def _grouped(table: ImageTable, lesion_of: dict[str, _Lesion]) -> ImageTable:
         group_names=group_names,
         groups=np.array([group_of[one.place] for one in lesions], dtype=np.int64),
         units=Units.of([one.lesion for one in lesions], table.keys),
-        validation_note="like training, by whole lesions",
     )
 
 
