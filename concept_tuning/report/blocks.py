@@ -119,8 +119,8 @@ def units_text(overview: Overview) -> str:
     if overview.units is None:
         return ""
     return (
-        f"They show {overview.units} units (plants, patients or the like), which were kept in one split; intervals of "
-        "accuracies and of differences between methods are over whole units."
+        f"They show {overview.units} units (plants, patients or the like), none of which is in another split; "
+        "intervals of accuracies and of differences between methods are over whole units."
     )
 
 

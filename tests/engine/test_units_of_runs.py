@@ -89,7 +89,7 @@ def test_a_diagnosis_keeps_their_number_and_takes_its_verdict_over_them(made) ->
 
 def test_the_report_says_where_intervals_are_over_them_and_where_not(made) -> None:
     page = render_report(made)
-    assert "They show 8 units (plants, patients or the like), which were kept in one split" in page
+    assert "They show 8 units (plants, patients or the like), none of which is in another split" in page
     assert page.count("Here they are taken as drawn one by one") == 1  # where pictures go wrong together
 
 
