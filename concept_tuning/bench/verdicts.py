@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from concept_tuning.bench.cells import Cell
+from concept_tuning.data.table import SPLITS
 from concept_tuning.diagnostics.results import Interval, Unavailable
 from concept_tuning.diagnostics.verdict import Comparison, compare_methods
 from concept_tuning.engine.evaluation import PREDICTION, Predictions
@@ -83,8 +84,11 @@ def _learnt_from(cell: Cell) -> str | None:
         return None
     folder = RunFolder.open(cell.path)
     data = folder.read_json("data.json")
+    if data.get("used_fingerprint") is None:
+        return None
+    units = data.get("units") or dict.fromkeys(SPLITS)  # as of a run from before units were known
     splits = folder.read_json("split.json") if (cell.path / "split.json").is_file() else None
-    known = json.dumps([data.get("used_fingerprint"), data.get("units"), splits], sort_keys=True)
+    known = json.dumps([data.get("used_fingerprint"), units, splits], sort_keys=True)
     return hashlib.sha256(known.encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from concept_tuning.data.known.opening import is_known, is_there, known_table
 from concept_tuning.data.printable import printable
 from concept_tuning.data.splits import check_coverage, split_table, splits_from_keys
 from concept_tuning.data.table import ImageTable, ProblemFile
-from concept_tuning.data.units import partition
+from concept_tuning.data.units import check_given, partition
 from concept_tuning.errors import DataError
 
 CSV_SUFFIXES = (".csv",)
@@ -167,8 +167,8 @@ class DataBundle:
             picture of the source, whatever the split, the image size and the order of the rows. Of drawn pictures
             the recipe counts, since other processors round other bits.
         used_fingerprint: The same over the pictures in the splits alone: it stays when others are added.
-        units_fingerprint: SHA-256 (hexadecimal) over which of the pictures in the splits show one plant or patient;
-            None where each is by itself.
+        unit_fingerprints: By split, a SHA-256 (hexadecimal) over which of its pictures show one plant or patient; None
+            where each is by itself.
         validation_note: How validation was drawn, in words.
         copies: Pictures of the validation or test split whose decoded content is also that of a training
             picture, as (its key, the training picture's key); what is measured on them is too good.
@@ -182,7 +182,7 @@ class DataBundle:
     problems: tuple[ProblemFile, ...]
     fingerprint: str
     used_fingerprint: str
-    units_fingerprint: str | None
+    unit_fingerprints: Mapping[str, str | None]
     validation_note: str
     copies: tuple[tuple[str, str], ...]
     table: ImageTable
@@ -249,7 +249,6 @@ def load_data(
     except DataError as error:
         left_out = _left_out(table, cache)
         raise DataError(f"{error}{left_out}") from error
-    used = np.concatenate(list(rows.values()))
     return DataBundle(
         source=table.source,
         class_names=table.class_names,
@@ -257,8 +256,11 @@ def load_data(
         splits={name: _make_split(name, table, cache, chosen) for name, chosen in rows.items()},
         problems=table.problems + cache.problems,
         fingerprint=_fingerprint(table, cache, np.flatnonzero(cache.readable)),
-        used_fingerprint=_fingerprint(table, cache, used),
-        units_fingerprint=None if table.units is None else partition(table.units, used, table.keys),
+        used_fingerprint=_fingerprint(table, cache, np.concatenate(list(rows.values()))),
+        unit_fingerprints={
+            name: None if table.units is None else partition(table.units, chosen, table.keys)
+            for name, chosen in rows.items()
+        },
         validation_note=table.validation_words,
         copies=_copies(table, cache, rows),
         table=table,
@@ -321,6 +323,8 @@ def _split_rows(
                 f"The data changed since the split was saved: {len(lost)} of its pictures cannot be decoded now. "
                 "Restore them, or start a new run, which makes a new split."
             )
+        if table.units is not None:
+            check_given(table.units, rows)
     check_coverage(rows, table.labels, table.class_names)
     return rows
 

@@ -114,7 +114,7 @@ def given_pictures(subject: Subject, pixels: Sequence[np.ndarray]) -> Pictures:
         problems=(),
         fingerprint="",
         used_fingerprint="",
-        units_fingerprint=None,
+        unit_fingerprints={},
         validation_note="",
         copies=(),
         table=table,

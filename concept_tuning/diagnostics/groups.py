@@ -150,23 +150,47 @@ def group_table(
 
 
 def _smallest_by_chance(hit: np.ndarray, place: np.ndarray, units: np.ndarray | None, seed: int) -> np.ndarray:
-    """Return (draws,) smallest accuracies of cells of as many pictures, or units, that all are equally hard.
+    """Return (draws,) smallest accuracies of cells of as many pictures, or units of these, that all are equally hard.
 
-    Units are drawn from those of all cells, each with its pictures: how alike these are stays as it is.
+    How often a unit's pictures are right is then drawn from a beta distribution, as wide as pictures of one unit are
+    alike within the cells (the moment estimate of the correlation within clusters, after Ridout, Demétrio and Firth,
+    Biometrics 55(1), 1999).
     """
-    rng = np.random.default_rng(seed)
-    if units is None:
-        counts = np.unique(place, return_counts=True)[1]
-        found: np.ndarray = (rng.binomial(counts, hit.mean(), size=(_DRAWS, len(counts))) / counts).min(axis=1)
+    rng, accuracy = np.random.default_rng(seed), float(hit.mean())
+    counts = np.unique(place, return_counts=True)[1]
+    if units is None or (alike := _alike(hit, place, units)) == 0 or accuracy in (0, 1):
+        found: np.ndarray = (rng.binomial(counts, accuracy, size=(_DRAWS, len(counts))) / counts).min(axis=1)
         return found
+    pairs, sizes = np.unique(np.stack([place, units]), axis=1, return_counts=True)
+    weight = 1 / alike - 1
+    smallest = np.ones(_DRAWS)
+    for cell, count in zip(np.unique(place), counts, strict=True):
+        own = sizes[pairs[0] == cell]
+        rates = []
+        for draws in portions(_DRAWS, len(own)):
+            shape = (draws, len(own))
+            each = (rng.random(shape) < accuracy).astype(np.float64)  # where all pictures of a unit are alike
+            if weight:
+                each = rng.beta(accuracy * weight, (1 - accuracy) * weight, shape)
+            rates.append(rng.binomial(own, each).sum(axis=1) / count)
+        np.minimum(smallest, np.concatenate(rates), out=smallest)
+    return smallest
+
+
+def _alike(hit: np.ndarray, place: np.ndarray, units: np.ndarray) -> float:
+    """Return the correlation, 0..1, of pictures of one unit within the cells of class and group."""
     pairs, pair = np.unique(np.stack([place, units]), axis=1, return_inverse=True)
     sizes, right = np.bincount(pair.ravel()), np.bincount(pair.ravel(), weights=hit)
-    smallest = np.ones(_DRAWS)
-    for several in np.unique(pairs[0], return_counts=True)[1]:
-        drawn = (rng.integers(0, len(sizes), size=(count, several)) for count in portions(_DRAWS, several))
-        rates = np.concatenate([right[units].sum(axis=1) / sizes[units].sum(axis=1) for units in drawn])
-        np.minimum(smallest, rates, out=smallest)
-    return smallest
+    found = expected = 0.0
+    for cell in np.unique(place):
+        own = pairs[0] == cell
+        several, share = int(own.sum()), right[own].sum() / sizes[own].sum()
+        if several > 1:
+            spread = share * (1 - share)
+            off = float(np.sum((right[own] - share * sizes[own]) ** 2)) * several / (several - 1)
+            found += off - spread * float(sizes[own].sum())
+            expected += spread * float(np.sum(sizes[own] * (sizes[own] - 1.0)))
+    return min(1.0, max(0.0, found / expected)) if expected else 0.0
 
 
 def named_rates(

@@ -167,14 +167,15 @@ class _Runs:
             none = no_difference(len(values), self.level, units=self.units)
             return none if signed else replace(none, low=0.0)
         if self.units is not None:
-            return paired_bootstrap(values, self.seed, level=self.level, units=self.units)
+            found = paired_bootstrap(values, self.seed, level=self.level, units=self.units)
+            return found if signed else replace(found, low=max(0.0, found.low))
         return bootstrap_interval(values, np.mean, self.seed, level=self.level)
 
     def rate(self, shares: np.ndarray) -> Interval:
         """Wilson's where all pairs agree: a bootstrap of nothing lost would be sure of it."""
         if np.isin(shares, (0, 1)).all():
             return self.share(shares == 1)
-        return self.mean(shares)
+        return self.mean(shares, signed=False)
 
     def share(self, marks: np.ndarray) -> Interval:
         return share(marks, self.level, units=self.units)

@@ -180,8 +180,7 @@ def _difference(first: Subject, other: Subject, split: str) -> str:
     apart = _keys(first, split) ^ _keys(other, split)
     if apart:
         return f"{len(apart)} are in one of the runs alone ({min(apart)} is one)"
-    units = [subject.run.folder.read_json("data.json").get("units") for subject in (first, other)]
-    if units[0] != units[1]:
+    if _units(first, split) != _units(other, split):
         return "which of them show one plant or patient is not told alike"
     files = [subject.run.folder.read_json("data.json", "fingerprint")["fingerprint"] for subject in (first, other)]
     if files[0] == files[1]:
@@ -198,6 +197,12 @@ def _difference(first: Subject, other: Subject, split: str) -> str:
 
 def _keys(subject: Subject, split: str) -> set[str]:
     return set(subject.run.folder.read_json("split.json", split)[split])
+
+
+def _units(subject: Subject, split: str) -> object:
+    """Return what tells which pictures of a split show one plant; None where none do, or a run is too old to tell."""
+    noted = subject.run.folder.read_json("data.json").get("units")
+    return noted.get(split) if isinstance(noted, dict) else None
 
 
 def _recipe(config: RunConfig, split: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -238,6 +239,8 @@ def _comparison(
     differ = read[_differs(sides)[read]]
     differing = len(differ if sides.units is None else np.unique(sides.units[differ]))
     difference = percentile_interval(ends[0] - ends[1], drawn, n=sides.first.shape[1], level=sides.level)
+    if sides.units is not None and len(np.unique(sides.units)) < 2:  # pictures of one say nothing of others
+        difference = replace(difference, low=-1.0, high=1.0)
     outcome: Outcome = "no difference shown"
     if differing >= MIN_DIFFERING and _leaves_zero(difference) and _holds_its_value(difference):
         outcome = "better" if difference.value > 0 else "worse"
@@ -291,7 +294,8 @@ def _sentence(
     if not _holds_its_value(difference):
         text += " The difference lies outside its own interval, so that interval is biased and decides nothing."
     elif outcome == "no difference shown" and _leaves_zero(difference):
-        text += f" Only {_count(differing, 'picture' if units is None else 'unit')} differ, too few to decide."
+        verb = "differs" if differing == 1 else "differ"
+        text += f" Only {_count(differing, 'picture' if units is None else 'unit')} {verb}, too few to decide."
     return f"{text} {ROUGH}" if 1 < min(seeds) < FEW_SEEDS else text
 
 

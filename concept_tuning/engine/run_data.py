@@ -34,7 +34,7 @@ def open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
                 f"The pictures of {source} are not those that the run {folder.path.name} began with (fingerprint "
                 f"{data.used_fingerprint[:12]}, then {str(before)[:12]}). Put the old ones back or start a new run."
             )
-        if noted.get("units") != data.units_fingerprint:
+        if noted.get("units", data.unit_fingerprints) != data.unit_fingerprints:
             raise DataError(
                 f"Which pictures of {source} show one plant or patient is not told as when the run {folder.path.name} "
                 "began, so that its split may part them. Put the old names or list back, or start a new run."
@@ -81,7 +81,7 @@ def save_data_files(folder: RunFolder, data: DataBundle) -> None:
             "counts": {name: len(split) for name, split in data.splits.items()},
             "fingerprint": data.fingerprint,
             "used_fingerprint": data.used_fingerprint,
-            "units": data.units_fingerprint,
+            "units": dict(data.unit_fingerprints),
             "validation_note": data.validation_note,
             "copies": data.copies,
             "problems": [dataclasses.asdict(problem) for problem in data.problems],

@@ -148,7 +148,7 @@ def test_what_is_of_one_unit_has_a_fingerprint_that_names_do_not_change() -> Non
     found = partition(Units.of(["p", "q", "p", "r"], keys), rows, keys)
     assert found == partition(Units.of(["x", "p", "x", "p"], keys), rows, keys)
     assert found != partition(Units.of(["p", "q", "q", "r"], keys), rows, keys)
-    assert found != partition(Units.of(["p", "q", "p", "r"], keys), np.array([0, 1]), keys)
+    assert partition(Units.of(["p", "q", "p", "r"], keys), np.array([0, 1]), keys) is None
 
 
 def test_the_seed_decides() -> None:
@@ -205,7 +205,16 @@ def test_units_of_several_classes_that_cannot_be_shared_out_are_refused() -> Non
         ("prefix", ["a_1.jpg", "sub/a_1.jpg", "a_2.jpg", "_1.jpg", "_2.jpg"], [0, 1, 0, 2, 3]),
         ("prefix", ["leaf_7_1.jpg", "leaf_7_2.v2.jpg", "leaf_8_1.jpg"], [0, 0, 1]),
         ("prefix", ["leaf3.jpg", "leaf3 (1).jpg", "leaf4.jpg", "leaf3 (2).jpg"], [0, 0, 1, 0]),
-        ("prefix", ["leaf 3.jpg", "leaf 3 (1).jpg", "leaf 4.jpg", "leaf 4 (1).jpg", "leaf 5.jpg"], [0, 0, 1, 1, 2]),
+        (
+            "prefix",
+            ["leaf3.jpg", "leaf3 - Copy.jpg", "leaf4.jpg", "leaf4 copy.jpg", "leaf4 copy 2.jpg"],
+            [0, 0, 1, 1, 1],
+        ),
+        (
+            "prefix",
+            ["p7_1.jpg", "p7_2.jpg", "p7_1 (1).jpg", "p7_1_crop.jpg", "p7_1_crop_2.jpg", "p8.jpg"],
+            [0] * 5 + [1],
+        ),
         ("prefix", ["a\nb_1.jpg", "a\nb_2.jpg", "x_y\nz.jpg"], [0, 0, 1]),
     ],
 )

@@ -112,13 +112,27 @@ def test_without_groups_it_says_what_is_missing() -> None:
         group_table(**common, groups=labels[:2], group_names=GROUPS)
 
 
-def test_cells_that_are_equally_hard_are_seldom_told_apart_where_plants_differ() -> None:
+@pytest.mark.parametrize(
+    ("layout", "concentration", "alarms"),
+    [
+        ([(10, 8)] * 4, 2, 10),
+        ([(60, 2)] * 3 + [(4, 40)], 2, 15),
+        ([(40, 20)] * 3 + [(8, 1)], None, 0),  # a rare cell of small units
+    ],
+)
+def test_cells_that_are_equally_hard_are_seldom_told_apart_where_plants_differ(layout, concentration, alarms) -> None:
+    """Over pictures they are told apart often, unless units are as good as none."""
     rng = np.random.default_rng(0)
     told = {"units": 0, "pictures": 0}
+    sizes = np.concatenate([np.full(several, pictures) for several, pictures in layout])
+    units = np.repeat(np.arange(len(sizes)), sizes)
+    cells = np.repeat(np.repeat(np.arange(4), [several for several, _ in layout]), sizes)
+    labels, groups = cells // 2, cells % 2
     for _ in range(100):
-        units = np.repeat(np.arange(40), 8)
-        labels, groups = (np.repeat(rng.integers(0, 2, 40), 8) for _ in range(2))
-        right = rng.random(len(units)) < rng.beta(1.7, 0.3, 40)[units]
+        hard = np.full(len(sizes), 0.8)
+        if concentration is not None:
+            hard = rng.beta(0.8 * concentration, 0.2 * concentration, len(sizes))
+        right = rng.random(len(units)) < hard[units]
         for name, column in (("units", units), ("pictures", None)):
             table = group_table(
                 labels=labels,
@@ -131,7 +145,26 @@ def test_cells_that_are_equally_hard_are_seldom_told_apart_where_plants_differ()
             assert isinstance(table, GroupTable)
             told[name] += table.p_even < 0.05
     assert told["units"] <= 8
-    assert told["pictures"] >= 20
+    assert told["pictures"] >= alarms
+
+
+def test_a_cell_that_is_harder_is_told_of_over_units_too() -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(80), 5)
+    cells = units // 20
+    right = rng.random(400) < np.where(cells == 3, 0.4, 0.9) + rng.uniform(-0.1, 0.1, 80)[units]
+    labels = cells // 2
+    table = group_table(
+        labels=labels,
+        predictions=np.where(right, labels, 1 - labels),
+        groups=cells % 2,
+        class_names=("a", "b"),
+        group_names=("g", "h"),
+        units=units,
+    )
+    assert isinstance(table, GroupTable)
+    assert table.p_even < 0.01
+    assert (table.worst.class_name, table.worst.group) == ("b", "h")
 
 
 def test_intervals_of_cells_are_over_units() -> None:

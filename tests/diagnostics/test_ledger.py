@@ -164,3 +164,15 @@ def test_with_units_all_is_over_whole_units() -> None:
         assert wide.value == pytest.approx(narrow.value)
         assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
     assert after.pairs[0].p_value > before.pairs[0].p_value
+
+
+def test_shares_of_one_unit_stay_shares_and_say_little() -> None:
+    scratch = {"scratch 0": right("11110000"), "scratch 1": right("01110001")}
+    tuned = {"vanilla": {"vanilla 0": right("01111110")}}
+    ledger = entered(scratch=scratch, tuned=tuned, units=np.zeros(8, int))
+    (method,) = ledger.methods
+    for found in (ledger.churn, method.lost, method.rescued):
+        assert isinstance(found, Interval)
+        assert 0 <= found.low < found.value < found.high <= 1
+        assert found.high - found.low > 0.7
+    assert (method.net.low, method.net.high) == (-1, 1)

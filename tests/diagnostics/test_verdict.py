@@ -301,3 +301,10 @@ def test_units_of_another_length_are_refused() -> None:
     first, second, unit = by_units(10, 3, 0)
     with pytest.raises(ValueError, match=r"units must be \(30,\)"):
         compare_methods(first, second, names=NAMES, units=unit[:-1])
+
+
+def test_pictures_of_one_unit_say_nothing_of_others() -> None:
+    first, second = np.ones((3, 40), bool), np.arange(40) % 3 > 0
+    found = compared(first, np.stack([second] * 3), units=np.zeros(40, int)).accuracy
+    assert (found.difference.low, found.difference.high) == (-1, 1)
+    assert found.outcome == "no difference shown"

@@ -19,7 +19,7 @@ from concept_tuning.diagnostics.pictures import check_comparable
 from concept_tuning.diagnostics.verdict import Verdict
 from concept_tuning.diagnostics.workbench import Workbench
 from concept_tuning.engine.evaluation import Predictions
-from concept_tuning.engine.run_data import open_data
+from concept_tuning.engine.run_data import open_data, save_data_files
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import start_run
 from concept_tuning.errors import DataError, RunError
@@ -119,6 +119,34 @@ def test_a_run_from_before_plants_were_known_has_none(runs, tmp_path) -> None:
     (old / "data.json").write_text(json.dumps(noted))
     data = open_data(RunFolder.open(old).config(), RunFolder.open(old), print)
     assert all(split.units is None for split in data.splits.values())
-    assert (data.units_fingerprint, data.validation_note) == (None, "like training")
+    assert data.unit_fingerprints == {"train": None, "val": None, "test": None}
+    assert data.validation_note == "like training"
     with pytest.raises(RunError, match="which of them show one plant or patient is not told alike"):
         check_comparable(load_subjects([runs[1], old]), split="test")
+
+
+def test_runs_on_a_part_of_the_training_pictures_are_comparable(runs, tmp_path) -> None:
+    config = RunFolder.open(runs[0]).config()
+    part = dataclasses.replace(config, data=dataclasses.replace(config.data, sample_rate=50.0))
+    folder = start_run(part, tmp_path / "half", Recorder())
+    check_comparable(load_subjects([runs[0], folder.path]), split="test")
+
+
+def test_a_list_that_now_has_pictures_of_one_plant_on_two_sides_is_told_of(runs, tmp_path) -> None:
+    pictures = RunFolder.open(runs[0]).config().data.source
+    keys = sorted(path.relative_to(pictures).as_posix() for path in Path(pictures).rglob("*.png"))
+    shutil.copytree(pictures, tmp_path / "in")
+
+    def listed(units: list[str]) -> None:
+        lines = [f"{key},{key.split('/')[0]},{unit}" for key, unit in zip(keys, units, strict=True)]
+        (tmp_path / "in" / "list.csv").write_text("\n".join(["path,label,unit", *lines]))
+
+    listed(list(map(str, range(len(keys)))))
+    config = RunFolder.open(runs[0]).config()
+    own = dataclasses.replace(config.data, source=str(tmp_path / "in" / "list.csv"), units="listed")
+    folder = RunFolder.create(tmp_path / "run", dataclasses.replace(config, data=own))
+    save_data_files(folder, open_data(folder.config(), folder, print))
+    open_data(folder.config(), folder, print)
+    listed([str(number // 3) for number in range(len(keys))])
+    with pytest.raises(DataError, match=r"Pictures of the unit '.*' are in the train and the"):
+        open_data(folder.config(), folder, print)
