@@ -16,6 +16,7 @@ LAYERS = {
     "errors": 0,
     "config": 1,
     "config_methods": 1,
+    "proportion": 1,
     "settings": 2,
     "data": 3,
     "models": 3,
