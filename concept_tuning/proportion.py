@@ -6,6 +6,22 @@ import numpy as np
 from scipy.stats import binomtest, norm, t
 
 
+def wilson_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the Wilson score interval of ``count`` in ``n``, which is at least 1."""
+    found = binomtest(count, n).proportion_ci(level, method="wilson")
+    return max(0.0, float(found.low)), min(1.0, float(found.high))
+
+
+def of_part(units: np.ndarray | None, part: np.ndarray) -> np.ndarray | None:
+    """Return the units of a part of the pictures, by places or marks; None where each picture is by itself."""
+    return None if units is None else units[part]
+
+
+def number_of(units: np.ndarray | None) -> int | None:
+    """Return how many units pictures show; None where each picture is by itself."""
+    return None if units is None else len(np.unique(units))
+
+
 def share_interval(marks: np.ndarray, *, units: np.ndarray | None = None, level: float = 0.95) -> tuple[float, float]:
     """Return the ends of the Wilson score interval of the share of True.
 
@@ -25,8 +41,7 @@ def share_interval(marks: np.ndarray, *, units: np.ndarray | None = None, level:
         raise ValueError("a share of no pictures has no interval")
     count = int(np.count_nonzero(marks))
     if units is None:
-        found = binomtest(count, len(marks)).proportion_ci(level, method="wilson")
-        return max(0.0, float(found.low)), min(1.0, float(found.high))
+        return wilson_interval(count, len(marks), level)
     number = effective_number(marks, units, level=level)
     share, z = count / len(marks), float(norm.ppf((1 + level) / 2))
     middle = (share + z**2 / (2 * number)) / (1 + z**2 / number)

@@ -343,9 +343,6 @@ def _left_out(table: ImageTable, cache: ImageCache) -> str:
 
 
 def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarray) -> Split:
-    units = None if table.units is None else table.units.codes[rows]
-    if units is not None and len(np.unique(units)) == len(units):  # each is by itself here
-        units = None
     return Split(
         name=name,
         keys=tuple(table.keys[row] for row in rows),
@@ -353,7 +350,7 @@ def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarra
         groups=None if table.groups is None else table.groups[rows],
         rows=rows,
         images=cache,
-        units=units,
+        units=None if table.units is None or table.units.alone(rows) else table.units.codes[rows],
     )
 
 

@@ -60,6 +60,10 @@ class Units:
                 codes[row] = of_name[name]
         return cls(codes, tuple(found))
 
+    def alone(self, rows: np.ndarray) -> bool:
+        """Whether no two of some rows are of one unit."""
+        return len(np.unique(self.codes[rows])) == len(rows)
+
 
 def units_by_rule(rule: UnitRule, paths: Sequence[str]) -> Units | None:
     """Return the units that the pictures' paths tell; None where the rule leaves each picture by itself.
@@ -93,7 +97,7 @@ def partition(units: Units, rows: np.ndarray, keys: Sequence[str]) -> str | None
     Returns:
         The hash; None where no two of the rows are of one unit.
     """
-    if len(np.unique(units.codes[rows])) == len(rows):
+    if units.alone(rows):
         return None
     digest, number = hashlib.sha256(), dict[int, int]()
     for row in sorted(rows.tolist(), key=keys.__getitem__):

@@ -31,8 +31,9 @@ from concept_tuning.diagnostics.features import (
 )
 from concept_tuning.diagnostics.pictures import Pictures, Subject, check_comparable, choose_pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import no_difference, of_part, paired_bootstrap, share
+from concept_tuning.diagnostics.statistics import no_difference, paired_bootstrap, share
 from concept_tuning.methods.base import Method
+from concept_tuning.proportion import number_of, of_part
 
 #: Fewest pictures for an interval of a difference: of few that all agree a bootstrap would be sure.
 _FEWEST = 10
@@ -227,7 +228,7 @@ def background_counterfactuals(
         left_out=len(pictures) - len(kept),
         runs=tuple(runs[subject.name] for subject in subjects),
         examples=gallery,
-        units=None if pictures.units is None else len(np.unique(pictures.units[kept])),
+        units=number_of(of_part(pictures.units, kept)),
     )
 
 

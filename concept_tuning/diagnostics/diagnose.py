@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from pydantic.dataclasses import dataclass as result_dataclass
 
@@ -31,6 +30,7 @@ from concept_tuning.engine.checkpoint import is_disk_full
 from concept_tuning.engine.loading import load_run
 from concept_tuning.engine.runs import write_atomically
 from concept_tuning.errors import ConfigError, RunError, StudioError
+from concept_tuning.proportion import number_of
 
 Report = Callable[[str], None]
 #: Thumbnails kept, of all that there are; more where results show more.
@@ -364,5 +364,5 @@ def _overview(
         source_folder=bench.source_folder is not None,
         seed=bench.seed,
         entries=entries,
-        units=None if bench.pictures.units is None else len(np.unique(bench.pictures.units)),
+        units=number_of(bench.pictures.units),
     )

@@ -8,7 +8,8 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import of_part, portions, share
+from concept_tuning.diagnostics.statistics import portions, share
+from concept_tuning.proportion import of_part
 
 #: Draws for the minimum that chance alone gives.
 _DRAWS = 2000
@@ -158,32 +159,40 @@ def _smallest_by_chance(hit: np.ndarray, place: np.ndarray, units: np.ndarray | 
     """
     rng, accuracy = np.random.default_rng(seed), float(hit.mean())
     counts = np.unique(place, return_counts=True)[1]
-    if units is None or (alike := _alike(hit, place, units)) == 0 or accuracy in (0, 1):
+    if units is not None:
+        pairs, pair = np.unique(np.stack([place, units]), axis=1, return_inverse=True)
+        cells, sizes = pairs[0], np.bincount(pair.ravel())
+        alike = _alike(cells, sizes, np.bincount(pair.ravel(), weights=hit))
+    if units is None or alike == 0 or accuracy in (0, 1):
         found: np.ndarray = (rng.binomial(counts, accuracy, size=(_DRAWS, len(counts))) / counts).min(axis=1)
         return found
-    pairs, sizes = np.unique(np.stack([place, units]), axis=1, return_counts=True)
     weight = 1 / alike - 1
     smallest = np.ones(_DRAWS)
-    for cell, count in zip(np.unique(place), counts, strict=True):
-        own = sizes[pairs[0] == cell]
+    for cell, count in zip(np.unique(cells), counts, strict=True):
+        own = sizes[cells == cell]
         rates = []
         for draws in portions(_DRAWS, len(own)):
             shape = (draws, len(own))
-            each = (rng.random(shape) < accuracy).astype(np.float64)  # where all pictures of a unit are alike
             if weight:
                 each = rng.beta(accuracy * weight, (1 - accuracy) * weight, shape)
+            else:  # all pictures of a unit are alike
+                each = (rng.random(shape) < accuracy).astype(np.float64)
             rates.append(rng.binomial(own, each).sum(axis=1) / count)
         np.minimum(smallest, np.concatenate(rates), out=smallest)
     return smallest
 
 
-def _alike(hit: np.ndarray, place: np.ndarray, units: np.ndarray) -> float:
-    """Return the correlation, 0..1, of pictures of one unit within the cells of class and group."""
-    pairs, pair = np.unique(np.stack([place, units]), axis=1, return_inverse=True)
-    sizes, right = np.bincount(pair.ravel()), np.bincount(pair.ravel(), weights=hit)
+def _alike(cells: np.ndarray, sizes: np.ndarray, right: np.ndarray) -> float:
+    """Return the correlation, 0..1, of pictures of one unit within the cells of class and group.
+
+    Args:
+        cells: (P,) the cell of each unit; a unit in several counts in each.
+        sizes: (P,) its pictures there.
+        right: (P,) how many of them are right.
+    """
     found = expected = 0.0
-    for cell in np.unique(place):
-        own = pairs[0] == cell
+    for cell in np.unique(cells):
+        own = cells == cell
         several, share = int(own.sum()), right[own].sum() / sizes[own].sum()
         if several > 1:
             spread = share * (1 - share)

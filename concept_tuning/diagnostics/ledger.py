@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
 from concept_tuning.diagnostics.statistics import bootstrap_interval, no_difference, paired_bootstrap, paired_p, share
+from concept_tuning.proportion import number_of
 
 _ANALYSIS = "negative transfer"
 
@@ -135,7 +136,7 @@ def negative_transfer(
         scratch=tuple(scratch),
         churn=_no_churn() if churn is None else runs.mean(churn, signed=False),
         methods=tuple(runs.method(name, base, runs.checked(found), churn) for name, found in methods.items()),
-        units=None if units is None else len(np.unique(units)),
+        units=number_of(units),
     )
 
 

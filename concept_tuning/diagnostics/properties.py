@@ -18,7 +18,8 @@ from concept_tuning.data.decode import UnreadableImage
 from concept_tuning.data.registry import DATASETS
 from concept_tuning.diagnostics.pictures import Pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import of_part, share
+from concept_tuning.diagnostics.statistics import share
+from concept_tuning.proportion import number_of, of_part
 
 #: A property whose score is below is flagged, as in cleanlab.
 FLAGGED = 0.3
@@ -176,7 +177,7 @@ def property_table(
         left_out=tuple(
             name for name, count, kept in zip(class_names, counts, enough, strict=True) if count and not kept
         ),
-        units=None if units is None else len(np.unique(units)),
+        units=number_of(units),
     )
 
 

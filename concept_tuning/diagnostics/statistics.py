@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest, bootstrap, rankdata
 
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.proportion import share_interval
+from concept_tuning.proportion import number_of, share_interval, wilson_interval
 
 #: Random draws of a bootstrap.
 RESAMPLES = 2000
@@ -27,10 +27,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"successes must be in 0..n and n at least 1, got {successes} of {n}")
-    found = binomtest(int(successes), int(n)).proportion_ci(level, method="wilson")
-    return Interval(
-        value=float(successes / n), low=max(0.0, float(found.low)), high=min(1.0, float(found.high)), level=level, n=n
-    )
+    low, high = wilson_interval(int(successes), int(n), level)
+    return Interval(value=float(successes / n), low=low, high=high, level=level, n=n)
 
 
 def share(marks: np.ndarray, level: float = 0.95, *, units: np.ndarray | None = None) -> Interval:
@@ -46,11 +44,6 @@ def share(marks: np.ndarray, level: float = 0.95, *, units: np.ndarray | None = 
         return wilson(int(np.count_nonzero(marks)), len(marks), level)
     low, high = share_interval(marks, units=units, level=level)
     return Interval(value=float(np.mean(marks)), low=low, high=high, level=level, n=len(marks))
-
-
-def of_part(units: np.ndarray | None, part: np.ndarray) -> np.ndarray | None:
-    """Return the units of a part of the pictures, by places or marks; None where each picture is by itself."""
-    return None if units is None else units[part]
 
 
 def mcnemar_exact(b: int, c: int) -> float:
@@ -174,7 +167,7 @@ def paired_bootstrap(
     if differences.ndim != 2 or not differences.shape[0] or differences.shape[1] < 2:
         raise ValueError(f"expected (seeds, images) with at least two images, got {differences.shape}")
     seeds, images = differences.shape
-    if units is not None and len(np.unique(units)) < 2:
+    if number_of(units) == 1:
         return Interval(value=float(differences.mean()), low=-1.0, high=1.0, level=level, n=images)
     rng = np.random.default_rng(seed)
     drawn = np.concatenate(

@@ -17,6 +17,7 @@ from concept_tuning.diagnostics.statistics import (
     seed_weights,
 )
 from concept_tuning.diagnostics.words import signed
+from concept_tuning.proportion import number_of
 
 Outcome = Literal["better", "worse", "no difference shown"]
 
@@ -239,13 +240,13 @@ def _comparison(
     differ = read[_differs(sides)[read]]
     differing = len(differ if sides.units is None else np.unique(sides.units[differ]))
     difference = percentile_interval(ends[0] - ends[1], drawn, n=sides.first.shape[1], level=sides.level)
-    if sides.units is not None and len(np.unique(sides.units)) < 2:  # pictures of one say nothing of others
+    if number_of(sides.units) == 1:  # pictures of one say nothing of others
         difference = replace(difference, low=-1.0, high=1.0)
     outcome: Outcome = "no difference shown"
     if differing >= MIN_DIFFERING and _leaves_zero(difference) and _holds_its_value(difference):
         outcome = "better" if difference.value > 0 else "worse"
     seeds = (len(sides.first), len(sides.second))
-    units = None if sides.units is None else len(np.unique(sides.units))
+    units = number_of(sides.units)
     return Comparison(
         measure=measure,
         first=ends[0],

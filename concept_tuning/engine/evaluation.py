@@ -17,7 +17,7 @@ from concept_tuning.data.registry import Split
 from concept_tuning.engine.batches import EvaluationImages
 from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
-from concept_tuning.proportion import share_interval
+from concept_tuning.proportion import number_of, share_interval
 
 PREDICTION = "prediction"
 
@@ -185,7 +185,7 @@ def evaluate(
             for name, values in predictions.probabilities.items()
             if name != PREDICTION
         },
-        units=None if predictions.units is None else len(np.unique(predictions.units)),
+        units=number_of(predictions.units),
     )
 
 
