@@ -38,7 +38,8 @@ class RunPictures:
             if self._config.engine.channels_last:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             groups = None if source.groups is None else self._put(source.groups[chosen])
-            yield Batch(inputs, self._put(source.labels[chosen]), groups)
+            units = None if source.units is None else self._put(source.units[chosen])
+            yield Batch(inputs, self._put(source.labels[chosen]), groups, units)
             done += len(part)
 
     def group_counts(self) -> Tensor | None:

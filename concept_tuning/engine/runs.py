@@ -5,6 +5,7 @@ Layout::
     config.json          every setting            split.json       keys of each split, by split
     data.json            classes, groups, fingerprint, problem files
     versions.json        versions of Python and the libraries, platform
+    predicts.json        which splits are predicted in the end; only of a run that does not predict all
     status.json          state, progress, time left (replaced atomically)
     metrics.jsonl        one line a step and an evaluation; no clock values, so runs compare byte for byte
     checkpoints/         the last good checkpoints best/model.safetensors  the best epoch's weights
@@ -24,7 +25,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,14 +34,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from concept_tuning.config import RunConfig
+from concept_tuning.data.table import SPLITS
 from concept_tuning.engine.processes import born
 from concept_tuning.errors import RunError
 
 #: What a start leaves that was killed before its settings stood, and what a run leaves that failed before its first
 #: checkpoint.
-_FIRST_FILE = re.compile(r"\.lock|versions\.json|\.(versions|config)\.json\.\d+\.tmp")
+_FIRST_FILE = re.compile(r"\.lock|(versions|predicts)\.json|\.(versions|predicts|config)\.json\.\d+\.tmp")
 _FAILED_FILE = re.compile(
-    r"\.lock|(config|split|data|versions|status)\.json|metrics\.jsonl|(error|process)\.log|stop-requested|\..+\.\d+\.tmp"
+    r"\.lock|(config|split|data|versions|predicts|status)\.json|metrics\.jsonl|(error|process)\.log|stop-requested|\..+\.\d+\.tmp"
 )
 #: Largest files that are read, in bytes: splits name every picture, some ten million in a GiB; metrics have a line a
 #: step, some 800,000 in a quarter of that. What is read for every list of the runs is small.
@@ -95,8 +97,13 @@ class RunFolder:
         return self.path / "predictions" / f"{split}.safetensors"
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig) -> RunFolder:
+    def create(cls, path: Path, config: RunConfig, *, splits: Sequence[str] = SPLITS) -> RunFolder:
         """Make a new run folder and write its settings.
+
+        Args:
+            path: The folder.
+            config: The settings.
+            splits: Which splits are predicted in the end, also by who resumes it.
 
         Raises:
             RunError: if the folder already holds a run or other files, or cannot be written, as by a name that is too
@@ -110,6 +117,8 @@ class RunFolder:
                 folder._refuse_taken()  # by another that was started at the same moment
                 folder._clear()
                 folder.write_json("versions.json", versions())
+                if tuple(splits) != SPLITS:
+                    folder.write_json("predicts.json", {"splits": list(splits)})
                 folder.write_json("config.json", config.to_dict())
         except OSError as error:
             full = error.errno in _FULL
@@ -155,6 +164,15 @@ class RunFolder:
     def config(self) -> RunConfig:
         """Return the run's settings."""
         return RunConfig.from_dict(self.read_json("config.json", "method"))
+
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits that are predicted in the end; raises :class:`RunError` if that cannot be read."""
+        if not (self.path / "predicts.json").exists():
+            return SPLITS
+        found = self.read_json("predicts.json", "splits")["splits"]
+        if not isinstance(found, list) or not all(name in SPLITS for name in found):
+            raise RunError(f"{self.path / 'predicts.json'} does not name splits; the run folder is damaged.")
+        return tuple(found)
 
     def read_json(self, name: str, *keys: str) -> dict[str, Any]:
         """Read one of the run's JSON files; raises :class:`RunError` if it is missing, damaged or lacks a key."""

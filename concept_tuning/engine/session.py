@@ -51,7 +51,7 @@ def start_run(config: RunConfig, path: Path | None, watcher: Watcher, *, splits:
     cause: BaseException | None = None
     if accelerator.is_main_process:
         try:
-            made[0] = str(RunFolder.create(path or default_run_dir(config), config).path)
+            made[0] = str(RunFolder.create(path or default_run_dir(config), config, splits=splits).path)
         except RunError as error:
             made[1], cause = str(error), error.__cause__
     broadcast_object_list(made)
@@ -61,8 +61,13 @@ def start_run(config: RunConfig, path: Path | None, watcher: Watcher, *, splits:
     return _work(RunFolder.open(Path(made[0])), config, accelerator, watcher, splits)
 
 
-def resume_run(path: Path, watcher: Watcher, *, splits: Sequence[str] = SPLITS) -> RunFolder:
+def resume_run(path: Path, watcher: Watcher, *, splits: Sequence[str] | None = None) -> RunFolder:
     """Go on with a run from its newest checkpoint; a finished run is left as it is.
+
+    Args:
+        path: Its folder.
+        watcher: Told of what happens.
+        splits: As for :func:`start_run`; None: those it was started with.
 
     Raises:
         StudioError: as :func:`start_run`.
@@ -74,7 +79,7 @@ def resume_run(path: Path, watcher: Watcher, *, splits: Sequence[str] = SPLITS) 
         watcher.message(f"{path} is finished already; nothing to do.")
         return folder
     config = folder.config()
-    return _work(folder, config, _accelerator(config), watcher, splits)
+    return _work(folder, config, _accelerator(config), watcher, folder.splits() if splits is None else splits)
 
 
 def with_absolute_paths(config: RunConfig, *, missing: bool = False) -> RunConfig:

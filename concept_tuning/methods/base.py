@@ -66,11 +66,13 @@ class Batch:
         images: (B, 3, S, S) float32, normalised, on the method's device.
         labels: (B,) int64.
         groups: (B,) int64, or None where the data has no groups.
+        units: (B,) int64, what each shows (a plant, a patient), or None where each is by itself.
     """
 
     images: Tensor
     labels: Tensor
     groups: Tensor | None
+    units: Tensor | None = None
 
 
 class PictureSource(Protocol):

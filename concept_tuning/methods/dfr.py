@@ -7,6 +7,8 @@ What differs from the authors' code (github.com/PolinaKirichenko/deep_feature_re
 - 10 balanced samples by default (``dfr.subsets``), as theirs has of training; of validation it has 20.
 - The halves that fit and choose have the same share of every class within a group; theirs halves validation as it
   comes. Where a class within a group has fewer than 4 pictures, nothing is halved, and the weakest penalty is taken.
+- Where several pictures show one plant or patient (a unit), the halves part none, and their shares are as close as
+  whole units allow; where a class within a group has fewer than 4 units, nothing is halved.
 - With ``dfr.data=training`` the strength is chosen on a half of training, to which the network was fitted; theirs
   chooses it on validation, which here chooses epoch and trial alone.
 - More than two classes are fitted each against the rest; theirs has two. Theirs stops after 20 iterations while it
@@ -14,6 +16,8 @@ What differs from the authors' code (github.com/PolinaKirichenko/deep_feature_re
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -72,11 +76,12 @@ class Dfr(Method):
     def finish(self, pictures: PictureSource) -> bool:
         """Fit the last layer anew."""
         split = "val" if self.config.dfr.data == "validation" else "train"
-        features, labels, groups = self._features(pictures, split)
+        features, labels, groups, units = self._features(pictures, split)
         weights, bias = retrained_classifier(
             features,
             labels,
             groups,
+            units,
             classes=self.classifier.out_features,
             subsets=self.config.dfr.subsets,
             seed=self.config.engine.seed,
@@ -85,21 +90,30 @@ class Dfr(Method):
         self.classifier.bias.copy_(torch.from_numpy(bias))
         return True
 
-    def _features(self, pictures: PictureSource, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _features(
+        self, pictures: PictureSource, split: str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         training = self.training
         self.eval()
         try:
             batches = [(pool(self.backbone(batch.images)).float(), batch) for batch in pictures.batches(split)]
         finally:
             self.train(training)
-        groups = [batch.groups for _, batch in batches]
-        if any(found is None for found in groups):
+        groups = _joined([batch.groups for _, batch in batches])
+        if groups is None:
             raise TrainingError("dfr needs group labels, and these pictures have none.")
         return (
             torch.cat([features for features, _ in batches]).cpu().numpy(),
             torch.cat([batch.labels for _, batch in batches]).cpu().numpy(),
-            torch.cat([found for found in groups if found is not None]).cpu().numpy(),
+            groups,
+            _joined([batch.units for _, batch in batches]),
         )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> np.ndarray | None:
+    """Return the batches' values as one array; None where they have none."""
+    found = [part for part in parts if part is not None]
+    return torch.cat(found).cpu().numpy() if found else None
 
 
 def _cell_counts(split: Split) -> dict[tuple[int, int], int]:
@@ -110,7 +124,14 @@ def _cell_counts(split: Split) -> dict[tuple[int, int], int]:
 
 
 def retrained_classifier(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, *, classes: int, subsets: int, seed: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    units: np.ndarray | None = None,
+    *,
+    classes: int,
+    subsets: int,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a last layer to samples in which every class within a group has as many pictures.
 
@@ -118,6 +139,7 @@ def retrained_classifier(
         features: (n, D) float32.
         labels: (n,) int64, 0..C-1; every class has pictures.
         groups: (n,) int64.
+        units: (n,) int64, what each picture shows; None where each is by itself.
         classes: Number C of classes.
         subsets: Balanced samples whose classifiers are averaged.
         seed: Of the samples.
@@ -135,7 +157,7 @@ def retrained_classifier(
     scaled = (features - mean) / deviation
     cells = labels * (int(groups.max()) + 1) + groups
     random = np.random.default_rng(seed)
-    strength = _chosen_strength(scaled, labels, cells, random)
+    strength = _chosen_strength(scaled, labels, cells, units, random)
     found = []
     for _ in range(subsets):
         rows = _balanced(cells, random)
@@ -145,15 +167,14 @@ def retrained_classifier(
     return weights.astype(np.float32), bias.astype(np.float32)
 
 
-def _chosen_strength(scaled: np.ndarray, labels: np.ndarray, cells: np.ndarray, random: np.random.Generator) -> float:
+def _chosen_strength(
+    scaled: np.ndarray, labels: np.ndarray, cells: np.ndarray, units: np.ndarray | None, random: np.random.Generator
+) -> float:
     """Return the strength whose classifier of one half is best in the worst cell of the other."""
-    classes, least = int(labels.max()) + 1, np.unique(cells, return_counts=True)[1].min()
-    if least < _ENOUGH:
+    half = _half(cells, units, random)
+    if half is None:
         return _STRENGTHS[0]
-    half = np.zeros(len(cells), dtype=bool)
-    for cell in np.unique(cells):
-        rows = random.permutation(np.flatnonzero(cells == cell))
-        half[rows[: len(rows) // 2]] = True
+    classes = int(labels.max()) + 1
     rows = np.flatnonzero(half)[_balanced(cells[half], random)]
     worst = []
     for strength in _STRENGTHS:
@@ -161,6 +182,26 @@ def _chosen_strength(scaled: np.ndarray, labels: np.ndarray, cells: np.ndarray, 
         right = (scaled[~half] @ weights.T + bias).argmax(1) == labels[~half]
         worst.append(min(right[cells[~half] == cell].mean() for cell in np.unique(cells)))
     return _STRENGTHS[int(np.argmax(worst))]
+
+
+def _half(cells: np.ndarray, units: np.ndarray | None, random: np.random.Generator) -> np.ndarray | None:
+    """Return (n,) bool, half of every cell's pictures, parting no unit; None where a cell has too few."""
+    apart = np.arange(len(cells)) if units is None else units
+    if min(len(np.unique(apart[cells == cell])) for cell in np.unique(cells)) < _ENOUGH:
+        return None
+    half = np.zeros(len(cells), dtype=bool)
+    if units is None:
+        for cell in np.unique(cells):
+            rows = random.permutation(np.flatnonzero(cells == cell))
+            half[rows[: len(rows) // 2]] = True
+        return half
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second, and few runs need it
+
+    cut = StratifiedGroupKFold(2, shuffle=True, random_state=int(random.integers(2**32)))
+    half[next(cut.split(cells, cells, units))[0]] = True
+    kinds = len(np.unique(cells))
+    whole = all(len(np.unique(cells[side])) == kinds for side in (half, ~half))
+    return half if whole else None  # a unit of several cells may leave a half without one
 
 
 def _balanced(cells: np.ndarray, random: np.random.Generator) -> np.ndarray:

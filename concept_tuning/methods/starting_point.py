@@ -86,7 +86,7 @@ class FeatureAnchor(StartingPoint):
     def __init__(self, config: DeltaConfig, backbone: Backbone) -> None:
         super().__init__()
         self._config = config
-        self.start = momentum_copy(backbone)
+        self.start = momentum_copy(backbone).eval()  # prepare comes before the first call of train
         self.register_buffer("weights", torch.full((backbone.num_features,), 1 / backbone.num_features))
 
     def train(self, mode: bool = True) -> FeatureAnchor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from contextlib import AbstractContextManager
@@ -72,14 +73,23 @@ def test_a_run_that_another_process_begins_at_the_same_moment_is_gone_on_with(
 ) -> None:
     begin = RunFolder.create
 
-    def begin_later(path: Path, config: RunConfig) -> RunFolder:
-        begin(path, config)  # the other one
-        return begin(path, config)
+    def begin_later(path: Path, config: RunConfig, **named: object) -> RunFolder:
+        begin(path, config, **named)  # the other one
+        return begin(path, config, **named)
 
     monkeypatch.setattr(RunFolder, "create", begin_later)
     monkeypatch.setattr(job, "time", SimpleNamespace(sleep=lambda seconds: None))
     do(cell)
     assert cell.state == "finished", cell.failure
+
+
+def test_a_trial_that_an_older_version_began_reads_no_test(cell: Cell) -> None:
+    """Its folder does not say what it predicts."""
+    trial = dataclasses.replace(cell, kind="trial")
+    RunFolder.create(trial.path, trial.config)
+    do(trial)
+    assert trial.state == "finished", trial.failure
+    assert RunFolder.open(trial.path).read_json("results.json")["splits"] == {}
 
 
 def test_what_is_finished_is_left_but_for_what_nothing_reads_again(cell: Cell) -> None:

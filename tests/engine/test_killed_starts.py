@@ -15,6 +15,8 @@ LEFT_BY_A_KILL = [
     (".versions.json.123.tmp",),
     ("versions.json",),
     ("versions.json", ".config.json.45.tmp"),
+    ("versions.json", ".predicts.json.45.tmp"),
+    ("versions.json", "predicts.json"),
 ]
 
 
@@ -25,6 +27,7 @@ def test_a_start_killed_before_its_settings_stood_can_be_repeated(names: tuple[s
         (tmp_path / "run" / name).write_text("half")
     folder = RunFolder.create(tmp_path / "run", tiny())
     assert folder.config() == tiny()
+    assert folder.splits() == ("train", "val", "test")
 
 
 @pytest.mark.parametrize("name", ["versions.txt", "notes.json", ".config.json.x.tmp", "my versions.json"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from concept_tuning.engine.loading import evaluate_run, load_run
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.engine.session import resume_run, start_run
 from concept_tuning.engine.trainer import Trainer
+from concept_tuning.engine.turns import write_status
 from concept_tuning.errors import ConfigError, RunError, TrainingError, WeightsError
 from concept_tuning.progress import ConsoleWatcher
 
@@ -176,6 +178,21 @@ def test_a_finished_run_is_left_as_it_is(tiny, tmp_path: Path) -> None:
     resume_run(folder.path, watcher)
     assert "finished already" in watcher.messages[-1]
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_trial_that_is_resumed_by_hand_reads_no_test(tiny, tmp_path: Path) -> None:
+    """It is there to choose settings, and whoever goes on with it knows no splits."""
+    folder = start_run(tiny(epochs=1), tmp_path / "run", Recorder(), splits=())
+    write_status(folder, state="stopped")
+    shutil.rmtree(folder.path / "predictions", ignore_errors=True)
+    (folder.path / "results.json").unlink()
+    resume_run(folder.path, Recorder())
+    assert folder.read_json("results.json")["splits"] == {}
+    assert not list(folder.path.glob("predictions/*"))
+    (folder.path / "predicts.json").write_text('{"splits": ["test", 3]}')
+    write_status(folder, state="stopped")
+    with pytest.raises(RunError, match=r"predicts\.json does not name splits"):
+        resume_run(folder.path, Recorder())
 
 
 def test_a_non_finite_loss_stops_with_the_last_good_checkpoint(tiny, tmp_path: Path) -> None:

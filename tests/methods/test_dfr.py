@@ -82,7 +82,7 @@ def test_the_strength_is_the_one_with_the_best_worst_cell_of_the_half_that_is_no
         features, labels, groups = pictures(seed, classes)
         scores = [worst_of_the_other_half(features, labels, groups, strength, classes) for strength in STRENGTHS]
         cells = labels * 2 + groups
-        found = dfr._chosen_strength(features, labels, cells, InOrder())
+        found = dfr._chosen_strength(features, labels, cells, None, InOrder())
         assert found == STRENGTHS[int(np.argmax(scores))]  # of equal ones the weakest penalty
         chosen.append(found)
     assert len(set(chosen)) > 1  # else any constant would do
@@ -92,10 +92,38 @@ def test_with_too_few_pictures_to_halve_the_weakest_penalty_is_taken() -> None:
     others = []
     for seed in range(8):
         features, labels, groups = pictures(seed, 2, per_cell=3)
-        assert dfr._chosen_strength(features, labels, labels * 2 + groups, InOrder()) == 1.0
+        assert dfr._chosen_strength(features, labels, labels * 2 + groups, None, InOrder()) == 1.0
         scores = [worst_of_the_other_half(features, labels, groups, strength, 2) for strength in STRENGTHS]
         others.append(int(np.argmax(scores)))
     assert any(others)  # by halves another would have been chosen
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_halves_part_no_plant(seed: int) -> None:
+    """Else the strength would be chosen on pictures of plants that were fitted to."""
+    random = np.random.default_rng(seed)
+    units = np.repeat(np.arange(40), random.integers(1, 9, 40))
+    cells = (units % 4)[random.permutation(len(units))] if seed == 4 else units % 4  # 4: plants of several cells
+    half = dfr._half(cells, units, np.random.default_rng(seed))
+    assert half is not None
+    assert not set(units[half]) & set(units[~half])
+    assert all(0.3 < half[cells == cell].mean() < 0.7 for cell in range(4))
+    again = dfr._half(cells, units, np.random.default_rng(seed))
+    np.testing.assert_array_equal(half, again)
+
+
+def test_with_fewer_than_four_plants_of_a_cell_nothing_is_halved() -> None:
+    units = np.repeat(np.arange(7), 10)
+    assert dfr._half((units > 2).astype(int), units, np.random.default_rng(0)) is None
+    assert dfr._half((units > 2).astype(int), None, np.random.default_rng(0)) is not None
+
+
+def test_where_a_half_would_lack_a_cell_nothing_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = np.repeat([0, 1], 8)
+    monkeypatch.setattr(
+        "sklearn.model_selection.StratifiedGroupKFold.split", lambda *_: iter([(np.arange(8), np.arange(8, 16))])
+    )
+    assert dfr._half(cells, np.arange(16) // 2, np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize("classes", [2, 3])
