@@ -57,8 +57,8 @@ def keep(
 
     Raises:
         RunError: if the folder is not there, nothing in it is finished, the record is of another first method, of other
-            seeds or of other data under the same names, or a setting was compared with runs of the first method that
-            are not those of the record.
+            seeds or of other data or variants under the same names, or a setting was compared with runs of the first
+            method that are not those of the record.
     """
     if not folder.is_dir():
         raise RunError(f"{folder} is no folder of a bench; run `concept-tuning benchmark` first.")
@@ -69,6 +69,7 @@ def keep(
     path = RESULTS / f"bench_{spec.name}.json"
     record: dict[str, Any] = {
         "methods": list(spec.methods),
+        "variants": _variants(spec, dict.fromkeys(row["method"] for row in done)),
         "seeds": list(spec.seeds),
         "data": {name: _learnt(spec, name) for name in dict.fromkeys(row["data"] for row in done)},
         "settings": {},
@@ -112,6 +113,13 @@ def _learnt(spec: BenchSpec, name: str) -> dict[str, Any]:
     return plain
 
 
+def _variants(spec: BenchSpec, names: Iterable[str]) -> dict[str, Any]:
+    """Return what the variants among some methods are."""
+    found = {name: dataclasses.asdict(spec.variants[name]) for name in names if name in spec.variants}
+    plain: dict[str, Any] = json.loads(json.dumps(found))  # as the record has it
+    return plain
+
+
 def _without(record: Mapping[str, Any], drop: Sequence[str]) -> Mapping[str, Any]:
     """Return a record with nothing of some data."""
     if not drop:
@@ -145,6 +153,12 @@ def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
             f"{changed[0]} is not what it is in the record ({now['data'][changed[0]]}, and there "
             f"{known[changed[0]]}). Name it otherwise, or let go of what the record has: --drop {changed[0]}."
         )
+    variants = before.get("variants", {})
+    if changed := [name for name, one in now["variants"].items() if variants.get(name, one) != one]:
+        raise RunError(
+            f"The variant {changed[0]} is not what it is in the record ({now['variants'][changed[0]]}, and there "
+            f"{variants[changed[0]]}). Name it otherwise."
+        )
     more = {_place(row) for row in before["summary"] for new in now["summary"] if _fewer(new, row)}
     now = {**now, **{name: [row for row in now[name] if _place(row) not in more] for name in _ROWS}}
     now["parts"] = _parts_without(now["parts"], more)
@@ -162,7 +176,8 @@ def _joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
                 "which its other methods were compared. Keep the bench without --add, or run the others again too."
             )
     parts = _parts_without(before["parts"], reached) + now["parts"]
-    joined = {**now, "data": {**known, **now["data"]}, "parts": parts, "summary": stay + now["summary"]}
+    joined = {**now, "data": {**known, **now["data"]}, "variants": {**variants, **now["variants"]}}
+    joined |= {"parts": parts, "summary": stay + now["summary"]}
     for name in ("cells", "trials"):
         left = [row for row in before[name] if _place(row) not in reached]
         theirs = {_place(row) for row in left}  # begun anew, but not finished: the earlier runs are the setting's
@@ -179,7 +194,7 @@ def _fewer(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 def table(record: Mapping[str, Any], data: str, *, only: Sequence[str] = ()) -> str:
     """Return a record's rows of some data as markdown, the best first but for the method compared with.
 
-    An interval that leaves zero out is bold. Rows of several backbones or sample rates are named apart.
+    A difference that the verdict takes to be shown is bold. Rows of several backbones or sample rates are named apart.
 
     Raises:
         RunError: if the record has no such data or method.
@@ -234,14 +249,17 @@ def _look_for(record: Mapping[str, Any], data: Iterable[str]) -> None:
 def _line(row: Mapping[str, Any], suffix: str) -> str:
     cells = [f"`{row['method']}`{suffix}", str(row["seeds"])]
     cells += ["" if row[name] is None else percent(row[name]) for name in ("accuracy", "worst_group")]
-    cells += [_points(row[name]) for name in ("difference", "worst_group_difference")]
+    for name, outcome in (("difference", "outcome"), ("worst_group_difference", "worst_group_outcome")):
+        cells.append(_points(row[name], row.get(outcome)))
     return f"| {' | '.join(cells)} |"
 
 
-def _points(found: Mapping[str, float] | None) -> str:
+def _points(found: Mapping[str, float] | None, outcome: str | None) -> str:
+    """Return a difference in points, bold where it is shown; older records tell that by the interval alone."""
     if found is None:
         return ""
-    return f"**{points(found)}**" if found["low"] > 0 or found["high"] < 0 else points(found)
+    left_out = found["low"] > 0 or found["high"] < 0
+    return f"**{points(found)}**" if left_out and outcome in (None, "better", "worse") else points(found)
 
 
 def read_record(name: str) -> Mapping[str, Any]:

@@ -39,6 +39,11 @@ class Runs:
         return len(self.rows) == self.asked
 
     @property
+    def learnt_from(self) -> set[str]:
+        """What tells their pictures and splits from others; more than one where these changed between the runs."""
+        return {row["learnt_from"] for row in self.rows if row.get("learnt_from") is not None}
+
+    @property
     def pictures(self) -> int | None:
         """How many pictures they were tested on; None while none is finished."""
         return self.rows[0]["n"] if self.rows else None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from concept_tuning.bench.search import best_trial, draw_trials
 from concept_tuning.bench.spec import BenchSpec, Setting, config_of, settings_of, tuned_as
 from concept_tuning.config import RunConfig
+from concept_tuning.engine.curves import is_number
 from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.engine.turns import run_error
 from concept_tuning.errors import RunError, StudioError
@@ -46,7 +47,14 @@ class Cell:
     @property
     def failure(self) -> str:
         """Why it failed; empty if it did not."""
-        return next((file.read_text(encoding="utf-8").strip() for file in _notes(self.path) if file.is_file()), "")
+        return next(
+            (
+                file.read_text(encoding="utf-8", errors="replace").strip()
+                for file in _notes(self.path)
+                if file.is_file()
+            ),
+            "",
+        )
 
     @property
     def troubled(self) -> bool:
@@ -191,10 +199,21 @@ def chosen(spec: BenchSpec, out: Path, setting: Setting) -> dict[str, Any] | Non
         path = _trial_path(out, searched, number)
         if _notes(path)[1].is_file():
             return None
-        if (path / "results.json").is_file():
-            found[number] = RunFolder.open(path).read_json("results.json", "best")["best"]
+        if (path / "results.json").is_file() or state_of(path) == "finished":
+            found[number] = _reached(path)
     best = best_trial(found)
     return None if best is None else trials[best]
+
+
+def _reached(path: Path) -> dict[str, Any]:
+    """Return what a trial reached at its best epoch; raises :class:`RunError` where its results do not tell."""
+    best: dict[str, Any] = RunFolder.open(path).read_json("results.json", "best")["best"]
+    if not isinstance(best, dict) or not all(is_number(best.get(name)) for name in ("accuracy", "loss")):
+        raise RunError(
+            f"{path / 'results.json'} does not tell what the trial reached; the run folder is damaged. Remove it to "
+            "run the trial again."
+        )
+    return best
 
 
 def final_path(out: Path, setting: Setting, seed: int) -> Path:

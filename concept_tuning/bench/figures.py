@@ -14,10 +14,11 @@ from plotly.offline import get_plotlyjs
 
 from concept_tuning import __version__
 from concept_tuning.bench.blocks import Table, read_blocks
+from concept_tuning.bench.markdown import budget
 from concept_tuning.bench.rank_figure import rank_figure
 from concept_tuning.bench.ranks import rankings, remarks
 from concept_tuning.bench.setting_figures import curve_figure, dot_figure
-from concept_tuning.bench.shortcut_map import map_figure, shortcut_maps
+from concept_tuning.bench.shortcut_map import ShortcutMap, map_figure, shortcut_maps
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.tables import cell_rows
 from concept_tuning.diagnostics.results import Unavailable
@@ -91,7 +92,7 @@ def render_figures(spec: BenchSpec, rows: Iterable[Mapping[str, Any]]) -> str:
         asked=sum(found.asked for found in runs),
         data=[f"{one.name} ({one.origin})" for one in spec.data],
         seeds=spec.seeds,
-        trials=spec.trials,
+        budget=budget(spec).replace("`", ""),
         version=__version__,
         plotly=get_plotlyjs(),
         figures={part.name: json.loads(part.figure.to_json()) for part in parts if part.figure is not None},
@@ -125,7 +126,8 @@ def figure_parts(spec: BenchSpec, table: Table) -> list[Part]:
             name="learning-curves",
             title="Accuracy by share of the training pictures",
             lead="Lines join the means of a method at several sample rates; bars are one standard deviation over seeds "
-            "to either side, and points are moved aside a little so that their bars do not hide each other.",
+            "to either side, where two or more are finished, and points are moved aside a little so that their bars do "
+            "not hide each other.",
             figure=curves,
             notes=() if curves else ("Not made: no method is finished at two sample rates of the same data.",),
         ),
@@ -164,8 +166,17 @@ def _map_parts(spec: BenchSpec, table: Table) -> list[Part]:
             figure=map_figure(found, table),
             notes=(
                 f"Backbone: {found.backbone}. Data: {listed([block.data for block in found.blocks.values()])}.",
+                *_left_out(found),
                 _LOW,
             ),
         )
         for place, found in enumerate(maps)
     ]
+
+
+def _left_out(found: ShortcutMap) -> tuple[str, ...]:
+    """Say which data the map does not show, since others of the same rho and number of pictures come first."""
+    if not found.left_out:
+        return ()
+    names = listed([block.data for block in found.left_out])
+    return (f"Not shown, because a cell shows the first data of its rho and number of pictures alone: {names}.",)

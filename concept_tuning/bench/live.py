@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _NONE = "–"
 _FRAME = 8
 #: Runs shown at most of those that are being learnt.
 _RUNNING = 4
+#: Share of its time that a cell is taken to need still when it has lasted longer than others of its method.
+_OVERDUE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +93,10 @@ class _End:
 class Progress:
     """Follows a bench by its run folders; what has ended is read once.
 
-    The time left is the mean duration of the cells of a method that ended since it was made, or of all where the
-    method has none yet, times those that are to come, over the runs at once. A cell that was begun before, and so
-    only partly run since, or that failed, tells no duration.
+    A cell is taken to last as long as those of its method that ended since this was made, or as all where the method
+    has none yet; the time left is that until the last one ends, each worker taking the next when it is free. A cell
+    that was begun before, and so only partly run since, or that failed, tells no duration; one that lasts longer than
+    that is taken to need a tenth of its time still.
     """
 
     def __init__(
@@ -155,13 +159,25 @@ class Progress:
             return None
         overall = fmean(value for values in self._seconds.values() for value in values)
         means = {method: fmean(values) for method, values in self._seconds.items()}
-        work = sum(means.get(method, overall) for method in left) / (self._workers or self._at_once())
-        return max(0.0, work - (self._clock() - self._ends[-1]))
+        workers, now = self._workers or self._at_once(), self._clock()
+        free, waiting = [], []
+        for method, path in left:
+            seconds = means.get(method, overall)
+            if self._status(path).get("state") in WORKING_STATES:
+                free.append(_rest(seconds, now - (self._free_since(path) or self._began)))
+            else:
+                waiting.append(seconds)
+        begun = max(0, workers - len(free))  # or about to be, and without a status yet
+        free += [_rest(seconds, now - self._ends[-1]) for seconds in waiting[:begun]]
+        heapq.heapify(free)
+        for seconds in waiting[begun:]:
+            heapq.heapreplace(free, free[0] + seconds)
+        return max(free)
 
-    def _at_once(self) -> float:
+    def _at_once(self) -> int:
         """Return how many runs there were at once, up to the last end."""
         done = sum(value for values in self._seconds.values() for value in values)
-        return max(1.0, done / (self._ends[-1] - self._began))
+        return max(1, round(done / (self._ends[-1] - self._began)))
 
     def rows(self) -> list[Row]:
         """Return how far each setting is."""
@@ -218,13 +234,13 @@ class Progress:
             test=fmean(tests) if tests else None,
         )
 
-    def _to_come(self) -> Iterable[str]:
-        """Yield the method of each cell that has not ended."""
+    def _to_come(self) -> Iterable[tuple[str, Path]]:
+        """Yield method and run folder of each cell that has not ended."""
         for setting in dict.fromkeys(self._tuned.values()):
-            yield from (setting.method for path in self._trials.get(setting, ()) if path not in self._ended)
+            yield from ((setting.method, path) for path in self._trials.get(setting, ()) if path not in self._ended)
         for setting, paths in self._finals.items():
             if not self._in_vain(setting):
-                yield from (setting.method for path in paths if path not in self._ended)
+                yield from ((setting.method, path) for path in paths if path not in self._ended)
 
     def _in_vain(self, setting: Setting) -> bool:
         """Whether all trials of a setting failed, so that it has no final runs."""
@@ -239,13 +255,18 @@ class Progress:
 
     def _duration(self, path: Path, now: float) -> float | None:
         """Return the seconds since the cell's worker was free for it; None if the run was begun before."""
+        since = self._free_since(path)
+        return None if since is None else now - since
+
+    def _free_since(self, path: Path) -> float | None:
+        """Return when a cell's worker was free for it, in seconds since 1970; None if the run was begun before."""
         try:
             born = (path / "config.json").stat().st_mtime
         except OSError:
             return None
         if born < self._began:
             return None
-        return now - max(moment for moment in (self._began, *self._ends) if moment <= born)
+        return max(moment for moment in (self._began, *self._ends) if moment <= born)
 
 
 class LiveReport:
@@ -339,6 +360,11 @@ def _window(rows: Sequence[Row], fit: int) -> tuple[Sequence[Row], str]:
     first = next((place for place, row in enumerate(rows) if row.open), len(rows))
     begin = max(0, min(first - fit // 3, len(rows) - fit))
     return rows[begin : begin + fit], f"Settings {begin + 1} to {begin + fit} of {len(rows)}. "
+
+
+def _rest(seconds: float, passed: float) -> float:
+    """Return how long a cell still takes that was begun some seconds ago and is taken to last so many."""
+    return max(seconds - passed, _OVERDUE * passed)
 
 
 def _reached(path: Path, is_final: bool) -> float | None:

@@ -13,6 +13,8 @@ from concept_tuning.bench.verdicts import NOT_FINISHED
 from concept_tuning.diagnostics.statistics import false_alarms
 from concept_tuning.diagnostics.verdict import ROUGH
 from concept_tuning.diagnostics.words import signed
+from concept_tuning.errors import ConfigError
+from concept_tuning.settings import resolve_key
 
 _NONE = "–"
 _PUBLISHED = (
@@ -22,13 +24,19 @@ _PUBLISHED = (
 )
 
 
-def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Any]]) -> str:
+def markdown(
+    spec: BenchSpec,
+    rows: Sequence[dict[str, Any]],
+    pictures: Sequence[dict[str, Any]],
+    versions: Sequence[Mapping[str, str]] = (),
+) -> str:
     """Return the text of a bench's summary.
 
     Args:
         spec: The bench.
         rows: Its rows, as :func:`~concept_tuning.bench.tables.summary` returns them.
         pictures: Rows on its pictures, as :func:`~concept_tuning.bench.tables.picture_rows` returns them.
+        versions: Of the runs, as :func:`~concept_tuning.bench.tables.versions_of` returns them.
     """
     begun, left = ([row for row in rows if _begun(spec, row) is wanted] for wanted in (True, False))
     sets = {data.name: pictures_of(data.source, {**spec.set, **data.set}) for data in spec.data}
@@ -37,10 +45,12 @@ def markdown(spec: BenchSpec, rows: Sequence[dict[str, Any]], pictures: Sequence
         f"# {spec.name}",
         f"Accuracy on validation and test and of the test's worst group in percent, mean (standard deviation over "
         f"seeds); the differences to `{spec.methods[0]}` in points, with their 95 % intervals, paired by picture and "
-        f"seed. {_budget(spec, rows)} {_conditions(spec)}",
+        f"seed. {budget(spec)} {_conditions(spec, versions)}",
+        _variants(spec),
         "\n".join(_table(spec, begun, sources)),
         _PUBLISHED if sources else "",
         "\n".join(f"[^{number}]: {source}" for number, source in enumerate(sources, 1)),
+        _fitted_to_validation(begun),
         "\n".join(_pictures(spec, pictures)),
         _comparisons(spec, rows),
         over_data_text(over_data(rows, spec.methods[0], len(spec.seeds), sets), spec.methods[0]),
@@ -68,19 +78,73 @@ def _not_begun(left: Sequence[dict[str, Any]], begun: Sequence[dict[str, Any]]) 
     return f"Not begun are {len(left)} of {len(left) + len(begun)} settings: {'; '.join(texts)}."
 
 
-def _conditions(spec: BenchSpec) -> str:
-    """Say what all runs have in common."""
-    common = [f"{name} = {value}" for name, value in spec.set.items()]
+def _conditions(spec: BenchSpec, versions: Sequence[Mapping[str, str]]) -> str:
+    """Say what all runs have in common, and by which versions they were learnt."""
+    changed = _changed_elsewhere(spec)
+    common = [f"{name} = {value}" for name, value in spec.set.items() if name not in changed]
+    told = [f"{name} = {value}" for name, value in spec.set.items() if name in changed]
+    but = f"; unless a variant or data below has another, {', '.join(told)}" if told else ""
     return (
-        f"All runs: preset {spec.preset or 'none'}{''.join(f', {text}' for text in common)}; seeds "
-        f"{', '.join(map(str, spec.seeds))}; version {__version__}. Equal trials and steps are not equal time."
+        f"All runs: preset {spec.preset or 'none'}{''.join(f', {text}' for text in common)}{but}; seeds "
+        f"{', '.join(map(str, spec.seeds))}, which share one split and one sample of each data. "
+        f"{_versions(versions)} Equal trials are not equal time, nor are equal steps."
     )
 
 
-def _budget(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
-    """Say how the settings were chosen."""
+def _changed_elsewhere(spec: BenchSpec) -> set[str]:
+    """Return which of the settings that every run has are changed by data or a variant of the bench."""
+    method = spec.variant(spec.methods[0]).method
+    own = [data.set for data in spec.data] + [spec.variant(name).set for name in spec.methods]
+    changed = {_full(name, method) for values in own for name in values}
+    return {name for name in spec.set if _full(name, method) in changed}
+
+
+def _full(name: str, method: str) -> str:
+    try:
+        return resolve_key(name, method)
+    except ConfigError:  # a setting that another method has
+        return name
+
+
+def _versions(found: Sequence[Mapping[str, str]]) -> str:
+    """Say which versions learnt the runs; that of this program where no run tells."""
+    if not found:
+        return f"Version {__version__}."
+    texts = [", ".join(f"{name} {number}" for name, number in one.items()) for one in found]
+    if len(texts) == 1:
+        return f"Versions: {texts[0]}."
+    return f"The runs are of different versions, by which they may differ too: {'; '.join(texts)}."
+
+
+def _variants(spec: BenchSpec) -> str:
+    """Say what each variant is."""
+    lines = []
+    for name in spec.methods:
+        if name in spec.variants:
+            one = spec.variants[name]
+            values = ", ".join(f"{key} = {value}" for key, value in one.set.items())
+            lines.append(f"- `{name}` is `{one.method}`{f' with {values}' if values else ''}.")
+    return "\n".join(lines)
+
+
+def _fitted_to_validation(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Name the methods whose validation accuracy is of pictures that they were fitted to."""
+    names = dict.fromkeys(f"`{row['method']}`" for row in rows if row.get("fitted_to_validation"))
+    if not names:
+        return ""
+    return (
+        f"The validation accuracy of {', '.join(names)} is of pictures that the last layer was fitted to, after the "
+        "settings and the epoch had been chosen, and is too good."
+    )
+
+
+def budget(spec: BenchSpec) -> str:
+    """Say how a bench's settings were chosen."""
     if spec.trials < 2:
         return "Nothing was searched."
+    if all(data.choices for data in spec.data):
+        names = [f"`{data.name}`" + (f" on `{data.tuned_on}`" if data.tuned_on else "") for data in spec.data]
+        return f"What is searched was chosen before, and is not searched again, for {', '.join(names)}."
     text = f"Each method had {spec.trials} trials, the best of which was chosen on validation"
     if spec.share_search:
         text += " with the first backbone and sample rate of each data, for the others too"
@@ -151,7 +215,9 @@ def _comparisons(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> str:
         f"same runs of `{spec.methods[0]}`, and no interval is corrected for their number. Few seeds make them too "
         f"narrow: where nothing differs, up to {share} of them leave zero out with {few}, and 5 % with very many "
         f"(`benchmarks/interval_coverage.py`). So up to {sum(map(false_alarms, seeds)):.1f} of these may leave zero by "
-        "chance. A single one is a hint; what holds on several data is more."
+        "chance. All this is given the settings as they were chosen and the one split: another search or split may "
+        "come out otherwise, which no interval here holds, however many the seeds. A single one is a hint; what holds "
+        "on several data is more."
     )
 
 

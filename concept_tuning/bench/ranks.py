@@ -34,6 +34,7 @@ class Ranking:
         blocks: Those where every seed of every method is finished.
         sources: How many different sources of data they have.
         missing: Methods that are not finished, by each block that is left out for it.
+        mixed: Blocks that are left out because the runs did not learn from the same pictures and splits.
         absent: Methods of the same list that are finished in none of its blocks, and therefore left out.
         statistic: Friedman's chi-squared.
         p_value: Of the hypothesis that no method differs from another.
@@ -46,6 +47,7 @@ class Ranking:
     blocks: Sequence[Block]
     sources: int
     missing: Mapping[Block, Sequence[str]]
+    mixed: Sequence[Block]
     absent: Sequence[str]
     statistic: float
     p_value: float
@@ -107,12 +109,12 @@ def rankings(spec: BenchSpec, table: Table) -> list[Ranking] | Unavailable:
 
     Methods are ranked together if the bench asks one of its data for just these, so that what is compared was laid
     down before any result; of these lists that with the most methods is taken, and that with the most blocks. A
-    block counts if every seed of all of them is finished there.
+    block counts if every seed of all of them is finished there, and all learnt from the same pictures and splits.
 
     Returns:
         One or two rankings, the one with more methods first; or why there is none.
     """
-    asked = {frozenset(data.methods or spec.methods) for data in spec.data}
+    asked = dict.fromkeys(frozenset(data.methods or spec.methods) for data in spec.data)
     lists = [[method for method in spec.methods if method in names] for names in asked]
     candidates = [_candidate(table, names) for names in lists]
     usable = [one for one in candidates if len(one.methods) >= METHODS and len(one.blocks) >= BLOCKS]
@@ -132,6 +134,7 @@ class _Candidate:
     methods: Sequence[str]
     blocks: Sequence[Block]
     missing: Mapping[Block, Sequence[str]]
+    mixed: Sequence[Block]
     absent: Sequence[str]
 
 
@@ -140,9 +143,12 @@ def _candidate(table: Table, names: Sequence[str]) -> _Candidate:
     methods = [name for name in names if any(table[block][name].complete for block in common)]
     asking = [block for block, found in table.items() if set(methods) <= set(found)] if methods else []
     missing = {block: [name for name in methods if not table[block][name].complete] for block in asking}
+    whole = [block for block in asking if not missing[block]]
+    mixed = [block for block in whole if len(set().union(*(table[block][name].learnt_from for name in methods))) > 1]
     return _Candidate(
         methods=methods,
-        blocks=[block for block in asking if not missing[block]],
+        blocks=[block for block in whole if block not in mixed],
+        mixed=mixed,
         missing={block: left for block, left in missing.items() if left},
         absent=[name for name in names if name not in methods],
     )
@@ -161,6 +167,7 @@ def _ranking(spec: BenchSpec, table: Table, chosen: _Candidate) -> Ranking:
         blocks=chosen.blocks,
         sources=len({spec.data_named(block.data).source for block in chosen.blocks}),
         missing=chosen.missing,
+        mixed=chosen.mixed,
         absent=chosen.absent,
         statistic=statistic,
         p_value=p_value,
@@ -191,7 +198,7 @@ def weakness(ranking: Ranking) -> str:
 
 def remarks(ranking: Ranking) -> list[str]:
     """Return sentences on what the ranks rest on: which blocks, which were left out, and how far they are apart."""
-    names = block_names([*ranking.blocks, *ranking.missing])
+    names = block_names([*ranking.blocks, *ranking.missing, *ranking.mixed])
     found = [f"Blocks: {', '.join(names[block] for block in ranking.blocks)}."]
     if len(ranking.blocks) <= _ROUGH:
         found.append("p comes from the χ² distribution, which is rough with so few blocks.")
@@ -200,6 +207,9 @@ def remarks(ranking: Ranking) -> list[str]:
     if ranking.missing:
         left = "; ".join(f"{names[block]} ({listed(methods)})" for block, methods in ranking.missing.items())
         found.append(f"Left out, because methods are not finished there with every seed: {left}.")
+    if ranking.mixed:
+        left = ", ".join(names[block] for block in ranking.mixed)
+        found.append(f"Left out, because the runs did not learn from the same pictures and splits: {left}.")
     if ranking.absent:
         found.append(f"Not ranked, because finished in no such block: {listed(ranking.absent)}.")
     if ranking.sources < len(ranking.blocks):

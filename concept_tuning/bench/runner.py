@@ -26,9 +26,10 @@ from concept_tuning.bench.cells import (
 )
 from concept_tuning.bench.spec import BenchSpec
 from concept_tuning.bench.workers import in_processes
+from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.engine.turns import run_error
-from concept_tuning.errors import RunError, StudioError
+from concept_tuning.errors import ConfigError, RunError, StudioError
 
 #: How often a cell is begun whose process died, before it counts as failed.
 TRIES = 3
@@ -98,8 +99,6 @@ def check_out(spec: BenchSpec, out: Path) -> None:
     Raises:
         RunError: if the path is no folder, holds other files than a bench's, or :func:`check_folder` refuses it.
     """
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is no folder; name another --out.")
     _refuse_other_files(out)
     if (out / _SPEC).is_file():
         check_folder(spec, out)
@@ -115,7 +114,11 @@ def check_folder(spec: BenchSpec, out: Path) -> None:
         RunError: if the folder holds no bench, or a run with other settings than the bench now gives it.
     """
     file = out / _SPEC
-    if not file.is_file():
+    try:
+        begun = file.is_file()
+    except OSError as error:  # of a name that is too long, or for lack of rights
+        raise RunError(f"The bench's folder {out} cannot be read ({error.strerror}); name another --out.") from error
+    if not begun:
         raise RunError(f"{out} holds no bench yet; run it first, or name its folder.")
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -145,7 +148,7 @@ def _check_cells(cells: Sequence[Cell]) -> None:
     from concept_tuning.engine.session import with_absolute_paths  # loads torch
 
     for cell in begun:
-        before, now = RunFolder.open(cell.path).config(), with_absolute_paths(cell.config)
+        before, now = _settings_of(cell.path), with_absolute_paths(cell.config)
         if before != now:  # perhaps the pictures have been moved away since, which leaves the results as they are
             now = with_absolute_paths(cell.config, missing=True)
         if before != now:
@@ -154,6 +157,17 @@ def _check_cells(cells: Sequence[Cell]) -> None:
                 f"{_difference(before.to_dict(), now.to_dict())}. Name another folder for the bench, or remove that "
                 "run's to make it anew."
             )
+
+
+def _settings_of(path: Path) -> RunConfig:
+    """Return the settings of a run; raises RunError where they are none of this version's."""
+    try:
+        return RunFolder.open(path).config()
+    except ConfigError as error:
+        raise RunError(
+            f"The settings of the run {path} are of another version of the program or damaged: {error} Go on with "
+            "the version that began the bench, name another folder, or remove that run's to make it anew."
+        ) from error
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> str:
@@ -172,6 +186,8 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
 def _refuse_other_files(out: Path) -> None:
     """Refuse a folder that holds something, and no bench: somebody's pictures, say."""
     try:
+        if out.exists() and not out.is_dir():
+            raise RunError(f"{out} is no folder; name another --out.")
         names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     except OSError as error:
         raise RunError(f"The bench's folder {out} cannot be read ({error.strerror}); name another --out.") from error

@@ -218,7 +218,7 @@ def _add_curves(
             x=[block.sample_rate + 2 * _ASIDE * gap * aside[place] for block, _ in known],
             y=[100 * (runs.mean("accuracy") or 0) for _, runs in known],
             error_y={
-                "array": [100 * (runs.deviation("accuracy") or 0) for _, runs in known],
+                "array": [None if (one := runs.deviation("accuracy")) is None else 100 * one for _, runs in known],
                 "thickness": 1,
                 "width": 2,
             },

@@ -32,11 +32,13 @@ class ShortcutMap:
         backbone: Of all.
         methods: Those that are asked for in two of the blocks or more, and have finished runs in one.
         blocks: By rho and number of training pictures.
+        left_out: Blocks of the same rho and number as one of these, which stands before them in the bench's file.
     """
 
     backbone: str
     methods: Sequence[str]
     blocks: Mapping[tuple[float, int], Block]
+    left_out: Sequence[Block] = ()
 
     @property
     def rhos(self) -> list[float]:
@@ -56,7 +58,7 @@ def shortcut_maps(spec: BenchSpec, table: Table) -> list[ShortcutMap]:
     ``tuned_on`` the same data, if any, with the same ``choices``. A map has two blocks or more and a method that has
     finished runs in one.
     """
-    groups: dict[tuple[str, str | None, str], dict[tuple[float, int], Block]] = {}
+    groups: dict[tuple[str, str | None, str], dict[tuple[float, int], list[Block]]] = {}
     for block in table:
         data = spec.data_named(block.data)
         if data.source != "planted":
@@ -65,16 +67,18 @@ def shortcut_maps(spec: BenchSpec, table: Table) -> list[ShortcutMap]:
         if config.planted.rarity == PlantedConfig().rarity and config.data.sample_rate == 100:
             tuned = data.tuned_on, json.dumps(data.choices, sort_keys=True)
             found = groups.setdefault((_rest(config), *tuned), {})
-            found.setdefault((config.planted.rho, config.planted.images), block)
+            found.setdefault((config.planted.rho, config.planted.images), []).append(block)
     maps = []
-    for blocks in groups.values():
+    for found in groups.values():
+        blocks = {place: own[0] for place, own in found.items()}
         asked = {
             name: [table[block][name] for block in blocks.values() if name in table[block]] for name in spec.methods
         }
         methods = [name for name, runs in asked.items() if len(runs) > 1 and any(one.rows for one in runs)]
         if len(blocks) > 1 and methods:
             backbone = next(iter(blocks.values())).backbone
-            maps.append(ShortcutMap(backbone=backbone, methods=methods, blocks=blocks))
+            left_out = [block for own in found.values() for block in own[1:]]
+            maps.append(ShortcutMap(backbone=backbone, methods=methods, blocks=blocks, left_out=left_out))
     return maps
 
 

@@ -78,6 +78,14 @@ def _check_twice(spec: BenchSpec) -> None:
     for what, values in lists.items():
         if len(set(values)) < len(values):
             raise ConfigError(f"The bench names one of its {what} twice: {', '.join(map(str, values))}.")
+    places: dict[str, Setting] = {}
+    for one in settings_of(spec):
+        other = places.setdefault(one.place.casefold(), one)
+        if other != one:
+            raise ConfigError(
+                f"Two settings of the bench would share the folder {one.place}, as some disks have it: its sample "
+                "rates or the names of its data, backbones or methods are too much alike."
+            )
 
 
 def _check_methods(spec: BenchSpec) -> None:

@@ -6,12 +6,16 @@ from typing import Any
 
 import yaml
 
+#: Most values that a bench's file may stand for, references followed.
+_MOST = 100_000
+
 
 def plain_values(text: str) -> Any:
     """Return the values of a YAML text.
 
     Raises:
-        yaml.YAMLError: for what is no YAML, and for a name that is given twice in one place.
+        yaml.YAMLError: for what is no YAML, for a name that is given twice in one place, and for values that refer
+            to themselves, or by references of references to very many.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -19,6 +23,7 @@ def plain_values(text: str) -> Any:
         if node is None:
             return None
         _refuse_names_given_twice(node)
+        _count(node, {}, set())
         return loader.construct_document(node)
     finally:
         loader.dispose()
@@ -43,3 +48,21 @@ def _refuse_names_given_twice(document: yaml.Node) -> None:
                     )
                 names.add(key.value)
             left += [key, value]
+
+
+def _count(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
+    """Return how many values a node stands for, references followed; refuses one in itself, and more than fit."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in above:
+        raise yaml.constructor.ConstructorError(
+            "while reading settings", node.start_mark, "the value refers to itself", node.start_mark
+        )
+    if id(node) not in known:
+        inside = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_count(part, known, above | {id(node)}) for part in inside)
+    if known[id(node)] > _MOST:
+        raise yaml.constructor.ConstructorError(
+            "while reading settings", node.start_mark, f"this stands for over {_MOST:,} values", node.start_mark
+        )
+    return known[id(node)]

@@ -16,15 +16,18 @@ from concept_tuning.bench.cells import Cell, chosen, final_cells, trial_cells
 from concept_tuning.bench.markdown import markdown
 from concept_tuning.bench.published import published
 from concept_tuning.bench.spec import BenchSpec, Setting, chosen_before, config_of, settings_of, tuned_as
-from concept_tuning.bench.verdicts import Against, against
+from concept_tuning.bench.verdicts import Against, against, learnt_from
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
 from concept_tuning.engine.turns import run_error
+from concept_tuning.errors import RunError
 from concept_tuning.report.predictions_csv import safe_cell
 from concept_tuning.settings import resolve_key
 
 #: The files that :func:`write_tables` writes.
 FILES = ("cells.csv", "trials.csv", "summary.json", "summary.md")
+#: What is told of the versions that learnt, and its key in a run's ``versions.json``.
+_VERSIONS = {"Concept-Tuning Studio": "concept-tuning-studio", "torch": "torch"}
 _PLACE = ("data", "backbone", "sample_rate", "method")
 COLUMNS = (*_PLACE, "seed", "state", "n", "accuracy", "worst_group", "validation", "images_per_second", "failure")
 TRIAL_COLUMNS = (*_PLACE, "trial", "state", "chosen", "accuracy", "loss", "step", "failure")
@@ -34,7 +37,8 @@ def cell_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return a row for each final run, finished or not; shares are 0..1.
 
     ``accuracy`` and ``worst_group`` are of the test, ``validation`` is validation accuracy. ``images_per_second`` is
-    the speed of training since the run was last begun, beside whatever else its machine did then.
+    the speed of training since the run was last begun, beside whatever else its machine did then. ``learnt_from`` tells
+    its pictures and splits from others (:func:`~concept_tuning.bench.verdicts.learnt_from`).
     """
     rows = []
     for cell in final_cells(spec, out):
@@ -51,6 +55,7 @@ def cell_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
                 "validation": val.get("accuracy"),
                 "images_per_second": _file(cell, "status.json", "state").get("images_per_second"),
                 "failure": _one_line(cell.failure),
+                "learnt_from": learnt_from(cell) if cell.state == "finished" else None,
             }
         )
     return rows
@@ -106,6 +111,17 @@ def picture_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def versions_of(spec: BenchSpec, out: Path) -> list[dict[str, str]]:
+    """Return by which versions of the program and of torch the finished runs were begun; one where all are alike."""
+    found: dict[str, dict[str, str]] = {}
+    for cell in (*trial_cells(spec, out), *final_cells(spec, out)):
+        if cell.state == "finished" and (cell.path / "versions.json").is_file():
+            known = _file(cell, "versions.json")
+            one = {name: str(known[key]) for name, key in _VERSIONS.items() if key in known}
+            found.setdefault(json.dumps(one), one)
+    return [found[key] for key in sorted(found)]
+
+
 def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return for each setting what was chosen, mean and deviation over seeds, and the verdict on the first method.
 
@@ -114,7 +130,9 @@ def summary(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     ``difference`` and ``worst_group_difference`` are against the first method, paired by picture and by the
     ``paired_seeds`` that both have finished, each with its interval; ``published`` is what others measured on the same
     data with the same network and sample rate, and what was otherwise there. All are None where there is none.
-    ``caution`` is what its runs warned of, if anything.
+    ``outcome`` and ``worst_group_outcome`` are the verdict's, in a word. ``fitted_to_validation`` is whether
+    ``validation`` is of pictures that the method was fitted to in the end. ``caution`` is what its runs warned of, if
+    anything.
     """
     cells, trials = final_cells(spec, out), trial_cells(spec, out)
     ended: dict[Setting, list[Cell]] = {setting: [] for setting in settings_of(spec)}
@@ -136,7 +154,7 @@ def write_tables(spec: BenchSpec, out: Path) -> str:
     trials = trial_rows(spec, out)
     searched = dict.fromkeys(key for row in trials for key in row if key not in TRIAL_COLUMNS)
     rows = summary(spec, out)
-    text = markdown(spec, rows, picture_rows(spec, out))
+    text = markdown(spec, rows, picture_rows(spec, out), versions_of(spec, out))
     texts = {
         "cells.csv": _csv(cell_rows(spec, out), COLUMNS),
         "trials.csv": _csv(trials, (*TRIAL_COLUMNS, *searched)),
@@ -161,10 +179,10 @@ def summary_against(spec: BenchSpec, out: Path, method: str) -> str:
     """
     other = dataclasses.replace(spec, methods=(method, *(name for name in spec.methods if name != method)))
     known = {setting.data for setting in settings_of(spec) if setting.method == method}
-    of_method = (
+    rows, pictures = (
         [row for row in found if row["data"] in known] for found in (summary(other, out), picture_rows(other, out))
     )
-    return markdown(other, *of_method)
+    return markdown(other, rows, pictures, versions_of(other, out))
 
 
 def _summary_row(
@@ -195,6 +213,9 @@ def _summary_row(
         "worst_group": _spread([test.get("worst_group_accuracy") for test in tests]),
         "difference": _plain(found.difference),
         "worst_group_difference": _plain(found.worst_group_difference),
+        "outcome": found.outcome,
+        "worst_group_outcome": found.worst_group_outcome,
+        "fitted_to_validation": drawn is not None and _fitted_to_validation(_config(spec, setting, drawn)),
         "paired_seeds": found.seeds,
         "verdict": " ".join(text for text in ("" if trouble and not own else found.sentence, trouble) if text),
         "worst_group_verdict": found.worst_group,
@@ -246,9 +267,13 @@ def _config(spec: BenchSpec, setting: Setting, drawn: Mapping[str, Any]) -> RunC
     return config_of(spec, setting, seed=spec.search_seed, drawn=drawn)
 
 
+def _fitted_to_validation(config: RunConfig) -> bool:
+    return config.method == "dfr" and config.dfr.data == "validation"
+
+
 def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     table.writeheader()
     for row in rows:
         # A carriage return would not be quoted here, and begin a row of its own.
@@ -273,7 +298,11 @@ def _spread(values: list[float | None]) -> dict[str, Any] | None:
 
 
 def _results(cell: Cell) -> dict[str, Any]:
-    splits: dict[str, Any] = _file(cell, "results.json", "splits").get("splits", {})
+    splits = _file(cell, "results.json", "splits").get("splits", {})
+    if not isinstance(splits, dict):
+        raise RunError(
+            f"{cell.path / 'results.json'} does not hold what it should (splits); the run folder is damaged."
+        )
     return splits
 
 

@@ -25,16 +25,20 @@ class Against:
 
     Attributes:
         sentence: On accuracy, or why nothing can be said.
+        outcome: What the verdict says of accuracy: ``better``, ``worse`` or ``no difference shown``; None if nothing.
         difference: In accuracy, with its 95 % interval; None if nothing can be said.
         worst_group: Sentence on the worst group; empty without groups.
+        worst_group_outcome: What the verdict says of the worst group.
         worst_group_difference: In worst-group accuracy.
         caveat: How to read the worst group.
         seeds: Number of seeds that both have finished, by which they are paired.
     """
 
     sentence: str
+    outcome: str | None = None
     difference: Interval | None = None
     worst_group: str = ""
+    worst_group_outcome: str | None = None
     worst_group_difference: Interval | None = None
     caveat: str = ""
     seeds: int = 0
@@ -54,7 +58,7 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
     seeds = sorted({cell.number for cell in own} & {cell.number for cell in other})
     if not seeds:
         return Against(sentence=NOT_FINISHED)
-    if len({found for cell in (*own, *other) if (found := _learnt_from(cell)) is not None}) > 1:
+    if len({found for cell in (*own, *other) if (found := learnt_from(cell)) is not None}) > 1:
         return Against(
             sentence=f"{names[0]} and {names[1]} did not learn from the same pictures: the data, or their split, have "
             "changed between their runs. Put the old data back, or remove the runs of before"
@@ -70,15 +74,17 @@ def against(own: Sequence[Cell], other: Sequence[Cell], names: tuple[str, str]) 
     worst = verdict.worst_group if isinstance(verdict.worst_group, Comparison) else None
     return Against(
         sentence=verdict.accuracy.sentence,
+        outcome=verdict.accuracy.outcome,
         difference=verdict.accuracy.difference,
         worst_group=worst.sentence if worst else "",
+        worst_group_outcome=worst.outcome if worst else None,
         worst_group_difference=worst.difference if worst else None,
         caveat=verdict.caveat,
         seeds=len(seeds),
     )
 
 
-def _learnt_from(cell: Cell) -> str | None:
+def learnt_from(cell: Cell) -> str | None:
     """Return what tells a run's pictures, its splits and what they show from others; None if it tells nothing."""
     if not (cell.path / "data.json").is_file():
         return None

@@ -197,6 +197,37 @@ def test_a_map_leaves_out_other_settings_and_methods_of_one_place_and_shows_what
     assert shortcut_maps(spec, table_of(spec, lambda *_: None)) == []
 
 
+def test_a_map_says_which_data_of_a_cell_it_does_not_show() -> None:
+    birds = [("a", 0.8, 1), ("again", 0.8, 2), ("b", 0.9, 1)]
+    data = [
+        {"name": name, "source": "planted", "set": {"rho": rho, "data_seed": seed}, "methods": ["vanilla", "l2-sp"]}
+        for name, rho, seed in birds
+    ]
+    spec = check_spec(SPEC | {"data": data, "methods": ["vanilla", "l2-sp"]})
+    table = table_of(spec)
+    (found,) = shortcut_maps(spec, table)
+    assert [block.data for block in found.left_out] == ["again"]
+    (part,) = (part for part in figure_parts(spec, table) if part.name == "shortcut-map")
+    assert any("the first data of its rho and number of pictures alone: again." in note for note in part.notes)
+
+
+def test_a_single_seed_has_no_bar_that_looks_like_a_deviation_of_nothing(spec: BenchSpec) -> None:
+    table = table_of(spec, lambda setting, seed: value(setting, seed) if seed == 1 else None)
+    figure = curve_figure(spec, table)
+    assert figure is not None
+    assert list(figure.data[0].error_y.array) == [None, None]
+    assert "over 1 seed" in figure.data[0].hovertext[0]
+
+
+def test_the_page_claims_no_search_that_was_not_made() -> None:
+    search = {"all": {"lr": {"low": 0.01, "high": 0.1}}}
+    data = [{"name": "birds", "source": "planted", "choices": {"vanilla": {"lr": 0.05}, "l2-sp": {}}}]
+    spec = check_spec(SPEC | {"data": data, "methods": ["vanilla", "l2-sp"], "trials": 2, "search": search})
+    page = render_figures(spec, made_rows(spec, value))
+    assert "What is searched was chosen before, and is not searched again, for birds." in page
+    assert "2 trials" not in page
+
+
 def test_a_map_has_data_of_one_choice_alone() -> None:
     fast, slow = ({"vanilla": {"lr": rate}, "l2-sp": {}, "delta": {}} for rate in (0.05, 0.02))
     data = [

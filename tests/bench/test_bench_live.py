@@ -84,6 +84,33 @@ def test_each_method_has_its_own_mean_over_the_runs_at_once(tmp_path: Path, cloc
     assert progress.seconds_left() == pytest.approx((6 * 11 + 6 * 30) / 2)
 
 
+def work_on(cell: Cell, *, born: float) -> None:
+    """Let a cell be at work since this second after the beginning."""
+    cell.path.mkdir(parents=True)
+    for name, text in (("config.json", "{}"), ("status.json", '{"state": "training"}')):
+        (cell.path / name).write_text(text)
+        os.utime(cell.path / name, (BEGAN + born, BEGAN + born))
+
+
+def test_what_is_at_work_takes_the_rest_of_its_own_time_however_many_workers_there_are(
+    tmp_path: Path, clock: Clock
+) -> None:
+    spec = check_spec(SPEC | {"data": SPEC["data"][:1]})  # four trials and four final runs
+    progress = Progress(spec, tmp_path, workers=4, clock=clock)
+    for cell in trials_of(spec, tmp_path):
+        finish(cell, clock, born=0, end=3600)
+        progress.ended(cell)
+    (last, *others) = final_cells(spec, tmp_path)
+    for cell in others:
+        finish(cell, clock, born=3600, end=7200)
+        progress.ended(cell)
+    work_on(last, born=7200)
+    clock.now = BEGAN + 7200 + 600
+    assert progress.seconds_left() == pytest.approx(3000)
+    clock.now = BEGAN + 7200 + 6000  # longer than any before: not known, and not none
+    assert progress.seconds_left() == pytest.approx(600)
+
+
 def test_where_runs_at_once_are_not_known_they_are_counted(tmp_path: Path, clock: Clock) -> None:
     spec = check_spec(SPEC)
     progress = Progress(spec, tmp_path, workers=None, clock=clock)

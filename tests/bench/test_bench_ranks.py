@@ -180,6 +180,17 @@ def test_few_blocks_are_said_to_have_no_power(blocks: int, words: str) -> None:
     assert ("next to no power" in weakness(made)) is (blocks < 5)
 
 
+def test_runs_that_learnt_from_other_pictures_are_not_ranked_together() -> None:
+    spec = check_spec(bench([birds(f"b{number}") for number in range(3)]))
+    rows = made_rows(spec, in_order)
+    for row in rows:
+        row["learnt_from"] = "changed" if (row["data"], row["method"], row["seed"]) == ("b1", "bss", 2) else "same"
+    made = rankings(spec, read_blocks(spec, rows))
+    assert not isinstance(made, Unavailable)
+    assert [block.data for block in made[0].blocks] == ["b0", "b2"]
+    assert "Left out, because the runs did not learn from the same pictures and splits: b1." in remarks(made[0])
+
+
 def made_ranking(blocks: int, **values) -> Ranking:
     """Return a ranking of three methods over blocks of as many sources, with whatever a test is about."""
     given = {
@@ -188,6 +199,7 @@ def made_ranking(blocks: int, **values) -> Ranking:
         "blocks": [Block(data=f"b{number}", backbone="net", sample_rate=100.0) for number in range(blocks)],
         "sources": blocks,
         "missing": {},
+        "mixed": (),
         "absent": (),
         "statistic": 7.25,
         "p_value": 0.01,

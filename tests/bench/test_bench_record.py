@@ -148,6 +148,38 @@ def test_what_cannot_be_joined_is_refused(
     assert (tmp_path / "results" / "bench_made.json").read_text() == before
 
 
+def test_a_variant_that_is_another_one_now_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_record, "RESULTS", tmp_path / "results")
+    for data, decay, code in (("birds", 0.1, 0), ("later", 0.1, 0), ("birds", 0.2, 1)):
+        values = SPEC | {
+            "methods": ["vanilla", "strong"],
+            "variants": {"strong": {"method": "vanilla", "set": {"weight_decay": decay}}},
+        }
+        spec, file, folder = check_spec(values), tmp_path / "made.yaml", tmp_path / f"{data}-{decay}"
+        file.write_text(yaml.safe_dump(values))
+        for setting in settings_of(spec):
+            for seed in spec.seeds if setting.data == data else ():
+                write_final(folder, setting, seed, np.arange(400) < 240)
+        assert bool(
+            bench_record.main(["keep", str(file), str(folder), "--commit", "a", "--ran", "b", "--add"])
+        ) is bool(code)
+    assert "The variant strong is not what it is in the record" in capsys.readouterr().err
+
+
+def test_a_difference_that_the_verdict_does_not_take_to_be_shown_is_not_bold(
+    made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_record.main(made)
+    path = tmp_path / "results" / "bench_made.json"
+    assert "**" in bench_record.table(json.loads(path.read_text()), "birds", only=["l2-sp"])
+    record = json.loads(path.read_text())
+    for row in record["summary"]:
+        row["outcome"] = row["worst_group_outcome"] = "no difference shown"
+    assert "**" not in bench_record.table(record, "birds", only=["l2-sp"])
+
+
 def test_tables_say_what_is_to_be_known_of_their_figures(made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     bench_record.main(made)
     capsys.readouterr()

@@ -13,7 +13,7 @@ import made_runs
 import numpy as np
 import pytest
 
-from concept_tuning.bench.cells import final_path, note_failure, trial_cells
+from concept_tuning.bench.cells import final_cells, final_path, note_failure, trial_cells
 from concept_tuning.bench.published import ARCHITECTURE
 from concept_tuning.bench.spec import BenchSpec, check_spec, settings_of
 from concept_tuning.bench.tables import FILES, summary, summary_against, trial_rows, write_tables
@@ -270,7 +270,76 @@ def test_a_row_says_whose_choice_it_has_and_what_it_reached_on_validation(tmp_pa
     text = write_tables(spec, tmp_path)
     trials = [line.split("|")[5].strip() for line in text.splitlines() if line.startswith(("| birds", "| later"))]
     assert trials == ["3", "3 of `vanilla`", "3 of birds, 100 %", "3 of birds, 100 %, `vanilla`"]
-    assert "All runs: preset none; seeds 1, 2, 3; version" in text
+    assert "All runs: preset none; seeds 1, 2, 3, which share one split and one sample of each data. Version" in text
+    assert "- `half` is `vanilla` with weight_decay = 0.1." in text
+
+
+def test_what_data_or_a_variant_changes_is_not_said_of_all_runs(tmp_path: Path) -> None:
+    longer = {"longer": {"method": "vanilla", "set": {"optim.epochs": 9}}}
+    data = [*SPEC["data"], {"name": "small", "source": "planted", "set": {"image_size": 64}}]
+    values = {"data": data, "methods": ["vanilla", "longer"], "variants": longer, "search": {}, "trials": 0}
+    spec = check_spec(SPEC | values | {"set": {"epochs": 2, "image_size": 96, "batch_size": 8}})
+    text = write_tables(spec, tmp_path)
+    told = "batch_size = 8; unless a variant or data below has another, epochs = 2, image_size = 96; seeds 1, 2, 3"
+    assert f"All runs: preset none, {told}" in text
+    assert "- `longer` is `vanilla` with optim.epochs = 9." in text
+
+
+def test_the_versions_are_those_of_the_runs_and_several_are_said(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    for setting, number in zip(settings_of(spec), ("0.1", "0.1", "0.2"), strict=True):
+        for seed in spec.seeds:
+            known = {"concept-tuning-studio": number, "torch": "2.9", "python": "3.11"}
+            (final_path(tmp_path, setting, seed) / "versions.json").write_text(json.dumps(known))
+    text = write_tables(spec, tmp_path)
+    assert "The runs are of different versions, by which they may differ too: Concept-Tuning Studio 0.1" in text
+    assert "Concept-Tuning Studio 0.2, torch 2.9. " in text
+    for cell in (cell for cell in final_cells(spec, tmp_path) if cell.setting.method == "l2-sp"):
+        (cell.path / "versions.json").unlink()
+    assert "Versions: Concept-Tuning Studio 0.1, torch 2.9. " in write_tables(spec, tmp_path)
+
+
+def test_the_outcome_of_a_verdict_is_kept_beside_its_interval(tmp_path: Path) -> None:
+    groups = np.arange(PICTURES) // 2 % 2
+    rows = summary(made(tmp_path, groups=groups), tmp_path)
+    assert [row["outcome"] for row in rows] == [None, "better", "no difference shown"]
+    assert [row["worst_group_outcome"] for row in rows] == [None, "better", "no difference shown"]
+
+
+def test_validation_pictures_that_were_fitted_to_are_told(tmp_path: Path) -> None:
+    train = {"dfr-train": {"method": "dfr", "set": {"dfr.data": "training"}}}
+    values = {"methods": ["vanilla", "dfr", "dfr-train"], "variants": train, "search": {}, "trials": 0}
+    spec = check_spec(SPEC | values)
+    for setting in settings_of(spec):
+        made_runs.write_final(tmp_path, setting, 1, right(0.7, 1))
+    assert [row["fitted_to_validation"] for row in summary(spec, tmp_path)] == [False, True, False]
+    assert "The validation accuracy of `dfr` is of pictures that the last layer was fitted to" in write_tables(
+        spec, tmp_path
+    )
+
+
+@pytest.mark.parametrize("damaged", ['{"best": null, "splits": {}}', '{"best": {}, "splits": {}}', None])
+def test_a_finished_trial_that_does_not_tell_what_it_reached_is_a_sentence(damaged: str | None, tmp_path: Path) -> None:
+    """Else another trial would be chosen without a word."""
+    spec = made(tmp_path)
+    file = trial_cells(spec, tmp_path)[1].path / "results.json"
+    file.unlink() if damaged is None else file.write_text(damaged)
+    with pytest.raises(RunError, match=r"results\.json"):
+        write_tables(spec, tmp_path)
+
+
+def test_a_run_whose_splits_are_damaged_is_a_sentence(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    (final_path(tmp_path, settings_of(spec)[1], 2) / "results.json").write_text('{"best": {}, "splits": null}')
+    with pytest.raises(RunError, match="does not hold what it should"):
+        write_tables(spec, tmp_path)
+
+
+def test_a_failure_noted_in_other_letters_is_read(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    path = final_path(tmp_path, settings_of(spec)[1], 3)
+    path.with_name(f"{path.name}.failure.txt").write_bytes(b"Kein Platz f\xfcr mehr")
+    assert "Kein Platz f\ufffdr mehr" in write_tables(spec, tmp_path)
 
 
 def test_settings_of_which_nothing_was_run_are_named_below_the_table(tmp_path: Path) -> None:

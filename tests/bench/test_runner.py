@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from tiny_bench import TINY_BENCH
 
 from concept_tuning.bench.cells import Cell, final_cells, note_failure, trial_cells
-from concept_tuning.bench.runner import TRIES, check_folder, run_bench
+from concept_tuning.bench.runner import TRIES, check_folder, check_out, run_bench
 from concept_tuning.bench.spec import BenchSpec, check_spec
 from concept_tuning.bench.tables import summary
 from concept_tuning.engine.runs import RunFolder
@@ -188,6 +188,24 @@ def test_pictures_that_were_moved_away_leave_a_finished_bench_readable(
     monkeypatch.chdir(out)  # a path of the file is as seen from here
     with pytest.raises(RunError, match=r"data\.source was"):
         check_folder(spec, out)
+
+
+def test_a_run_of_another_version_is_named_and_what_to_do(tmp_path: Path) -> None:
+    spec = check_spec(TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]})
+    (cell,) = final_cells(spec, tmp_path)
+    values = cell.config.to_dict()
+    values["optim"]["newkey"] = 1
+    cell.path.mkdir(parents=True)
+    (cell.path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "bench.json").write_text(json.dumps({"name": spec.name, "data": [{"name": "own"}]}))
+    with pytest.raises(RunError, match=r"seed-1 are of another version of the program or damaged: .*newkey"):
+        check_folder(spec, tmp_path)
+
+
+@pytest.mark.parametrize("look", [check_out, check_folder, run_bench])
+def test_a_folder_of_a_name_that_is_too_long_is_a_sentence(look, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="name another --out"):
+        look(check_spec(TINY_BENCH), tmp_path / ("x" * 300))
 
 
 def test_a_failure_that_cannot_be_noted_is_a_sentence(tmp_path: Path) -> None:

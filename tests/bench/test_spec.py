@@ -243,6 +243,8 @@ def test_data_may_have_methods_backbones_and_rates_of_its_own() -> None:
         ({"seeds": [1, 1]}, "seeds twice"),
         ({"seeds": [1, -5]}, "seed"),
         ({"sample_rates": [30, 30.0]}, "sample_rates twice"),
+        ({"sample_rates": [33.333333, 33.33333]}, "would share the folder"),
+        ({"data": [{"name": "a", "source": "planted"}, {"name": "A", "source": "elpv"}]}, "would share the folder"),
         ({"data": [{"name": "birds", "source": "planted", "backbones": ["a", "a"]}]}, "backbones of the data 'birds'"),
         ({"data": [{"name": "..", "source": "planted"}]}, "name"),
         (
@@ -284,6 +286,25 @@ def test_a_name_given_twice_is_refused_where_it_stands(tmp_path: Path) -> None:
         load_spec(file)
     file.write_text(yaml.safe_dump(SMALL) + "set: {lr: 0.1, lr: 0.2}\n")
     with pytest.raises(ConfigError, match="'lr' is given twice"):
+        load_spec(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("set: &x {lr: *x}\n", "refers to itself"),
+        (
+            "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '1'] * 9)}]\n" for n in range(9)),
+            "stands for over",
+        ),
+    ],
+)
+def test_references_that_never_end_or_stand_for_very_much_are_refused_at_once(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "bench.yaml"
+    file.write_text(yaml.safe_dump({name: value for name, value in SMALL.items() if name != "set"}) + text)
+    with pytest.raises(ConfigError, match=words):
         load_spec(file)
 
 

@@ -78,7 +78,8 @@ def test_the_tables_of_a_bench_hold_no_formula(
     monkeypatch.setattr(tables, "trial_rows", lambda spec, out: [row])
     monkeypatch.setattr(tables, "summary", lambda spec, out: [])
     monkeypatch.setattr(tables, "picture_rows", lambda spec, out: [])
-    monkeypatch.setattr(tables, "markdown", lambda spec, rows, pictures: "")
+    monkeypatch.setattr(tables, "markdown", lambda spec, rows, pictures, versions: "")
+    monkeypatch.setattr(tables, "versions_of", lambda spec, out: [])
     tables.write_tables(None, tmp_path)  # type: ignore[arg-type]
     with (tmp_path / file).open(encoding="utf-8", newline="") as opened:
         (read,) = list(csv.DictReader(opened))
