@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import app_latency
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_summary_is_the_median_the_worst_and_the_number() -> None:
@@ -17,3 +24,12 @@ def test_every_gap_of_a_script_is_filled() -> None:
     script = app_latency._fill(app_latency._FROM_PRESS, before="[]", condition=f"{condition}.length >= 2")
     assert "includes('where this cell attends')" in script
     assert not any(gap in script for gap in ("{before}", "{condition}", "{words}"))
+
+
+@pytest.mark.parametrize("script", ["app_latency.py", "demo_load.py"])
+def test_a_script_that_takes_helpers_of_the_tests_finds_them_by_itself(script: str) -> None:
+    told = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--help"], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert "--rounds" in told.stdout
