@@ -8,7 +8,9 @@ A cache is one folder, named by what it was made from:
 - ``meta.json``: format, side, sizes, digests of the two arrays, and the unreadable rows with the reasons;
 - ``used``: an empty file whose time of change says when the cache was last opened.
 
-It is built in a folder beside its place and moved there whole, so that a half-built one is never read.
+It is built in a folder beside its place and moved there whole, so that a half-built one is never read. When one is
+built, those that have not been opened for :data:`KEPT_DAYS` are removed: pictures that change leave a cache behind each
+time.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -43,6 +46,9 @@ from concept_tuning.errors import DataError
 
 FORMAT = 1
 LONGEST_ASPECT = 4
+#: Days for which a cache is kept that nobody opens; pictures whose cache is gone are decoded again.
+KEPT_DAYS = 60
+_NAME = re.compile(r"[0-9a-f]{64}")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _MOST_THREADS = 4
 _REPORT_SECONDS = 5.0
@@ -160,6 +166,7 @@ def open_cache(
             if cache is None:
                 if path.exists():
                     report("The image cache is damaged or out of date and is made again.")
+                _remove_unused(root)
                 _build(table, path, cache_side(config), report, progress)
                 cache = ImageCache(path)
     with suppress(OSError):
@@ -263,6 +270,18 @@ def _build(table: ImageTable, path: Path, side: int, report: Report, progress: P
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_unused(root: Path) -> None:
+    """Remove the caches in a folder that have long not been opened; what cannot be removed stays."""
+    for used in root.glob(f"*/{_USED}"):
+        path = used.parent
+        lock = FileLock(path.with_name(f"{path.name}.lock"))
+        with suppress(OSError):  # another process makes or removes it, or the disk is read-only
+            if not _NAME.fullmatch(path.name) or used.stat().st_mtime > time.time() - KEPT_DAYS * 86_400:
+                continue
+            with lock.acquire(timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(table: ImageTable, part: Path, side: int, report: Report, progress: Progress | None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from concept_tuning.config import DataConfig
@@ -297,6 +298,29 @@ def test_the_file_used_tells_the_last_opening(config):
     before = time.time() - 2
     open_cache(Source().table(), config)
     assert (cache.path / "used").stat().st_mtime > before
+
+
+def test_a_cache_that_was_long_not_opened_goes_when_another_is_built(config):
+    source = Source()
+    old, kept = open_cache(source.table(), config).path, open_cache(Source(5).table(), config).path
+    theirs = cache_root(config) / "notes"
+    theirs.mkdir()
+    (theirs / "used").touch()
+    ago = time.time() - (cache_module.KEPT_DAYS + 1) * 86_400
+    for path in (old, theirs):
+        os.utime(path / "used", (ago, ago))
+    open_cache(Source(5).table(), config)  # nothing is built, and nothing goes
+    assert old.is_dir()
+    lock = FileLock(old.with_name(f"{old.name}.lock"))
+    with lock:  # somebody builds it
+        open_cache(Source(7).table(), config)
+    assert old.is_dir()
+    open_cache(Source(8).table(), config)
+    assert not old.exists()
+    assert kept.is_dir()
+    assert theirs.is_dir()
+    again = open_cache(source.table(), config).image(3)
+    assert np.array_equal(again.permute(1, 2, 0).numpy(), shrink(draw(3), 20))
 
 
 def test_progress_counts_to_the_end_and_text_is_reported(config, monkeypatch):
