@@ -85,7 +85,7 @@ def shortcut_maps(spec: BenchSpec, table: Table) -> list[ShortcutMap]:
 def map_figure(found: ShortcutMap, table: Table) -> go.Figure:
     """Draw a panel for each method; a cell holds the mean over seeds in percent and its standard deviation."""
     rhos, images = found.rhos, found.images
-    columns = min(_COLUMNS, len(found.methods))
+    columns = 2 if len(found.methods) == 4 else min(_COLUMNS, len(found.methods))
     rows = -(-len(found.methods) // columns)
     panel = _CELL * len(rhos)
     drawn = rows * panel + (rows - 1) * _BETWEEN
