@@ -371,7 +371,8 @@ class EngineConfig:
     channels_last: Annotated[bool, Field(description="Channels-last memory format, faster on most machines.")] = True
     workers: Annotated[int, Field(ge=0, le=256, description="Loader processes; 0 loads in the training process.")] = 0
     threads: Annotated[
-        int | None, Field(ge=1, description="Computing threads; none: as many as torch takes by itself.")
+        int | None,
+        Field(ge=1, le=1024, description="Computing threads; none: as many as torch takes by itself."),
     ] = None
     eval_batch_size: Annotated[int, Field(ge=1, le=65_536, description="Images a batch in evaluation.")] = 64
     evaluate_every: Annotated[int, Field(ge=1, description="Epochs between two evaluations on validation.")] = 1

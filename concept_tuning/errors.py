@@ -32,7 +32,7 @@ class RunError(StudioError):
 
 
 class TrainingError(StudioError):
-    """Training had to stop (non-finite loss, full disk); the last good checkpoint is intact."""
+    """Training had to stop (non-finite loss, full disk); the last good checkpoint, if there is one, is intact."""
 
     exit_code = 1
 

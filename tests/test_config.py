@@ -46,3 +46,8 @@ def test_steps_of_a_schedule_are_told_in_part() -> None:
     message = told({"optim": {"step_points": [7.0] * 100_000}})
     assert message.startswith("optim.step_points must lie between 0 and 1, got (7.0, 7.0")
     assert len(message) < 300
+
+
+def test_more_threads_than_any_machine_starts_are_refused() -> None:
+    assert RunConfig.from_dict({"engine": {"threads": 1024}}).engine.threads == 1024
+    assert "engine.threads = 100000 is not valid" in told({"engine": {"threads": 100_000}})

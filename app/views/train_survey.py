@@ -115,3 +115,11 @@ def _show_problems(found: Survey) -> None:
             else f"{count} pictures of validation or test are also training pictures, such as {first}"
         )
         st.warning(f"{text}; what is measured on them is too good.", icon=":material/content_copy:")
+    if found.conflicts:
+        key, name, other, other_name = map(plain, found.conflicts[0])
+        pairs = "1 pair of files shows" if len(found.conflicts) == 1 else f"{len(found.conflicts)} pairs of files show"
+        st.warning(
+            f"{pairs} the same picture in different classes, such as {key} ({name}) and {other} ({other_name}); look "
+            "which is right.",
+            icon=":material/compare:",
+        )

@@ -19,8 +19,9 @@ from concept_tuning.data.table import LIKE_TRAINING, SPLITS, ImageTable, Problem
 from concept_tuning.data.units import units_by_rule
 from concept_tuning.errors import DataError
 
+_PORTABLE = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", *_PORTABLE)
 )
 SPLIT_NAMES = {
     "train": 0,
@@ -34,7 +35,18 @@ SPLIT_NAMES = {
 _UNREAD_SUFFIXES = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".tga", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 )
-_HOUSEKEEPING = frozenset(("__MACOSX", "@eaDir", "lost+found"))
+#: Folders that operating systems and storage boxes make of their own, in lower case.
+_HOUSEKEEPING = frozenset(("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin", "system volume information"))
+#: How the files of each format begin, and the suffix that they should have.
+_BEGINNINGS = (
+    (re.compile(rb"\xff\xd8\xff"), ".jpg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
+    (re.compile(rb"GIF8[79]a"), ".gif"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), ".webp"),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), ".tif"),
+    (re.compile(rb"BM....\0\0\0\0", re.DOTALL), ".bmp"),
+)
+_BEGINNING = 12
 _NAMED = 5
 #: Ways through links by which one folder is walked; without an end to them, links in each of n folders to the next make
 #: 2^n ways.
@@ -50,9 +62,9 @@ def folder_table(root: Path, config: DataConfig) -> ImageTable:
     pictures. Classes are sorted naturally ("2" before "10"), upper case apart from lower case.
 
     Hidden files and files that are no pictures by their suffix are passed over. Left out and listed as problems
-    are pictures outside any class folder, links that lead out of ``root``, links in a circle, more than eight ways
-    through links to one folder, unreadable folders, and picture formats that are not decoded. Broken pictures show
-    only when they are read.
+    are pictures outside any class folder or without a suffix, links that lead out of ``root``, links in a circle, more
+    than eight ways through links to one folder, unreadable folders, and picture formats that are not decoded. Broken
+    pictures show only when they are read.
 
     Args:
         root: The folder. Keys are paths below it, with ``/``, composed Unicode characters (NFC), and
@@ -135,7 +147,7 @@ def scan(root: Path) -> Listing:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is an operating system's own or hidden."""
-    return name.startswith(".") or name in _HOUSEKEEPING
+    return name.startswith(".") or name.lower() in _HOUSEKEEPING
 
 
 def key_text(name: str) -> str:
@@ -241,6 +253,11 @@ def _visit(
     try:
         link, folder = entry.is_symlink(), entry.is_dir()
         suffix = "" if folder else os.path.splitext(entry.name)[1].lower()
+        if not suffix and entry.is_file(follow_symlinks=False):
+            reason = _lacking_suffix(entry.path)
+            if reason is not None:
+                listing.problems.append(ProblemFile(key_text(relative), reason))
+            return []
         if not folder and suffix not in SUFFIXES and suffix not in _UNREAD_SUFFIXES:
             return []
         real = os.path.realpath(entry.path) if link else os.path.join(chain[-1], entry.name)
@@ -262,6 +279,14 @@ def _visit(
         return [(relative, (*chain, real))]
     listing.pictures.append(relative)
     return []
+
+
+def _lacking_suffix(path: str) -> str | None:
+    """What is wrong with a file without a suffix if it is a picture by its first bytes; None if it is none."""
+    with open(path, "rb") as file:
+        beginning = file.read(_BEGINNING)
+    suffix = next((suffix for start, suffix in _BEGINNINGS if start.match(beginning)), None)
+    return None if suffix is None else f"a picture whose name has no suffix; name it {suffix}"
 
 
 def _counts(relative: str, chain: tuple[str, ...], ways: Counter[str], listing: Listing) -> bool:

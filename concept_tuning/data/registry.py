@@ -171,7 +171,9 @@ class DataBundle:
             where each is by itself.
         validation_note: How validation was drawn, in words.
         copies: Pictures of the validation or test split whose decoded content is also that of a training
-            picture, as (its key, the training picture's key); what is measured on them is too good.
+            picture of their class, as (its key, the training picture's key); what is measured on them is too good.
+        conflicts: Pictures in the splits, whichever, whose decoded content is also that of a picture of another class,
+            as (its key, its class, the other's key, the other's class), so that one of the two labels is wrong.
         table: The source itself, for full-size pictures and masks.
     """
 
@@ -185,6 +187,7 @@ class DataBundle:
     unit_fingerprints: Mapping[str, str | None]
     validation_note: str
     copies: tuple[tuple[str, str], ...]
+    conflicts: tuple[tuple[str, str, str, str], ...] = ()
     table: ImageTable
 
 
@@ -219,6 +222,7 @@ def load_data(
     report: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     splits: Mapping[str, Sequence[str]] | None = None,
+    class_names: Sequence[str] | None = None,
     units: bool = True,
     contained: bool = False,
 ) -> DataBundle:
@@ -230,12 +234,13 @@ def load_data(
         progress: Is called with the number of pictures decoded and the number of all.
         splits: Keys of an earlier run's splits (:func:`~concept_tuning.data.splits.splits_to_json`), which
             are then reused exactly, without drawing anything.
+        class_names: The classes when the saved ``splits`` were drawn, compared with those of now; None: not known.
         units: Take up which pictures show one plant or patient; False where the saved ``splits`` were drawn without.
         contained: As for :func:`open_table`.
 
     Raises:
         DataError: The source cannot be used, has fewer than two classes, or leaves a class without pictures
-            in a split; or a picture of the saved ``splits`` is gone or unreadable.
+            in a split; or a picture of the saved ``splits`` is gone or unreadable, or the classes are others.
     """
     table = open_table(config, contained=contained)
     if not units:
@@ -245,7 +250,7 @@ def load_data(
         raise DataError(f"{table.source} has {found}; at least two classes are needed to classify.")
     cache = open_cache(table, config.data, report=report, progress=progress)
     try:
-        rows = _split_rows(table, cache, config, splits)
+        rows = _split_rows(table, cache, config, splits, class_names)
     except DataError as error:
         left_out = _left_out(table, cache)
         raise DataError(f"{error}{left_out}") from error
@@ -263,8 +268,18 @@ def load_data(
         },
         validation_note=table.validation_words,
         copies=_copies(table, cache, rows),
+        conflicts=_conflicts(table, cache, np.concatenate(list(rows.values()))),
         table=table,
     )
+
+
+def check_class_names(now: Sequence[str], before: Sequence[str]) -> None:
+    """Raise :class:`DataError` unless the classes of a source are those that a run began with."""
+    if tuple(now) != tuple(before):
+        raise DataError(
+            f"The classes are now {printable(', '.join(now))}, and were {printable(', '.join(before))} when the run "
+            "began. Put the old ones back or start a new run."
+        )
 
 
 def _open_path(source: str, config: RunConfig, contained: bool) -> ImageTable:
@@ -303,7 +318,11 @@ def unknown_source(source: str) -> str:
 
 
 def _split_rows(
-    table: ImageTable, cache: ImageCache, config: RunConfig, saved: Mapping[str, Sequence[str]] | None
+    table: ImageTable,
+    cache: ImageCache,
+    config: RunConfig,
+    saved: Mapping[str, Sequence[str]] | None,
+    class_names: Sequence[str] | None,
 ) -> dict[str, np.ndarray]:
     if saved is None:
         rows = split_table(
@@ -317,6 +336,8 @@ def _split_rows(
         )
     else:
         rows = splits_from_keys(saved, table.keys)
+        if class_names is not None:  # not before the pictures are known to be those of the run, whoever made it
+            check_class_names(table.class_names, class_names)
         lost = [table.keys[row] for part in rows.values() for row in part if not cache.readable[row]]
         if lost:
             raise DataError(
@@ -355,9 +376,26 @@ def _make_split(name: str, table: ImageTable, cache: ImageCache, rows: np.ndarra
 
 
 def _copies(table: ImageTable, cache: ImageCache, rows: Mapping[str, np.ndarray]) -> tuple[tuple[str, str], ...]:
-    trained = {cache.content(row): table.keys[row] for row in rows["train"]}
+    def shown(row: int) -> tuple[bytes, int]:
+        return cache.content(row), int(table.labels[row])
+
+    trained = {shown(row): table.keys[row] for row in rows["train"]}
     held_out = np.concatenate([rows["val"], rows["test"]])
-    return tuple((table.keys[row], trained[found]) for row in held_out if (found := cache.content(row)) in trained)
+    return tuple((table.keys[row], trained[found]) for row in held_out if (found := shown(row)) in trained)
+
+
+def _conflicts(table: ImageTable, cache: ImageCache, rows: np.ndarray) -> tuple[tuple[str, str, str, str], ...]:
+    """Pair each picture with the first, by key, of the same content and another class; the first of all with none."""
+    firsts: dict[bytes, dict[int, int]] = {}  # by content, the first row of each label
+    found = []
+    for row in sorted(rows.tolist(), key=table.keys.__getitem__):
+        alike, label = firsts.setdefault(cache.content(row), {}), int(table.labels[row])
+        other = next((first for other_label, first in alike.items() if other_label != label), None)
+        if other is not None:
+            name, other_name = table.class_names[label], table.class_names[table.labels[other]]
+            found.append((table.keys[row], name, table.keys[other], other_name))
+        alike.setdefault(label, row)
+    return tuple(found)
 
 
 def _fingerprint(table: ImageTable, cache: ImageCache, rows: np.ndarray) -> str:

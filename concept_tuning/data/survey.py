@@ -44,8 +44,10 @@ class Survey:
         cells: (C, G) int64 training pictures of each class in each group; None without groups.
         samples: Training pictures, the classes in turn.
         problems: Files that are left out, and why.
-        copies: Held-out pictures that are also training pictures, as (its key, the training picture's key); None
-            unless every picture was decoded.
+        copies: Held-out pictures that are also training pictures of their class, as (its key, the training picture's
+            key); None unless every picture was decoded.
+        conflicts: Pictures that are also in another class, as (its key, its class, the other's key, the other's class);
+            None unless every picture was decoded.
         checked: Whether every picture was decoded; otherwise problems are those of listing and of the samples alone.
         validation_note: How validation was drawn, in words.
         units: By split, how many plants, patients or places its pictures show; None where each is by itself.
@@ -58,6 +60,7 @@ class Survey:
     samples: tuple[Sample, ...]
     problems: tuple[ProblemFile, ...]
     copies: tuple[tuple[str, str], ...] | None
+    conflicts: tuple[tuple[str, str, str, str], ...] | None
     checked: bool
     validation_note: str
     units: dict[str, int] | None
@@ -87,10 +90,10 @@ def survey(
     """
     if check:
         bundle = load_data(config, progress=progress, contained=contained)
-        table, problems, copies = bundle.table, bundle.problems, bundle.copies
+        table, problems, copies, conflicts = bundle.table, bundle.problems, bundle.copies, bundle.conflicts
         rows = {name: split.rows for name, split in bundle.splits.items()}
     else:
-        table, copies = open_table(config, contained=contained), None
+        table, copies, conflicts = open_table(config, contained=contained), None, None
         rows, problems = _listed_rows(table, config), table.problems
     shown, unreadable = _samples(table, rows["train"], samples, side)
     known = {problem.key for problem in problems}
@@ -107,6 +110,7 @@ def survey(
         samples=shown,
         problems=problems + tuple(problem for problem in unreadable if problem.key not in known),
         copies=copies,
+        conflicts=conflicts,
         checked=check,
         validation_note=table.validation_words,
         units=None

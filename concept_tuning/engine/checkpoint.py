@@ -8,10 +8,12 @@ one whole.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ def save_checkpoint(root: Path, *, step: int, weights: Mapping[str, Tensor], sta
         root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        save_file(_plain(weights), temporary / WEIGHTS)
+        with usual_rights(temporary / WEIGHTS):
+            save_file(_plain(weights), temporary / WEIGHTS)
         torch.save(dict(state), temporary / STATE)
         for name in (WEIGHTS, STATE):
             sync(temporary / name)
@@ -55,7 +58,7 @@ def save_checkpoint(root: Path, *, step: int, weights: Mapping[str, Tensor], sta
         temporary.replace(target)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise TrainingError(storage_message(error, target)) from error
+        raise TrainingError(storage_message(error, target, checkpoints=root)) from error
     for old in list_checkpoints(root)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -69,7 +72,13 @@ def list_checkpoints(root: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path, *keys: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint's weights and state; raises :class:`RunError` if it is damaged or its state lacks a key."""
+    """Read a checkpoint's weights and state.
+
+    Raises:
+        RunError: if it may not be read, is damaged, or its state lacks a key.
+    """
+    for name in (WEIGHTS, STATE):
+        refuse_unreadable(path / name)
     try:
         weights = load_file(path / WEIGHTS)
         state = load_tensors(path / STATE)
@@ -109,12 +118,34 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[st
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_plain(weights), temporary, metadata=dict(metadata))
+        with usual_rights(temporary):
+            save_file(_plain(weights), temporary, metadata=dict(metadata))
         sync(temporary)
         temporary.replace(path)
     except (OSError, SafetensorError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise TrainingError(storage_message(error, path)) from error
+        checkpoints = path.parent.parent / "checkpoints"  # of the run whose best weights they are
+        raise TrainingError(storage_message(error, path, checkpoints=checkpoints)) from error
+
+
+@contextlib.contextmanager
+def usual_rights(path: Path) -> Iterator[None]:
+    """Give the file that the block writes at ``path`` the rights of any new file there.
+
+    Safetensors puts a file in place that its maker alone may read.
+    """
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        usual = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    yield
+    if stat.S_IMODE(path.stat().st_mode) != usual:
+        path.chmod(usual)
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raise :class:`RunError` if a file is there and this user may not read it, which safetensors tells as no file."""
+    if path.exists() and not os.access(path, os.R_OK):
+        raise RunError(f"{path} may not be read by this user. Have its owner allow it (`chmod a+r`).")
 
 
 def in_short(error: BaseException) -> str:
@@ -124,18 +155,21 @@ def in_short(error: BaseException) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
-def storage_message(error: BaseException, path: Path, *, done: str = "written") -> str:
-    """Say in words why something could not be stored, or whatever was not ``done``."""
+def storage_message(error: BaseException, path: Path, *, checkpoints: Path, done: str = "written") -> str:
+    """Say in words why something could not be stored, or whatever was not ``done``, and what is left."""
+    left = what_is_left(checkpoints)
     if is_disk_full(error):
         return (
-            f"The disk is full: {path} could not be written. The last good checkpoint is intact; "
+            f"The disk is full: {path} could not be written. {left}; "
             "free some space and go on with `concept-tuning resume`."
         )
     reason = getattr(error, "strerror", None) or in_short(error)
-    return (
-        f"{path} could not be {done}: {reason}. The last good checkpoint is intact; "
-        "put that right and go on with `concept-tuning resume`."
-    )
+    return f"{path} could not be {done}: {reason}. {left}; put that right and go on with `concept-tuning resume`."
+
+
+def what_is_left(checkpoints: Path) -> str:
+    """Say whether a run that failed has a checkpoint to go on from."""
+    return "The last good checkpoint is intact" if list_checkpoints(checkpoints) else "There is no checkpoint yet"
 
 
 def is_disk_full(error: BaseException) -> bool:

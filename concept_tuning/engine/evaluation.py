@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from concept_tuning.data.registry import Split
 from concept_tuning.engine.batches import EvaluationImages
-from concept_tuning.errors import RunError
+from concept_tuning.engine.checkpoint import refuse_unreadable, usual_rights
+from concept_tuning.errors import DivergedError, RunError
 from concept_tuning.methods.base import Method
 from concept_tuning.proportion import number_of, share_interval
 
@@ -46,12 +47,22 @@ class Predictions:
         columns = {"groups": self.groups, "units": self.units}
         tensors |= {name: column for name, column in columns.items() if column is not None}
         temporary = path.with_name(f".{path.name}.tmp")
-        save_file(tensors, temporary)
-        temporary.replace(path)
+        try:
+            with usual_rights(temporary):
+                save_file(tensors, temporary)
+            temporary.replace(path)
+        except (OSError, SafetensorError):
+            temporary.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read predictions written by :meth:`save`; raises :class:`RunError` if the file is not one of those."""
+        """Read predictions written by :meth:`save`.
+
+        Raises:
+            RunError: if the file may not be read or is not one of those.
+        """
+        refuse_unreadable(path)
         try:
             tensors = load_file(path)
             labels = tensors["labels"]
@@ -133,7 +144,11 @@ def predict_split(
     channels_last: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
-    """Predict every image of a split; the method's mode is put back afterwards."""
+    """Predict every image of a split; the method's mode is put back afterwards.
+
+    Raises:
+        DivergedError: if a probability is not finite.
+    """
     training = method.training
     method.eval()
     found: dict[str, list[np.ndarray]] = {}
@@ -151,13 +166,15 @@ def predict_split(
     finally:
         method.train(training)
     heads = {name: np.concatenate(parts) for name, parts in found.items()}
+    _refuse_non_finite(heads, split.name)
     return Predictions(heads, split.labels, split.groups, split.units)
 
 
 def evaluate(
     predictions: Predictions, *, split: str, class_names: tuple[str, ...], group_names: tuple[str, ...]
 ) -> Evaluation:
-    """Compute the measures of a split from its predictions."""
+    """Compute the measures of a split from its predictions; raises :class:`DivergedError` if one is not finite."""
+    _refuse_non_finite(predictions.probabilities, split)
     labels = predictions.labels
     probabilities = predictions.probabilities[PREDICTION]
     right = probabilities.argmax(1) == labels
@@ -187,6 +204,18 @@ def evaluate(
         },
         units=number_of(predictions.units),
     )
+
+
+def _refuse_non_finite(probabilities: Mapping[str, np.ndarray], split: str) -> None:
+    """Raise :class:`DivergedError` if a head gives a picture a probability that is not finite."""
+    for name, values in probabilities.items():
+        bad = int((~np.isfinite(values)).any(axis=1).sum())
+        if bad:
+            raise DivergedError(
+                f"The probabilities of {name} are not finite for {bad} of the {len(values)} pictures of the {split} "
+                "split: the training diverged. Try a smaller learning rate (`lr`), some warm-up "
+                "(`warmup_fraction=0.1`) or `precision=no` in a new run."
+            )
 
 
 def _group_rates(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from concept_tuning.engine.checkpoint import is_disk_full, is_out_of_memory, storage_message
+from concept_tuning.engine.checkpoint import is_disk_full, is_out_of_memory, storage_message, what_is_left
 from concept_tuning.engine.runs import RunFolder, StatusWriter, write_atomically
 from concept_tuning.engine.trainer import Stopped
 from concept_tuning.errors import MachineError, StudioError, TrainingError
@@ -49,17 +49,18 @@ def recorded(folder: RunFolder, status: StatusWriter) -> Iterator[None]:
 
 def _in_words(error: Exception, path: Path) -> str | None:
     """Say what went wrong and what to do, for the failures that can be foreseen and come again if nothing is done."""
-    text = str(error)
+    text, checkpoints = str(error), RunFolder(path).checkpoints
+    left = what_is_left(checkpoints)
     if is_out_of_memory(error):
         return (
-            "Out of memory. The last good checkpoint is intact. Start a new run with a smaller batch "
+            f"Out of memory. {left}. Start a new run with a smaller batch "
             "(`batch_size`), smaller pictures (`image_size`) or fewer loader processes (`workers`)."
         )
     if is_disk_full(error):
-        return storage_message(error, path)
+        return storage_message(error, path, checkpoints=checkpoints)
     if "Connection closed by peer" in text or "Connection reset by peer" in text:
         return (
-            "Another process of this run has ended, and with it the run. The last good checkpoint is intact; go on by "
+            f"Another process of this run has ended, and with it the run. {left}; go on by "
             "`resume` under the same launcher."
         )
     if "Expected more than 1 value per channel" in text:
@@ -72,15 +73,17 @@ def _in_words(error: Exception, path: Path) -> str | None:
 
 def _of_the_machine(error: Exception, path: Path) -> str | None:
     """Say what went wrong where it may be gone when the run is tried again; None if it is not of that kind."""
+    checkpoints = RunFolder(path).checkpoints
     if _LOST_LOADER.search(str(error)):
         return (
-            "A loader process has ended, most likely for lack of memory. The last good checkpoint is intact; go on "
+            f"A loader process has ended, most likely for lack of memory. {what_is_left(checkpoints)}; go on "
             "with `concept-tuning resume`, or start a new run with fewer loader processes (`workers`), a "
             "smaller batch (`batch_size`) or smaller pictures (`image_size`)."
         )
     told = isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
     if told or isinstance(error, SafetensorError):
-        return storage_message(error, Path(getattr(error, "filename", None) or path), done="read or written")
+        unstored = Path(getattr(error, "filename", None) or path)
+        return storage_message(error, unstored, checkpoints=checkpoints, done="read or written")
     return None
 
 

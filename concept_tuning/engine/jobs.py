@@ -59,14 +59,16 @@ def start(config: RunConfig, root: Path = ROOT, name: str | None = None) -> RunR
         name: Name of the run's folder in the root; None: a telling one.
 
     Raises:
-        RunError: if the name is not allowed or taken, the folder cannot be written (a full disk, no permission)
-            or the process cannot start; no folder is left behind.
+        RunError: if the name is not allowed or taken, the root lies inside the pictures' folder, the folder cannot be
+            written (a full disk, no permission) or the process cannot start; no folder is left behind.
     """
     if name is not None:
         check_name(name)
-    from concept_tuning.engine.session import with_absolute_paths  # imports torch, which the other controls do without
+    # This imports torch, which the other controls do without.
+    from concept_tuning.engine.session import refuse_inside_source, with_absolute_paths
 
     config = with_absolute_paths(config)
+    refuse_inside_source(config, Path(root))
     root = Path(root).resolve()
     with controlled(root, make=True):
         path = root / (name or default_run_dir(config, root=root).name)
@@ -83,8 +85,11 @@ def start_together(configs: Mapping[str, RunConfig], root: Path = ROOT) -> list[
     """
     for name in configs:
         check_name(name)
-    from concept_tuning.engine.session import with_absolute_paths
+    from concept_tuning.engine.session import refuse_inside_source, with_absolute_paths
 
+    configs = {name: with_absolute_paths(config) for name, config in configs.items()}
+    for config in configs.values():
+        refuse_inside_source(config, Path(root))
     root = Path(root).resolve()
     begun: list[Path] = []
     with controlled(root, make=True):
@@ -92,7 +97,7 @@ def start_together(configs: Mapping[str, RunConfig], root: Path = ROOT) -> list[
             _refuse_taken(root / name)
         try:
             for name, config in configs.items():
-                _begin(root / name, with_absolute_paths(config))
+                _begin(root / name, config)
                 begun.append(root / name)
         except BaseException:
             for path in begun:

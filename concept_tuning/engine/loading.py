@@ -12,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from concept_tuning.config import BackboneConfig, RunConfig
-from concept_tuning.data.registry import DataBundle
+from concept_tuning.data.registry import DataBundle, check_class_names
 from concept_tuning.data.table import SPLITS
-from concept_tuning.engine.checkpoint import in_short
+from concept_tuning.engine.checkpoint import in_short, refuse_unreadable
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_data import noted_names, open_data
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.errors import DataError, RunError
+from concept_tuning.errors import RunError
 from concept_tuning.methods.base import Method
 from concept_tuning.methods.registry import build_method
 from concept_tuning.models.backbone import build_backbone
@@ -50,6 +50,7 @@ def load_run(path: Path) -> LoadedRun:
                 raise RunError(f"{path} is finished, but its weights ({folder.best_weights}) are gone; train it anew.")
             raise RunError(f"{path} keeps no weights: it is a trial of a bench's search, for its validation alone.")
         raise RunError(f"{path} has no trained weights yet; finish it by `concept-tuning resume {path}`.")
+    refuse_unreadable(folder.best_weights)
     _check_size(folder, len(class_names))
     with torch.random.fork_rng(devices=[]):
         try:
@@ -84,7 +85,8 @@ def build_with_backbone(
 
 
 def load_best_weights(method: Method, folder: RunFolder) -> None:
-    """Put the best epoch's weights into a method; raises :class:`RunError` if they do not fit."""
+    """Put the best epoch's weights into a method; raises :class:`RunError` if they may not be read or do not fit."""
+    refuse_unreadable(folder.best_weights)
     wanted = set(method.inference_state())
     try:
         found = load_file(folder.best_weights)
@@ -107,11 +109,7 @@ def evaluate_run(run: LoadedRun, split: str, *, data: DataBundle | None = None) 
     if split not in SPLITS:
         raise RunError(f"Unknown split {split!r}; there are {', '.join(SPLITS)}.")
     bundle = data or run.data()
-    if bundle.class_names != run.class_names:
-        raise DataError(
-            f"The classes are now {', '.join(bundle.class_names)}, and were {', '.join(run.class_names)} when the run "
-            "was trained. Put the old ones back or start a new run."
-        )
+    check_class_names(bundle.class_names, run.class_names)
     predictions = predict_split(
         run.method,
         bundle.splits[split],

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from concept_tuning.data.table import SPLITS
+from concept_tuning.engine.checkpoint import refuse_unreadable, usual_rights
 from concept_tuning.engine.loading import evaluate_run, load_run
 from concept_tuning.engine.runs import RunFolder
 from concept_tuning.errors import RunError
@@ -29,7 +30,7 @@ def pack_run(run: Path, out: Path) -> RunFolder:
         out: Folder to make; must not exist.
 
     Raises:
-        RunError: if the run is not finished or holds links, or the folder exists or cannot be written.
+        RunError: if the run is not finished, holds links or may not be read, or the folder exists or cannot be written.
     """
     source, target = RunFolder.open(run), RunFolder(Path(out))
     if source.status().get("state") != "finished":
@@ -53,14 +54,13 @@ def _fill(target: RunFolder, source: RunFolder) -> None:
     target.best_weights.parent.mkdir()
     for name in COPIED:
         shutil.copyfile(source.path / name, target.path / name)
-    weights = load_file(source.best_weights)
-    save_file(
-        {
-            name: value.half() if value.dtype == torch.float32 and value.ndim > 1 else value
-            for name, value in weights.items()
-        },
-        target.best_weights,
-    )
+    refuse_unreadable(source.best_weights)
+    packed = {
+        name: value.half() if value.dtype == torch.float32 and value.ndim > 1 else value
+        for name, value in load_file(source.best_weights).items()
+    }
+    with usual_rights(target.best_weights):
+        save_file(packed, target.best_weights)
     status = {key: source.status()[key] for key in ("state", "message", "step", "total_steps")}
     target.write_json("status.json", status)
     loaded = load_run(target.path)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from concept_tuning.config import RunConfig
+from concept_tuning.data.printable import printable
 from concept_tuning.data.registry import DataBundle, load_data
 from concept_tuning.data.splits import splits_to_json
 from concept_tuning.data.table import SPLITS
@@ -26,7 +27,13 @@ def open_data(config: RunConfig, folder: RunFolder, report: Any) -> DataBundle:
             raise RunError(f"{folder.path / 'split.json'} holds no lists of names; the run folder is damaged.")
     noted = folder.read_json("data.json", "used_fingerprint") if (folder.path / "data.json").is_file() else None
     # A run from before units were known drew its split picture by picture.
-    data = load_data(config, report=report, splits=saved, units=noted is None or "units" in noted)
+    data = load_data(
+        config,
+        report=report,
+        splits=saved,
+        class_names=None if noted is None else noted_names(folder, "class_names"),
+        units=noted is None or "units" in noted,
+    )
     if noted is not None:
         before, source = noted["used_fingerprint"], Path(config.data.source).name
         if before != data.used_fingerprint:
@@ -84,6 +91,7 @@ def save_data_files(folder: RunFolder, data: DataBundle) -> None:
             "units": dict(data.unit_fingerprints),
             "validation_note": data.validation_note,
             "copies": data.copies,
+            "conflicts": data.conflicts,
             "problems": [dataclasses.asdict(problem) for problem in data.problems],
         },
     )
@@ -91,13 +99,19 @@ def save_data_files(folder: RunFolder, data: DataBundle) -> None:
 
 def problem_lines(data: DataBundle, shown: int = 20) -> list[str]:
     """Say what is wrong with the pictures; data.json lists all of it."""
-    lines = [f"Left out {problem.key}: {problem.reason}" for problem in data.problems[:shown]]
+    lines = [f"Left out {printable(problem.key)}: {printable(problem.reason)}" for problem in data.problems[:shown]]
     if len(data.problems) > shown:
         lines.append(f"... and {len(data.problems) - shown} more; all are listed in the run's data.json")
     if data.copies:
-        copy, original = data.copies[0]
+        copy, original = map(printable, data.copies[0])
         lines.append(
             f"{len(data.copies)} validation or test pictures are copies of training pictures (first: {copy} "
             f"of {original}), so accuracy will look too good; all are listed in the run's data.json"
+        )
+    if data.conflicts:
+        key, name, other, other_name = map(printable, data.conflicts[0])
+        lines.append(
+            f"Pairs of files that show the same picture and are of different classes: {len(data.conflicts)} (first: "
+            f"{key} of {name}, {other} of {other_name}); look which is right; all are listed in the run's data.json"
         )
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 from concept_tuning.config import RunConfig
+from concept_tuning.data.folders import is_hidden
 from concept_tuning.data.known.opening import is_known
 from concept_tuning.data.registry import SOURCE_NAMES, DataBundle
 from concept_tuning.data.table import SPLITS
@@ -51,7 +53,9 @@ def start_run(config: RunConfig, path: Path | None, watcher: Watcher, *, splits:
     cause: BaseException | None = None
     if accelerator.is_main_process:
         try:
-            made[0] = str(RunFolder.create(path or default_run_dir(config), config, splits=splits).path)
+            path = Path(path or default_run_dir(config))
+            refuse_inside_source(config, path)
+            made[0] = str(RunFolder.create(path, config, splits=splits).path)
         except RunError as error:
             made[1], cause = str(error), error.__cause__
     broadcast_object_list(made)
@@ -103,6 +107,41 @@ def with_absolute_paths(config: RunConfig, *, missing: bool = False) -> RunConfi
     if backbone.weights.endswith(WEIGHT_SUFFIXES):
         backbone = dataclasses.replace(backbone, weights=absolute(backbone.weights))
     return dataclasses.replace(config, data=data, backbone=backbone)
+
+
+def refuse_inside_source(config: RunConfig, path: Path) -> None:
+    """Refuse to write where the source, a folder, is listed: what is made there would be taken for a class.
+
+    A hidden folder of the source is passed over when it is listed, and a link out of it is not followed.
+
+    Args:
+        config: Settings with absolute paths.
+        path: The folder of the run or of all runs; it need not be there yet.
+
+    Raises:
+        RunError: if that folder or ``data.cache_dir`` lies there.
+    """
+    source = Path(config.data.source)
+    if config.data.source in SOURCE_NAMES or is_known(config.data.source) or not source.is_dir():
+        return
+    where = f"would lie inside {source}, the folder of the pictures, and be taken for a class"
+    if _is_listed(path, source):
+        raise RunError(
+            f"The run folder {path} {where}. Name one outside, such as {source}-runs, by --run-dir, or for the "
+            "dashboard by CONCEPT_TUNING_RUNS."
+        )
+    if config.data.cache_dir and _is_listed(Path(config.data.cache_dir), source):
+        raise RunError(
+            f"The cache {config.data.cache_dir} {where}. Set data.cache_dir to one outside, such as {source}-cache."
+        )
+
+
+def _is_listed(path: Path, source: Path) -> bool:
+    """Whether a folder lies in the source and is not passed over there, as it is written or by its real place."""
+    places = [(os.path.realpath(path), os.path.realpath(source)), (os.path.abspath(path), os.path.abspath(source))]
+    below = [Path(place).relative_to(root).parts for place, root in places if Path(place).is_relative_to(root)]
+    inside = Path(places[0][0]).is_relative_to(places[0][1])
+    return inside and any(not any(is_hidden(part) for part in parts) for parts in below)
 
 
 def _work(

@@ -30,6 +30,7 @@ from concept_tuning.engine.checkpoint import (
     save_weights,
     storage_message,
     sync,
+    what_is_left,
 )
 from concept_tuning.engine.evaluation import Evaluation, evaluate, predict_split
 from concept_tuning.engine.run_pictures import RunPictures
@@ -120,7 +121,7 @@ class Trainer:
 
         Raises:
             Stopped: after an interrupt, when the checkpoint is written.
-            TrainingError: on a non-finite loss or a full disk; the last good checkpoint is intact.
+            TrainingError: on non-finite losses, weights or predictions, or a full disk; the last good checkpoint stays.
         """
         self._restore()
         if self.progress.step == 0:
@@ -200,13 +201,20 @@ class Trainer:
     def _check_finite(self, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
-            raise _diverged("The loss", self.progress.step + 1, bad)
+            raise self._diverged("The loss", self.progress.step + 1, bad)
 
     def _check_weights(self) -> None:
         """Refuse weights that a last step made non-finite although its own loss was finite."""
         bad = [name for name, value in self.method.state_dict().items() if not value.isfinite().all()]
         if self._any(bool(bad)):
-            raise _diverged("The weights", self.progress.step, bad[:5])
+            raise self._diverged("The weights", self.progress.step, bad[:5])
+
+    def _diverged(self, what: str, step: int, names: list[str]) -> DivergedError:
+        return DivergedError(
+            f"{what} became non-finite at step {step} ({', '.join(names) or 'on another process'}). Training stopped. "
+            f"{what_is_left(self.folder.checkpoints)}. Try a smaller learning rate (`lr`), some warm-up "
+            "(`warmup_fraction=0.1`) or `precision=no` in a new run."
+        )
 
     def _report(self, terms: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
@@ -233,8 +241,15 @@ class Trainer:
         if not (epoch_end or step == self.total_steps):
             return
         self._check_weights()
+        result, failure = None, None
         if self.accelerator.is_main_process:
-            result = self._validate()
+            try:
+                result = self._validate()
+            except DivergedError as error:
+                failure = error
+        if self._any(failure is not None):
+            raise self._diverged("The probabilities", step, ["validation"]) from failure
+        if result is not None:
             self._append({"kind": "evaluation", "step": step, **_summary(result)})
             if self._improves(result):
                 self.progress.best = {"step": step, **self._reached(result)}
@@ -308,7 +323,7 @@ class Trainer:
             sync(file)
             return file.stat().st_size
         except OSError as error:
-            raise TrainingError(storage_message(error, file)) from error
+            raise TrainingError(storage_message(error, file, checkpoints=self.folder.checkpoints)) from error
 
     def _restore(self) -> None:
         loaded = load_last_checkpoint(self.folder.checkpoints, *_STATE)
@@ -328,7 +343,7 @@ class Trainer:
     def _put_back(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         step, size, best = state["step"], state["metrics_bytes"], state["best"]
         counted = type(step) is int and type(size) is int and 0 <= step <= self.total_steps and size >= 0
-        reached = all(isinstance(value, (int, float)) for value in best.values())
+        reached = all(isinstance(value, (int, float)) and math.isfinite(value) for value in best.values())
         wanted = _BEST | {_WORST} if self.config.engine.select_by == "worst-group" else _BEST
         if not (counted and reached and set(best) in (set(), wanted)):
             raise ValueError("it does not tell where the run stood")
@@ -359,7 +374,8 @@ class Trainer:
             with self.folder.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise TrainingError(storage_message(error, self.folder.metrics_file)) from error
+            message = storage_message(error, self.folder.metrics_file, checkpoints=self.folder.checkpoints)
+            raise TrainingError(message) from error
 
     def _any(self, value: bool) -> bool:
         """Return whether the value is true on any process."""
@@ -367,14 +383,6 @@ class Trainer:
             return value
         flag = torch.tensor([int(value)], device=self.accelerator.device)
         return bool(self.accelerator.gather(flag).max())
-
-
-def _diverged(what: str, step: int, names: list[str]) -> DivergedError:
-    return DivergedError(
-        f"{what} became non-finite at step {step} ({', '.join(names) or 'on another process'}). Training stopped and "
-        "the last good checkpoint is intact. Try a smaller learning rate (`lr`), some warm-up (`warmup_fraction=0.1`) "
-        "or `precision=no` in a new run."
-    )
 
 
 def _summary(result: Evaluation) -> dict[str, Any]:

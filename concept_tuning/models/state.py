@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -67,8 +68,10 @@ def read_state(path: Path) -> State:
     """Read the state dictionary of a file, unwrapped, without running code that the file may hold.
 
     Raises:
-        WeightsError: if the file is damaged, holds no tensors, or is a pickle of more than tensors.
+        WeightsError: if the file may not be read, is damaged, holds no tensors, or is a pickle of more than tensors.
     """
+    if path.exists() and not os.access(path, os.R_OK):  # which safetensors tells as no such file
+        raise WeightsError(f"{path} may not be read by this user. Have its owner allow it (`chmod a+r`).")
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)

@@ -247,11 +247,16 @@ def test_many_pictures_are_checked_when_that_is_asked_for(
     folder = write_pictures(tmp_path / "data" / "pets")
     for name in ("0", "1"):
         (folder / "cats" / f"{name}.png").write_bytes(b"no picture")
+    (folder / "dogs" / "2.png").write_bytes((folder / "cats" / "2.png").read_bytes())
     page = opened()
     page.segmented_control(key="train_kind").set_value("server").run()
     page.selectbox(key="train_server").set_value("pets").run()
     page.button(key="train_check").click().run()
-    assert page.warning[0].value == "2 files cannot be used and are left out."
+    assert [warning.value for warning in page.warning] == [
+        "2 files cannot be used and are left out.",
+        "1 pair of files shows the same picture in different classes, such as dogs/2.png (dogs) and cats/2.png (cats); "
+        "look which is right.",
+    ]
 
 
 def test_an_upload_is_hashed_once_and_earlier_ones_can_be_deleted(

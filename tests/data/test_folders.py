@@ -174,15 +174,52 @@ def test_hidden_files_and_files_that_are_no_pictures_are_passed_over(put):
         "owl/._1.png",
         "__MACOSX/owl/1.png",
         "@eaDir/1.png",
+        "@EADIR/1.png",
+        "#recycle/1.png",
+        "$RECYCLE.BIN/1.png",
+        "System Volume Information/1.png",
+        "lost+found/1.png",
+        "owl/System volume information/1.png",
         "owl/notes.txt",
         "owl/Thumbs.db",
         "README.md",
-        "owl/png",
         "owl/a.png.bak",
     )
+    (root / "owl" / "LICENSE").write_text("RIFF, GIF and BM are letters")
+    (root / "owl" / "empty").write_bytes(b"")
     table = folder_table(root, CONFIG)
     assert table.keys == ("owl/1.png", "wren/1.png")
     assert table.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("JPEG", ".jpg"), ("PNG", ".png"), ("GIF", ".gif"), ("WEBP", ".webp"), ("TIFF", ".tif"), ("BMP", ".bmp")],
+)
+def test_pictures_without_a_suffix_are_listed_as_problems(put, kind, suffix):
+    root = put("owl/1.png", "wren/1.png")
+    Image.new("RGB", (3, 2)).save(root / "owl" / "IMG_0001", kind)
+    table = folder_table(root, CONFIG)
+    assert table.keys == ("owl/1.png", "wren/1.png")
+    assert left_out(table) == {"owl/IMG_0001": f"a picture whose name has no suffix; name it {suffix}"}
+
+
+def test_an_animated_png_is_a_picture_of_its_first_frame(put):
+    root = put("owl/1.png", "wren/1.png")
+    frames = [Image.new("RGB", (3, 2), (value, 0, 0)) for value in (200, 100)]
+    frames[0].save(root / "owl" / "wing.apng", "PNG", save_all=True, append_images=frames[1:])
+    table = folder_table(root, CONFIG)
+    assert "owl/wing.apng" in table.keys
+    assert table.read(table.keys.index("owl/wing.apng"))[0, 0].tolist() == [200, 0, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_link_without_a_suffix_is_not_opened(put, tmp_path):
+    root = put("owl/1.png", "wren/1.png")
+    os.mkfifo(root / "owl" / "pipe")
+    Image.new("RGB", (3, 2)).save(tmp_path / "secret", "PNG")
+    (root / "owl" / "link").symlink_to(tmp_path / "secret")
+    assert folder_table(root, CONFIG).problems == ()
 
 
 def test_loose_pictures_and_unread_formats_are_listed_as_problems(put):

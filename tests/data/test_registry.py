@@ -200,9 +200,44 @@ def test_copies_of_training_pictures_in_other_splits_are_listed(config, use):
     bundle = load_data(config)
     assert bundle.copies == ()
     test, train = (int(bundle.splits[name].rows[0]) for name in ("test", "train"))
+    assert table.labels[test] == table.labels[train]
     use(dataclasses.replace(table, read=lambda row: draw(train if row == test else row), stamp=lambda row: f"v2 {row}"))
     saved = splits_to_json({name: split.rows for name, split in bundle.splits.items()}, table.keys)
-    assert load_data(config, splits=saved).copies == ((table.keys[test], table.keys[train]),)
+    found = load_data(config, splits=saved)
+    assert (found.copies, found.conflicts) == (((table.keys[test], table.keys[train]),), ())
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_one_picture_in_two_classes_is_a_conflict_in_whatever_split_and_no_copy(split, config, use):
+    table = memory_table()
+    use(table)
+    bundle = load_data(config)
+    first = int(bundle.splits["train"].rows[0])
+    rows = bundle.splits[split].rows
+    second = int(rows[table.labels[rows] != table.labels[first]][0])
+    use(
+        dataclasses.replace(
+            table, read=lambda row: draw(first if row == second else row), stamp=lambda row: f"v3 {split} {row}"
+        )
+    )
+    saved = splits_to_json({name: part.rows for name, part in bundle.splits.items()}, table.keys)
+    found = load_data(config, splits=saved)
+    later, earlier = sorted((first, second), key=table.keys.__getitem__, reverse=True)
+    names = [table.class_names[table.labels[row]] for row in (later, earlier)]
+    assert found.conflicts == ((table.keys[later], names[0], table.keys[earlier], names[1]),)
+    assert found.copies == ()
+    assert names[0] != names[1]
+
+
+def test_other_classes_than_the_saved_splits_had_are_told_before_any_lack_of_pictures(config, use):
+    table = memory_table()
+    use(table)
+    bundle = load_data(config)
+    saved = splits_to_json({name: split.rows for name, split in bundle.splits.items()}, table.keys)
+    more = (*table.class_names, "tit")
+    use(dataclasses.replace(table, class_names=more))
+    with pytest.raises(DataError, match=r"The classes are now .*tit, and were .* when the run began\. Put the old"):
+        load_data(config, splits=saved, class_names=table.class_names)
 
 
 def test_progress_and_report_are_passed_on(config, use):

@@ -33,7 +33,7 @@ def test_planted_birds_are_counted_as_they_are_trained_on(tiny) -> None:
     assert {name: part.sum() for name, part in found.counts.items()} == {"train": 32, "val": 16, "test": 16}
     assert [sample.label for sample in found.samples] == [*found.class_names, *found.class_names[:2]]
     assert found.samples[0].group in found.group_names
-    assert (found.checked, found.copies, found.problems) == (False, None, ())
+    assert (found.checked, found.copies, found.conflicts, found.problems) == (False, None, None, ())
 
 
 def test_a_check_finds_every_problem_file_and_copy(tmp_path: Path) -> None:
@@ -48,6 +48,7 @@ def test_a_check_finds_every_problem_file_and_copy(tmp_path: Path) -> None:
     checked = survey(config, check=True, progress=lambda done, total: seen.append((done, total)))
     assert [problem.key for problem in checked.problems] == ["train/a/03.png"]
     assert checked.copies == (("test/b/00.png", "train/b/00.png"),)
+    assert checked.conflicts == ()
     assert seen[-1] == (12, 12)
     assert checked.counts["train"].sum() + checked.counts["val"].sum() == 7
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,40 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(
         save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
     assert load_last_checkpoint(tmp_path) is not None
+
+
+def test_a_full_disk_before_the_first_checkpoint_does_not_speak_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"disk is full.*There is no checkpoint yet; free some space"):
+        save(tmp_path, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files are those of POSIX")
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o007, 0o660)])
+def test_weights_and_checkpoints_have_the_rights_that_the_umask_leaves(umask: int, rights: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        written = [save(tmp_path, 1) / name for name in (checkpoint.WEIGHTS, checkpoint.STATE)]
+        written.append(tmp_path / "model.safetensors")
+        for _ in range(2):  # a new file, then one in its place
+            save_weights(written[-1], {"w": torch.ones(2)}, {})
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in written] == [rights] * 3
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (save(tmp_path, 1) / checkpoint.WEIGHTS).chmod(0)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(checkpoint.WEIGHTS))  # root may
+    with pytest.raises(RunError, match=r"model\.safetensors may not be read by this user\. Have its owner allow it"):
+        load_last_checkpoint(tmp_path)
 
 
 def test_a_failed_write_of_weights_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

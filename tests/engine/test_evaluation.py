@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from concept_tuning.engine import evaluation
 from concept_tuning.engine.evaluation import PREDICTION, Predictions, evaluate
-from concept_tuning.errors import RunError
+from concept_tuning.errors import DivergedError, RunError
 from concept_tuning.proportion import share_interval
 
 
@@ -70,6 +73,46 @@ def test_predictions_survive_saving(tmp_path: Path) -> None:
     np.testing.assert_array_equal(after.probabilities[PREDICTION], before.probabilities[PREDICTION])
     np.testing.assert_array_equal(after.labels, before.labels)
     np.testing.assert_array_equal(after.groups, before.groups)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files are those of POSIX")
+def test_predictions_have_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        predictions().save(tmp_path / "test.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "test.safetensors").stat().st_mode) == 0o640
+
+
+def test_predictions_that_cannot_be_written_leave_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: object, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluation, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        predictions().save(tmp_path / "test.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_that_may_not_be_read_are_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictions().save(tmp_path / "test.safetensors")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(RunError, match=r"test\.safetensors may not be read by this user"):
+        Predictions.load(tmp_path / "test.safetensors")
+
+
+@pytest.mark.parametrize("head", ["classifier", PREDICTION])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_probabilities_that_are_not_finite_are_refused(head: str, value: float) -> None:
+    found = predictions()
+    found.probabilities[head][3, 1] = value
+    with pytest.raises(DivergedError, match=rf"of {head} are not finite for 1 of the 8 pictures of the test split"):
+        evaluate(found, split="test", class_names=("crow", "gull"), group_names=("a", "b"))
 
 
 def test_intervals_are_over_units_where_images_have_them(tmp_path: Path) -> None:

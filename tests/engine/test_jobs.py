@@ -25,6 +25,7 @@ from concept_tuning.engine.session import start_run
 from concept_tuning.engine.turns import controlled, write_status
 from concept_tuning.errors import RunError
 from concept_tuning.progress import ConsoleWatcher
+from concept_tuning.settings import build_config
 
 #: A job that trains nothing: it notes when its turn begins and ends, which it does when there is a file `go`.
 JOB = """
@@ -116,6 +117,18 @@ def spawn(root: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     for job in processes:
         job.kill()
         job.wait()
+
+
+def test_jobs_whose_runs_would_lie_among_the_pictures_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    config, inside = build_config(data=str(tmp_path / "photos")), tmp_path / "photos" / "runs"
+    for begin in (lambda: start(config, inside, "one"), lambda: start_together({"one": config}, inside)):
+        with pytest.raises(
+            RunError, match=r"photos/runs would lie inside .*photos.*by --run-dir, or for the dashboard"
+        ):
+            begin()
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["cat", "dog"]
 
 
 def test_jobs_train_one_at_a_time_in_the_order_of_submission(at_rest, spawn, root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def test_best_weights_that_are_damaged_before_the_end_are_said(tiny, tmp_path: P
     with pytest.raises(RunError, match=r"best/model\.safetensors cannot be read .* the run folder is damaged"):
         resume_run(folder.path, Recorder())
     assert folder.status()["state"] == "failed"
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(
+    subjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = subjects[0].run.folder.path
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(RunError, match=r"best/model\.safetensors may not be read by this user") as told:
+        load_run(path)
+    assert "damaged" not in str(told.value)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])

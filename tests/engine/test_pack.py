@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -33,6 +35,8 @@ def test_a_packed_run_predicts_as_the_run_does(subjects, tmp_path) -> None:
     hits = found[1]["prediction"].argmax(1) == split.labels
     assert results["splits"]["test"]["accuracy"] == pytest.approx(hits.mean())
     assert "pid" not in packed.status()
+    rights = {stat.S_IMODE(path.stat().st_mode) for path in (packed.best_weights, packed.path / "results.json")}
+    assert len(rights) == 1, "weights are for the same readers as results"
 
 
 def test_what_cannot_be_packed_is_said(subjects, tmp_path) -> None:
@@ -49,6 +53,15 @@ def test_what_cannot_be_packed_is_said(subjects, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(RunError, match=r"cannot be written \(.*Not a directory"):
         pack_run(path, copy / "config.json" / "out")
+
+
+def test_weights_that_may_not_be_read_are_said_and_not_taken_for_a_folder_that_cannot_be_written(
+    subjects, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(RunError, match=r"model\.safetensors may not be read by this user"):
+        pack_run(subjects[0].run.folder.path, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
 
 
 def test_a_disk_that_is_full_of_the_packed_weights_is_said(subjects, tmp_path, monkeypatch) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from loaded_processes import Loaded
+from PIL import Image
 from safetensors.torch import load_file
 from whole_runs import Recorder, csv_config, metrics, same_run, write_listing
 
@@ -364,3 +365,60 @@ def test_steps_that_end_before_the_epochs_are_said(tiny, tmp_path: Path) -> None
     watcher = Recorder()
     start_run(tiny(epochs=9, max_steps=2), tmp_path / "run", watcher)
     assert any("2 steps (max_steps; 9 epochs would be 36) of" in text for text in watcher.messages)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of two class folders with six pictures each."""
+    root = tmp_path / "photos"
+    for number in range(12):
+        folder = root / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "run_dir",
+    [
+        None,
+        Path("runs/one"),
+        Path("cat/deep/one"),
+        Path("../photos/one"),
+        Path(),
+        Path("../link/one"),
+        Path("shown/one"),
+    ],
+)
+def test_a_run_folder_among_the_pictures_is_refused_before_anything_is_made(
+    run_dir: Path | None, tiny, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos.parent / "link").symlink_to(photos)
+    (photos / ".hidden").mkdir()
+    (photos / "shown").symlink_to(".hidden")  # by which the hidden folder is listed
+    monkeypatch.chdir(photos)
+    with pytest.raises(RunError, match=r"would lie inside .*/photos, .* Name one outside, such as .*by --run-dir"):
+        start_run(csv_config(tiny, Path(".")), run_dir, Recorder())
+    assert sorted(path.name for path in photos.iterdir()) == [".hidden", "cat", "dog", "shown"]
+    assert list((photos / ".hidden").iterdir()) == []
+
+
+def test_a_cache_among_the_pictures_is_refused_before_anything_is_made(tiny, photos: Path) -> None:
+    with pytest.raises(RunError, match=r"The cache .*photos/cache would lie inside .*Set data\.cache_dir to"):
+        start_run(csv_config(tiny, photos, cache_dir=str(photos / "cache")), photos.parent / "run", Recorder())
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize("run_dir", ["photos/.runs/one", "photos/out/one", "run"])
+def test_a_run_folder_that_the_listing_passes_over_is_no_class(run_dir: str, tiny, photos: Path) -> None:
+    (photos.parent / "elsewhere").mkdir()
+    (photos / "out").symlink_to("../elsewhere")
+    folder = start_run(csv_config(tiny, photos, max_steps=1, batch_size=4), photos.parent / run_dir, Recorder())
+    assert folder.read_json("data.json")["class_names"] == ["cat", "dog"]
+
+
+def test_a_run_folder_beside_the_pictures_of_a_csv_file_is_no_class(tiny, tmp_path: Path) -> None:
+    config = csv_config(tiny, write_listing(tmp_path, ("x",)), max_steps=1)
+    folder = start_run(config, tmp_path / "runs" / "one", Recorder())
+    assert folder.read_json("data.json")["class_names"] == ["cat", "dog"]

@@ -200,7 +200,7 @@ def test_failures_of_the_machine_are_said_with_what_is_left_and_what_to_do(
     monkeypatch.setattr(Trainer, "run", fail)
     with pytest.raises(TrainingError, match=said) as found:
         start_run(tiny(), tmp_path / "run", QUIET)
-    assert "The last good checkpoint is intact" in str(found.value)
+    assert "There is no checkpoint yet" in str(found.value)
     assert re.search("go on with|Start a new run", str(found.value))
     assert RunFolder(tmp_path / "run").status()["message"] == str(found.value)
 

@@ -71,6 +71,39 @@ def test_a_non_finite_loss_is_refused_before_it_reaches_the_weights(
     assert resumed.best_weights.read_bytes() == undisturbed.best_weights.read_bytes()
 
 
+def test_weights_that_are_finite_but_too_large_to_predict_with_end_the_run_as_diverged(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the very last step overshoots: its loss was that of the weights before."""
+    real = Trainer._step
+
+    def overshooting(self: Trainer, *batch: Tensor) -> dict[str, float]:
+        terms = real(self, *batch)
+        if self.progress.step == self.total_steps:
+            with torch.no_grad():
+                for value in self.method.classifier.parameters():
+                    value.copy_(torch.full_like(value, 3e38))
+        return terms
+
+    monkeypatch.setattr(Trainer, "_step", overshooting)
+    with pytest.raises(DivergedError, match=r"The probabilities became non-finite at step 8 \(validation\)"):
+        start_run(tiny(), tmp_path / "run", QUIET)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.status()["state"] == "failed"
+    assert "NaN" not in folder.metrics_file.read_text()
+    assert not (folder.path / "results.json").exists()
+
+
+def test_a_checkpoint_whose_best_epoch_is_not_finite_is_refused(tiny, tmp_path: Path) -> None:
+    folder = start_run(tiny(epochs=1), tmp_path / "run", QUIET)
+    folder.write_json("status.json", {"state": "stopped"})
+    for checkpoint in folder.checkpoints.iterdir():
+        state = torch.load(checkpoint / "state.pt", weights_only=True)
+        torch.save(state | {"best": state["best"] | {"loss": float("nan")}}, checkpoint / "state.pt")
+    with pytest.raises(RunError, match="does not tell where the run stood"):
+        resume_run(folder.path, QUIET)
+
+
 @pytest.mark.parametrize(("measure", "best"), [("accuracy", 1), ("loss", 2), ("worst-group", 3)])
 def test_the_best_epoch_is_chosen_by_the_measure_that_was_set(
     measure: str, best: int, tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -135,16 +168,19 @@ def test_to_choose_by_the_worst_group_of_data_without_groups_is_refused_with_a_s
         start_run(config, tmp_path / "run", QUIET)
 
 
-def test_metrics_that_cannot_be_written_are_said(tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("last", "left"), [(2, "There is no checkpoint yet"), (5, "The last good checkpoint is intact")]
+)
+def test_metrics_that_cannot_be_written_are_said(last: int, left: str, tiny, tmp_path: Path) -> None:
     class Replacer(ConsoleWatcher):
         """Puts a folder in the place of the metrics."""
 
         def step(self, done: int, total: int, values: object) -> None:
-            if done == 2:
+            if done == last:
                 (tmp_path / "run" / "metrics.jsonl").unlink()
                 (tmp_path / "run" / "metrics.jsonl").mkdir()
 
-    with pytest.raises(TrainingError, match=r"metrics\.jsonl could not be written: .*checkpoint is intact"):
+    with pytest.raises(TrainingError, match=rf"metrics\.jsonl could not be written: .*{left}"):
         start_run(tiny(checkpoint_seconds=1000), tmp_path / "run", Replacer(quiet=True))
     assert "could not be written" in RunFolder(tmp_path / "run").status()["message"]
 

@@ -180,6 +180,17 @@ def test_a_pickle_with_code_is_refused_and_not_run(how: str, tmp_path: Path) -> 
     assert target.is_dir()
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_that_may_not_be_read_are_not_called_damaged(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(b"something")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(WeightsError, match=r"may not be read by this user\. Have its owner allow it"):
+        read_state(path)
+
+
 def test_a_pickle_with_code_named_safetensors_is_not_run(tmp_path: Path) -> None:
     target, path = tmp_path / "dropped", tmp_path / "weights.safetensors"
     path.write_bytes(pickle.dumps({"a": _Dropper(target)}))
