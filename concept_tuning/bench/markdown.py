@@ -195,6 +195,8 @@ def _pictures(spec: BenchSpec, rows: Iterable[dict[str, Any]]) -> Iterable[str]:
         if row["copies"]:
             text += f"; copies of training pictures among validation and test pictures: {row['copies']}, which "
             text += "flatters all methods"
+        if row.get("conflicts"):
+            text += f"; pictures that are in two classes: {row['conflicts']}, one of which is wrong"
         yield f"{text}."
 
 

@@ -24,7 +24,7 @@ from concept_tuning.bench.cells import (
     trial_cells,
     trials_for,
 )
-from concept_tuning.bench.spec import BenchSpec
+from concept_tuning.bench.spec import BenchSpec, config_of, settings_of
 from concept_tuning.bench.workers import in_processes
 from concept_tuning.config import RunConfig
 from concept_tuning.engine.runs import RunFolder, write_atomically
@@ -64,9 +64,11 @@ def run_bench(
         report: Given each cell that has ended.
 
     Raises:
-        RunError: if the folder holds another bench or other files than a bench's, or another process works on it.
+        RunError: if the folder holds another bench or other files than a bench's, lies among pictures, or another
+            process works on it.
     """
     _refuse_other_files(out)
+    _refuse_inside_source(spec, out)
     lock = FileLock(out / _LOCK)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -97,9 +99,11 @@ def check_out(spec: BenchSpec, out: Path) -> None:
     """Refuse a folder in which a bench can neither begin nor go on.
 
     Raises:
-        RunError: if the path is no folder, holds other files than a bench's, or :func:`check_folder` refuses it.
+        RunError: if the path is no folder, holds other files than a bench's, lies among pictures, or
+            :func:`check_folder` refuses it.
     """
     _refuse_other_files(out)
+    _refuse_inside_source(spec, out)
     if (out / _SPEC).is_file():
         check_folder(spec, out)
 
@@ -198,6 +202,19 @@ def _refuse_other_files(out: Path) -> None:
 
     if any(not name.startswith(".") for name in names - {SEARCH, FINAL, PAGE, *FILES}):
         raise RunError(f"{out} is not empty and holds no bench; name another --out.")
+
+
+def _refuse_inside_source(spec: BenchSpec, out: Path) -> None:
+    """Refuse a folder that lies among the pictures of some data, and would be taken for a class."""
+    folders = [data for data in spec.data if Path(data.source).expanduser().is_dir()]
+    if not folders:
+        return
+    from concept_tuning.engine.session import refuse_inside_source, with_absolute_paths  # loads torch
+
+    for data in folders:
+        setting = next(one for one in settings_of(spec) if one.data == data.name)
+        config = with_absolute_paths(config_of(spec, setting, seed=spec.search_seed, drawn={}))
+        refuse_inside_source(config, out.absolute(), option="--out")
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -94,7 +94,8 @@ def picture_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
     """Return how many pictures of each split the finished runs had, by data and sample rate.
 
     ``problems`` are what is wrong with its files, such as those that were left out, each with a name and the reason;
-    ``copies`` counts validation and test pictures that are copies of training pictures.
+    ``copies`` counts validation and test pictures that are copies of training pictures, ``conflicts`` pictures that are
+    also in another class.
     """
     rows: dict[tuple[str, float], dict[str, Any]] = {}
     for cell in final_cells(spec, out):
@@ -107,6 +108,7 @@ def picture_rows(spec: BenchSpec, out: Path) -> list[dict[str, Any]]:
                 "counts": known["counts"],
                 "problems": known["problems"],
                 "copies": len(known["copies"]),
+                "conflicts": len(known.get("conflicts", ())),
             }
     return list(rows.values())
 

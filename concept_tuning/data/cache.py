@@ -159,6 +159,8 @@ def open_cache(
     report = report or _ignore
     root = cache_root(config)
     path = root / cache_key(table, config)
+    with suppress(OSError):  # before it is read, so that nobody removes it meanwhile
+        os.utime(path / _USED)
     cache = _open_good(path, table)
     if cache is None:
         with _explained(root, lambda: 3.0 * len(table) * cache_side(config) ** 2), _locked(path, report):
@@ -278,10 +280,15 @@ def _remove_unused(root: Path) -> None:
         path = used.parent
         lock = FileLock(path.with_name(f"{path.name}.lock"))
         with suppress(OSError):  # another process makes or removes it, or the disk is read-only
-            if not _NAME.fullmatch(path.name) or used.stat().st_mtime > time.time() - KEPT_DAYS * 86_400:
+            if not _NAME.fullmatch(path.name) or not _is_old(used):
                 continue
             with lock.acquire(timeout=0):
-                shutil.rmtree(path, ignore_errors=True)
+                if _is_old(used):  # still
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_old(used: Path) -> bool:
+    return used.stat().st_mtime < time.time() - KEPT_DAYS * 86_400
 
 
 def _write(table: ImageTable, part: Path, side: int, report: Report, progress: Progress | None) -> None:

@@ -145,6 +145,15 @@ def scan(root: Path) -> Listing:
     return listing
 
 
+def has_training_folder(root: Path) -> bool:
+    """Whether a folder has one for the training split, by its name; False where it cannot be read."""
+    try:
+        names = [entry.name.lower() for entry in os.scandir(root) if entry.is_dir()]
+    except OSError:
+        return False
+    return any(SPLIT_NAMES.get(name) == SPLIT_NAMES["train"] for name in names)
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is an operating system's own or hidden."""
     return name.startswith(".") or name.lower() in _HOUSEKEEPING
@@ -283,8 +292,11 @@ def _visit(
 
 def _lacking_suffix(path: str) -> str | None:
     """What is wrong with a file without a suffix if it is a picture by its first bytes; None if it is none."""
-    with open(path, "rb") as file:
-        beginning = file.read(_BEGINNING)
+    try:
+        with open(path, "rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:  # most likely no picture
+        return None
     suffix = next((suffix for start, suffix in _BEGINNINGS if start.match(beginning)), None)
     return None if suffix is None else f"a picture whose name has no suffix; name it {suffix}"
 

@@ -169,7 +169,12 @@ def storage_message(error: BaseException, path: Path, *, checkpoints: Path, done
 
 def what_is_left(checkpoints: Path) -> str:
     """Say whether a run that failed has a checkpoint to go on from."""
-    return "The last good checkpoint is intact" if list_checkpoints(checkpoints) else "There is no checkpoint yet"
+    try:
+        names = os.listdir(checkpoints) if checkpoints.exists() else []
+        found = bool(names) and bool(list_checkpoints(checkpoints))
+    except OSError:  # of a disk that has failed, or for lack of rights
+        return "Whether a checkpoint is left cannot be seen"
+    return "The last good checkpoint is intact" if found else "There is no checkpoint yet"
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 from concept_tuning.config import RunConfig
-from concept_tuning.data.folders import is_hidden
+from concept_tuning.data.folders import SPLIT_NAMES, has_training_folder, is_hidden
 from concept_tuning.data.known.opening import is_known
 from concept_tuning.data.registry import SOURCE_NAMES, DataBundle
 from concept_tuning.data.table import SPLITS
@@ -109,14 +109,18 @@ def with_absolute_paths(config: RunConfig, *, missing: bool = False) -> RunConfi
     return dataclasses.replace(config, data=data, backbone=backbone)
 
 
-def refuse_inside_source(config: RunConfig, path: Path) -> None:
+def refuse_inside_source(
+    config: RunConfig, path: Path, *, option: str = "--run-dir, or for the dashboard by CONCEPT_TUNING_RUNS"
+) -> None:
     """Refuse to write where the source, a folder, is listed: what is made there would be taken for a class.
 
-    A hidden folder of the source is passed over when it is listed, and a link out of it is not followed.
+    A hidden folder of the source is passed over when it is listed, and so is what lies beside folders of its splits; a
+    link out of it is not followed.
 
     Args:
         config: Settings with absolute paths.
-        path: The folder of the run or of all runs; it need not be there yet.
+        path: The folder of the run, of all runs or of a bench; it need not be there yet.
+        option: By what the user names another.
 
     Raises:
         RunError: if that folder or ``data.cache_dir`` lies there.
@@ -126,10 +130,7 @@ def refuse_inside_source(config: RunConfig, path: Path) -> None:
         return
     where = f"would lie inside {source}, the folder of the pictures, and be taken for a class"
     if _is_listed(path, source):
-        raise RunError(
-            f"The run folder {path} {where}. Name one outside, such as {source}-runs, by --run-dir, or for the "
-            "dashboard by CONCEPT_TUNING_RUNS."
-        )
+        raise RunError(f"The folder {path} {where}. Name one outside, such as {source}-runs, by {option}.")
     if config.data.cache_dir and _is_listed(Path(config.data.cache_dir), source):
         raise RunError(
             f"The cache {config.data.cache_dir} {where}. Set data.cache_dir to one outside, such as {source}-cache."
@@ -141,6 +142,8 @@ def _is_listed(path: Path, source: Path) -> bool:
     places = [(os.path.realpath(path), os.path.realpath(source)), (os.path.abspath(path), os.path.abspath(source))]
     below = [Path(place).relative_to(root).parts for place, root in places if Path(place).is_relative_to(root)]
     inside = Path(places[0][0]).is_relative_to(places[0][1])
+    if has_training_folder(source):  # folders of splits: what lies beside them is no class
+        below = [parts for parts in below if parts and parts[0].lower() in SPLIT_NAMES]
     return inside and any(not any(is_hidden(part) for part in parts) for parts in below)
 
 

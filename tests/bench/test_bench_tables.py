@@ -486,7 +486,9 @@ def test_the_summary_says_how_many_pictures_there_were_and_what_is_wrong_with_th
     file.write_text(json.dumps(told))
     line = "- birds (planted), 100 %: training pictures 1,200, validation 99, test 400"
     assert f"\n{line}; 1 problem with its files, `owl/a'b .png`: It is cut off.\n" in write_tables(spec, tmp_path)
-    file.write_text(json.dumps(told | {"problems": [problem] * 3, "copies": [["a", "b"]] * 2}))
+    two = {"copies": [["a", "b"]] * 2, "conflicts": [["a", "owl", "b", "gull"]] * 4}
+    file.write_text(json.dumps(told | {"problems": [problem] * 3} | two))
     text = write_tables(spec, tmp_path)
     assert f"\n{line}; 3 problems with its files, the first `owl/a'b .png`: It is cut off; copies of training" in text
-    assert "pictures among validation and test pictures: 2, which flatters all methods." in text
+    assert "pictures among validation and test pictures: 2, which flatters all methods; pictures that are in " in text
+    assert "in two classes: 4, one of which is wrong." in text

@@ -190,6 +190,19 @@ def test_pictures_that_were_moved_away_leave_a_finished_bench_readable(
         check_folder(spec, out)
 
 
+@pytest.mark.parametrize("look", [check_out, run_bench])
+def test_a_bench_among_its_pictures_is_refused_before_anything_is_made(look, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("cat", "dog"):
+        (photos / name).mkdir(parents=True)
+    values = TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1], "set": {}}
+    spec = check_spec(values | {"data": [{"name": "own", "source": str(photos)}]})
+    with pytest.raises(RunError, match=r"would lie inside .*photos.* by --out\."):
+        look(spec, photos / "bench")
+    assert sorted(path.name for path in photos.iterdir()) == ["cat", "dog"]
+    check_out(spec, tmp_path / "bench")
+
+
 def test_a_run_of_another_version_is_named_and_what_to_do(tmp_path: Path) -> None:
     spec = check_spec(TINY_BENCH | {"methods": ["vanilla"], "trials": 0, "search": {}, "seeds": [1]})
     (cell,) = final_cells(spec, tmp_path)

@@ -17,11 +17,12 @@ DOCUMENTS = (
     "benchmarks/README.md",
     "benchmarks/RESULTS.md",
 )
-#: Sections with rows of the record, with the data that they are of.
+#: Sections with rows of a record, with its name, the data that they are of, and how many rows there are at least.
 SECTIONS = [
-    ("README.md", "### On planted birds", "planted"),
-    ("benchmarks/RESULTS.md", "## All methods on planted birds", "planted"),
-    ("benchmarks/RESULTS.md", "| `planted-rare` | accuracy", "planted-rare"),
+    ("README.md", "### On planted birds", "offline", "planted", 7),
+    ("benchmarks/RESULTS.md", "## All methods on planted birds", "offline", "planted", 7),
+    ("benchmarks/RESULTS.md", "### DELTA, run anew", "delta", "planted", 2),
+    ("benchmarks/RESULTS.md", "| `planted-rare` | accuracy", "offline", "planted-rare", 7),
 ]
 #: What a document calls a method by other words than its name in the record.
 CALLED = {"front-door head alone": "ct-no-contrast"}
@@ -32,23 +33,34 @@ def cells_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
-def rows_of(document: str, begin: str) -> list[list[str]]:
+def rows_of(document: str, begin: str, first: str = "`|front-door") -> list[list[str]]:
     """Return the cells of the rows from a line on to the next section or example of commands."""
     text = (ROOT / document).read_text(encoding="utf-8")
     part = text[text.index(begin) + len(begin) :]
     part = part[: min(place for mark in ("\n## ", "\n### ", "\n```") if (place := part.find(mark)) >= 0)]
-    return [row for row in cells_of(part) if re.match(r"`|front-door", row[0])]
+    return [row for row in cells_of(part) if re.match(first, row[0])]
 
 
-@pytest.mark.parametrize(("document", "begin", "data"), SECTIONS)
-def test_rows_of_the_bench_are_those_of_its_record(document: str, begin: str, data: str) -> None:
-    table = bench_record.table(bench_record.read_record("offline"), data)
+@pytest.mark.parametrize(("document", "begin", "name", "data", "least"), SECTIONS)
+def test_rows_of_the_bench_are_those_of_its_record(document: str, begin: str, name: str, data: str, least: int) -> None:
+    table = bench_record.table(bench_record.read_record(name), data)
     recorded = {row[0].split("`")[1]: row[2:] for row in cells_of(table) if row[0].startswith("`")}
     rows = rows_of(document, begin)
-    assert len(rows) >= 7
+    assert len(rows) >= least
     for first, *cells in rows:
-        name = first.split("`")[1] if first.startswith("`") else CALLED[first]
-        assert cells == recorded[name], first
+        method = first.split("`")[1] if first.startswith("`") else CALLED[first]
+        assert cells == recorded[method], first
+
+
+def test_the_shortcut_maps_differences_are_those_of_the_record() -> None:
+    record = bench_record.read_record("offline")
+    rows = rows_of("benchmarks/RESULTS.md", "Accuracy against `vanilla`:\n", r"0\.\d\d, \d+")
+    assert len(rows) == 6
+    for place, *cells in rows:
+        rho, count = place.removeprefix("0.").split(", ")
+        table = cells_of(bench_record.table(record, f"map-{rho}-{count}"))
+        recorded = {row[0].split("`")[1]: row[4] for row in table if row[0].startswith("`")}
+        assert cells == [recorded[name] for name in ("ct-cheap", "ct-no-contrast", "group-dro")], place
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

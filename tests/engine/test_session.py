@@ -25,7 +25,7 @@ from concept_tuning.config import METHOD_NAMES, RunConfig
 from concept_tuning.engine.evaluation import Predictions, evaluate
 from concept_tuning.engine.loading import evaluate_run, load_run
 from concept_tuning.engine.runs import RunFolder
-from concept_tuning.engine.session import resume_run, start_run
+from concept_tuning.engine.session import refuse_inside_source, resume_run, start_run
 from concept_tuning.engine.trainer import Trainer
 from concept_tuning.engine.turns import write_status
 from concept_tuning.errors import ConfigError, RunError, TrainingError, WeightsError
@@ -402,6 +402,16 @@ def test_a_run_folder_among_the_pictures_is_refused_before_anything_is_made(
         start_run(csv_config(tiny, Path(".")), run_dir, Recorder())
     assert sorted(path.name for path in photos.iterdir()) == [".hidden", "cat", "dog", "shown"]
     assert list((photos / ".hidden").iterdir()) == []
+
+
+def test_beside_folders_of_splits_a_run_folder_is_no_class(tiny, photos: Path) -> None:
+    parted = photos.parent / "parted"
+    for split in ("Train", "test"):
+        shutil.copytree(photos, parted / split)
+    config = csv_config(tiny, parted)
+    refuse_inside_source(config, parted / "runs" / "one")
+    with pytest.raises(RunError, match="would lie inside"):
+        refuse_inside_source(config, parted / "test" / "runs")
 
 
 def test_a_cache_among_the_pictures_is_refused_before_anything_is_made(tiny, photos: Path) -> None:

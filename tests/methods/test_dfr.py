@@ -14,6 +14,7 @@ from tiny_runs import tiny_config
 
 from concept_tuning.engine.session import start_run
 from concept_tuning.methods import dfr
+from concept_tuning.methods.base import Batch
 from concept_tuning.methods.dfr import Dfr, retrained_classifier
 from concept_tuning.models.backbone import build_backbone
 from concept_tuning.progress import ConsoleWatcher
@@ -110,6 +111,23 @@ def test_the_halves_part_no_plant(seed: int) -> None:
     assert all(0.3 < half[cells == cell].mean() < 0.7 for cell in range(4))
     again = dfr._half(cells, units, np.random.default_rng(seed))
     np.testing.assert_array_equal(half, again)
+
+
+def test_the_layer_is_fitted_with_the_units_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("dfr")
+    with torch.random.fork_rng(devices=[]):
+        method = Dfr(config, build_backbone(config.backbone, image_size=64), 2)
+
+    class Plants:
+        def batches(self, split: str):
+            for start in (0, 8):
+                rows = torch.arange(start, start + 8)
+                yield Batch(torch.randn(8, 3, 64, 64), rows % 2, rows // 2 % 2, rows // 4)
+
+    halved, half = [], dfr._half
+    monkeypatch.setattr(dfr, "_half", lambda *given: halved.append(given[1]) or half(*given))
+    method.finish(Plants())
+    assert [units.tolist() for units in halved] == [[0] * 4 + [1] * 4 + [2] * 4 + [3] * 4]
 
 
 def test_with_fewer_than_four_plants_of_a_cell_nothing_is_halved() -> None:
