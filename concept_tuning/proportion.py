@@ -53,9 +53,11 @@ def share_interval(marks: np.ndarray, *, units: np.ndarray | None = None, level:
 def effective_number(marks: np.ndarray, units: np.ndarray, *, level: float = 0.95) -> float:
     """Return how many pictures drawn one by one would tell as much of a share as these, drawn by whole units.
 
-    The binomial variance of one picture over the share's variance between units, with the units' few degrees of freedom
-    taken off (Korn and Graubard, Survey Methodology 24(2), 1998); never more than there are pictures. Where all
-    pictures are alike, or there is one unit, nothing tells how alike those of a unit are, and a unit counts as one.
+    The binomial variance of one picture over the share's variance between units, never more than there are pictures,
+    with the units' few degrees of freedom taken off (Korn and Graubard, Survey Methodology 24(2), 1998, who take them
+    off before the comparison with the number of pictures, so that two units that happen to agree would count in full).
+    Where all pictures are alike, or there is one unit, nothing tells how alike those of a unit are, and a unit counts
+    as one.
 
     Args:
         marks: (n,) bool, n at least 1.
@@ -70,8 +72,7 @@ def effective_number(marks: np.ndarray, units: np.ndarray, *, level: float = 0.9
         return float(several)
     off = np.bincount(unit, weights=marks) - share * sizes
     variance = several / (several - 1) * float(np.sum(off**2)) / n**2
-    if variance == 0:  # every unit has just the share of all
-        return float(n)
-    tail = (1 + level) / 2
+    binomial, tail = share * (1 - share), (1 + level) / 2
+    alone = binomial / variance if binomial < n * variance else n
     few = (t.ppf(tail, n - 1) / t.ppf(tail, several - 1)) ** 2
-    return float(min(n, share * (1 - share) / variance * few))
+    return float(alone * few)

@@ -42,7 +42,20 @@ def test_the_effective_number_in_closed_form() -> None:
 
 def test_pictures_of_a_unit_that_differ_more_than_chance_count_no_more_than_there_are() -> None:
     units = np.repeat(np.arange(20), 2)
-    assert effective_number(np.arange(40) % 2 == 0, units) == 40
+    few = (t.ppf(0.975, 39) / t.ppf(0.975, 19)) ** 2
+    assert effective_number(np.arange(40) % 2 == 0, units) == pytest.approx(40 * few)
+
+
+@pytest.mark.parametrize("pictures", [10, 100])
+def test_two_units_that_agree_are_no_surer_than_two_that_nearly_do(pictures: int) -> None:
+    units = np.repeat([0, 1], pictures)
+    place = np.arange(2 * pictures) % pictures
+    agree, nearly = (
+        share_interval(place < np.where(units == 1, pictures // 2 + more, pictures // 2), units=units)
+        for more in (0, 1)
+    )
+    assert agree[1] - agree[0] > 0.9 * (nearly[1] - nearly[0])
+    assert agree[1] - agree[0] > 0.6, "two units say little"
 
 
 @pytest.mark.parametrize("marks", [np.zeros(12, bool), np.ones(12, bool)])

@@ -54,8 +54,8 @@ class Switches:
                         )
             gr.Markdown(
                 "The map is Grad-CAM of that head alone, of the class that it says with everything on. The head was "
-                "trained with its attentions on: no change says that an attention does nothing here, a change does "
-                "not say that it removes a shortcut.",
+                "trained with its attentions on: an answer that stays does not say that an attention does nothing "
+                "here, and one that changes does not say that it removes a shortcut.",
                 elem_classes="note",
             )
 

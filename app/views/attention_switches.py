@@ -38,8 +38,8 @@ def show(one: ChosenPicture) -> None:
             st.toggle("Probabilities too (asks the models, which takes a moment the first time)", key=_ASK)
         st.caption(
             "Maps: Grad-CAM of the front-door head alone, of the class that it says with everything on. The head was "
-            "trained with its attentions on: no change says that an attention does nothing here, a change does not "
-            "say that it removes a shortcut."
+            "trained with its attentions on: an answer that stays does not say that an attention does nothing here, "
+            "and one that changes does not say that it removes a shortcut."
         )
 
 

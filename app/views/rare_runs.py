@@ -91,7 +91,7 @@ def _changes(rarity: Rarity, place: int) -> None:
         change_figure(rarity.changes),
         f"rare-change-{place}",
         "Did fine-tuning raise what rare concepts say of the class? Nats per concept, with 95 % bootstrap intervals; "
-        "right of 0 is more. Concepts are chosen on one half of the pictures and measured on the other.",
+        "right of 0 is more. Concepts are chosen on some of the pictures and measured on others.",
         "Change of information",
     )
 

@@ -7,7 +7,7 @@ Spurious features by what they do alone: Y. Neuhaus et al., "Spurious Features E
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from concept_tuning.diagnostics.editing import paste_patches
 from concept_tuning.diagnostics.features import BATCH, Features, class_probabilities, network_input
 from concept_tuning.diagnostics.pictures import Pictures, Subject
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import auc, image_weights, percentile_interval, share
+from concept_tuning.diagnostics.statistics import auc, image_weights, paired_bootstrap, percentile_interval, share
 from concept_tuning.methods.base import Method
 
 #: Pictures that a patch is pasted on, and pictures that patches are taken from.
@@ -53,6 +53,11 @@ class ConceptEffect:
             is no pull. Bootstrap interval over the pictures pasted on; None where none can be. The class was chosen
             by the same patches, so that concepts that do nothing have a little more than 0.5, and the more so the
             more classes there are.
+        shift: Mean change of the pulled class's probability from the patch of another to that of the concept on the
+            same pictures, -1..1, with its bootstrap interval over them; a pull of tiny probabilities is none in use.
+            None without ``pull`` and in older results.
+        newly_called: Share of these pictures that are called the pulled class with the patch of the concept and not
+            with that of another, with its Wilson interval. None as ``shift``.
         alone: AUC of the pulled class's probability, its pictures against patches of the concept alone on a
             plain canvas (as in the paper): low where a patch convinces as much as the class itself, and a
             little too low, since the class was chosen by the same patches. None where the class has no pictures.
@@ -77,6 +82,8 @@ class ConceptEffect:
     stability: float
     examples: tuple[int, ...]
     boxes: Array
+    shift: Interval | None = None
+    newly_called: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=RESULT)
@@ -263,23 +270,31 @@ def _one(
     pulled = int((_log(plain) - usual).argmax())
     reliability = float(by_class[pulled, 0] / np.nansum(by_class[:, 0])) if by_class[pulled, 0] > 0 else 0.0
     own = features.probabilities[pictures.labels == pulled, pulled]
-    pull = _pull(subject, pictures, here, pulled, sources, boxes, seed + index)
+    pasted = _pull(subject, pictures, here, pulled, sources, boxes, seed + index)
     return {
         "index": index,
-        "suspicion": suspicion_score(pull, reliability),
+        "suspicion": suspicion_score(pasted.pull, reliability),
         "pulled_class": pulled,
         "present": share(here),
         "by_class": by_class,
         "reliability": reliability,
         "effect": effect,
         "flips": share(flips),
-        "pull": pull,
+        **pasted._asdict(),
         "alone": auc_interval(own, plain[:, pulled], paired=False, seed=seed) if len(own) else None,
         "energy": float(strengths.sum() / found.strengths.sum()),
         "stability": float(found.stability[index]),
         "examples": tuple(int(place) for place in examples),
         "boxes": boxes.numpy(),
     }
+
+
+class _Pasted(NamedTuple):
+    """What a patch does on other classes' pictures, see :class:`ConceptEffect`."""
+
+    pull: Interval | None
+    shift: Interval | None
+    newly_called: Interval | None
 
 
 def _pull(
@@ -290,19 +305,23 @@ def _pull(
     sources: Tensor,
     boxes: Tensor,
     seed: int,
-) -> Interval | None:
-    """Return ``pull`` of a concept, see :class:`ConceptEffect`; hosts are without the concept where there are such."""
+) -> _Pasted:
+    """Return what a patch of a concept does on pictures of other classes, without the concept where there are such."""
     others = pictures.labels != pulled
     free = np.flatnonzero(others & ~here)
     hosts = np.random.default_rng(seed).permutation(free if len(free) > 1 else np.flatnonzero(others))[:HOSTS]
     if len(hosts) < 2:
-        return None
+        return _Pasted(None, None, None)
     images = pictures.images([int(place) for place in hosts], subject.image_size)
     turn = torch.arange(len(hosts)) % len(sources)
     pasted = _probabilities(subject.inference_method, paste_patches(images, sources[turn], boxes[turn]))
     # the next host's own pixels, at the same place: what pasting alone does
     control = _probabilities(subject.inference_method, paste_patches(images, images.roll(1, 0), boxes[turn]))
-    return auc_interval(pasted[:, pulled], control[:, pulled], paired=True, seed=seed)
+    return _Pasted(
+        pull=auc_interval(pasted[:, pulled], control[:, pulled], paired=True, seed=seed),
+        shift=paired_bootstrap(pasted[:, pulled].astype(np.float64) - control[:, pulled], seed, resamples=_RESAMPLES),
+        newly_called=share((pasted.argmax(1) == pulled) & (control.argmax(1) != pulled)),
+    )
 
 
 def _usual_patches(subject: Subject, pictures: Pictures, found: Discovery, seed: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from concept_tuning.diagnostics.map_measures import (
 )
 from concept_tuning.diagnostics.pictures import Pictures, Subject, folded_method
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.sanity import check_enough, randomised_copy
+from concept_tuning.diagnostics.sanity import calibration_places, check_enough, randomised_copy
 from concept_tuning.diagnostics.statistics import paired_bootstrap
 from concept_tuning.methods.base import Method
 
@@ -61,9 +62,10 @@ class MeasureValues:
         source: Name of the map, of the control, or ``<map>, randomised weights``.
         measure: Name of the measure.
         values: (n,) in the order of the pictures; NaN where it was not computed or cannot be.
-        mean: Mean over the pictures that have a value; NaN where there are none.
+        mean: Mean over the pictures for which every map and control has a value of this measure, so that means can be
+            compared; where there are none, and in older results, over those that have this value. NaN without any.
         n: Their number.
-        blank: Pictures left out since the map was 0 everywhere.
+        blank: Pictures that have no value since this very map was 0 everywhere.
     """
 
     source: str
@@ -172,7 +174,7 @@ def compare_with_controls(
     chosen[np.random.default_rng(seed).permutation(n)[:perturbed]] = True
     kept: list[Mapping[str, np.ndarray]] = []
     with untouched(subject.method):
-        some = pictures.images(range(min(n, BATCH)), size)
+        some = pictures.images(calibration_places(n, seed=seed), size)
         twin = folded_method(randomised_copy(subject.method, some, seed=seed))
         classes, parts = [], []
         for start in range(0, n, BATCH):
@@ -208,6 +210,7 @@ def compare_with_controls(
         )
     values = tuple(_joined(key, [part[key] for part in parts]) for key in parts[0])
     values += tuple(_joined(key, [found]) for key, found in changed.items())
+    values = _over_the_same(values)
     badges, missing = _badges(values, maps, wanted, seed)
     return ControlledMaps(
         subject=subject.name,
@@ -326,6 +329,20 @@ def _joined(key: tuple[str, str], parts: Sequence[tuple[np.ndarray, np.ndarray, 
         mean=float(values[finite].mean()) if finite.any() else float("nan"),
         n=int(finite.sum()),
         blank=int((blank & tried).sum()),
+    )
+
+
+def _over_the_same(values: Sequence[MeasureValues]) -> tuple[MeasureValues, ...]:
+    """Return the measures with their means over the pictures where every source of a measure has a value, if any."""
+    shared: dict[str, np.ndarray] = {}
+    for one in values:
+        finite = np.isfinite(one.values)
+        shared[one.measure] = shared.get(one.measure, finite) & finite
+    return tuple(
+        replace(one, mean=float(one.values[common].mean()), n=int(common.sum()))
+        if (common := shared[one.measure]).any()
+        else one
+        for one in values
     )
 
 

@@ -31,7 +31,7 @@ from concept_tuning.diagnostics.features import (
 )
 from concept_tuning.diagnostics.pictures import Pictures, Subject, check_comparable, choose_pictures
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import no_difference, paired_bootstrap, share
+from concept_tuning.diagnostics.statistics import no_difference, no_surer_than_none, paired_bootstrap, share
 from concept_tuning.methods.base import Method
 from concept_tuning.proportion import number_of, of_part
 
@@ -77,6 +77,11 @@ class RunCounterfactuals:
         background_gap: Accuracy before the own class's backgrounds less that before other classes', BG-Gap of
             the paper. Not blind to pictures whose own background is unusual for their class, as the flip
             gap is: there a model that reads backgrounds also flips before its own class's.
+        differing: Pictures, or units where there are any, that flip before one of the two backgrounds alone, and those
+            that are right before one alone: what ``flip_gap`` and ``background_gap`` rest on. None in older results.
+        followed_gap: Of the pictures that ``followed`` is of, the share called the other background's class before it
+            less the share called so before a background of their own class, with its bootstrap interval. None where
+            ``followed`` is, of fewer than two pictures, and in older results.
     """
 
     run: str
@@ -85,6 +90,8 @@ class RunCounterfactuals:
     outcomes: tuple[EditOutcome, ...]
     flip_gap: Interval
     background_gap: Interval
+    differing: tuple[int, int] | None = None
+    followed_gap: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=RESULT)
@@ -327,20 +334,44 @@ def _summary(
         for number, (kind, now) in enumerate(after.items())
     )
     other, same = after[OTHER_CLASS], after[SAME_CLASS]
+    flips, lost = _gap_differences(before, other, same, labels)
+    named = ((other == donor_labels) * 1.0 - (same == donor_labels))[candidates]
     return RunCounterfactuals(
         run=run,
         predicted=before,
         accuracy=share(before == labels, units=units),
         outcomes=outcomes,
-        flip_gap=_mean((other != before) * 1.0 - (same != before), units, seed),
-        background_gap=_mean((same == labels) * 1.0 - (other == labels), units, seed),
+        flip_gap=_mean(flips, units, seed),
+        background_gap=_mean(lost, units, seed),
+        differing=(_count(flips, units), _count(lost, units)),
+        followed_gap=_mean(named, of_part(units, candidates), seed) if len(named) > 1 else None,
     )
 
 
+def _gap_differences(before: np.ndarray, other: np.ndarray, same: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return (2, n) what ``flip_gap`` and ``background_gap`` are means of, -1, 0 or 1 by picture, from (n,) classes."""
+    return np.stack([(other != before) * 1.0 - (same != before), (same == labels) * 1.0 - (other == labels)])
+
+
+def _count(differences: np.ndarray, units: np.ndarray | None) -> int:
+    """Return how many of (n,) differences are not 0; with (n,) units, how many units have such pictures."""
+    marks = differences != 0
+    return int(np.count_nonzero(marks) if units is None else len(np.unique(units[marks])))
+
+
+def differing(result: Counterfactuals, run: RunCounterfactuals) -> tuple[int, int]:
+    """Return ``differing`` of a run; of an older result, which does not say it, counted by pictures."""
+    if run.differing is not None:
+        return run.differing
+    after = {outcome.kind: outcome.predicted for outcome in run.outcomes}
+    flips, lost = _gap_differences(run.predicted, after[OTHER_CLASS], after[SAME_CLASS], result.labels)
+    return _count(flips, None), _count(lost, None)
+
+
 def _mean(differences: np.ndarray, units: np.ndarray | None, seed: int) -> Interval:
-    if differences.any():
-        return paired_bootstrap(differences, seed, units=units)
-    return no_difference(len(differences), units=units)
+    if not differences.any():
+        return no_difference(len(differences), units=units)
+    return no_surer_than_none(paired_bootstrap(differences, seed, units=units), units=units)
 
 
 def _gallery(

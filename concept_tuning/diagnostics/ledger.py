@@ -10,7 +10,14 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from concept_tuning.diagnostics.results import RESULT, Array, Interval, Unavailable
-from concept_tuning.diagnostics.statistics import bootstrap_interval, no_difference, paired_bootstrap, paired_p, share
+from concept_tuning.diagnostics.statistics import (
+    bootstrap_interval,
+    no_difference,
+    no_surer_than_none,
+    paired_bootstrap,
+    paired_p,
+    share,
+)
 from concept_tuning.proportion import number_of
 
 _ANALYSIS = "negative transfer"
@@ -163,14 +170,16 @@ class _Runs:
         return np.mean([first & ~second for first, second in permutations(base.values(), 2)], axis=0)
 
     def mean(self, values: np.ndarray, *, signed: bool = True) -> Interval:
-        """Bootstrap a mean; where every value is 0, a bootstrap would be sure, so that Wilson's bound stands in."""
+        """Bootstrap a mean; away from 0 it reaches at least as far as Wilson's bound where every value is 0."""
         if not np.any(values):
             none = no_difference(len(values), self.level, units=self.units)
             return none if signed else replace(none, low=0.0)
-        if self.units is not None:
+        if self.units is None:
+            found = bootstrap_interval(values, np.mean, self.seed, level=self.level)
+        else:
             found = paired_bootstrap(values, self.seed, level=self.level, units=self.units)
-            return found if signed else replace(found, low=max(0.0, found.low))
-        return bootstrap_interval(values, np.mean, self.seed, level=self.level)
+        found = no_surer_than_none(found, units=self.units)
+        return found if signed else replace(found, low=max(0.0, found.low))
 
     def rate(self, shares: np.ndarray) -> Interval:
         """Wilson's where all pairs agree: a bootstrap of nothing lost would be sure of it."""

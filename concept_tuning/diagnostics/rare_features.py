@@ -34,7 +34,13 @@ from concept_tuning.diagnostics.rare_selection import (
     raise_to_floor,
     source_of_levels,
 )
-from concept_tuning.diagnostics.rare_use import PRETRAINED, held_out_auc, marked_classes, split_halves
+from concept_tuning.diagnostics.rare_use import (
+    PRETRAINED,
+    held_out_auc,
+    marked_classes,
+    split_halves,
+    split_thirds,
+)
 from concept_tuning.diagnostics.results import Unavailable
 from concept_tuning.diagnostics.source_frequency import (
     PretrainedMaps,
@@ -170,7 +176,7 @@ def measure_rare_features(
             right={name: view.predicted == labels for name, view in tuned.items()},
             labels=labels,
             classes=len(class_names),
-            half=half,
+            parts=split_thirds(labels, seed=settings.seed),
             settings=settings,
         ),
         gallery=_gallery(strongest, keys, settings.gallery),

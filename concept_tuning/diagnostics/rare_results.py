@@ -19,7 +19,7 @@ class SweepPoint:
     Attributes:
         share: Share of the concepts that count as seldom seen.
         frequency: The highest source frequency among them.
-        low: How many these are.
+        low: How many these are; more than the share where several have the highest frequency among them.
         rare: How many of them are useful beyond the band.
         expected_by_chance: ``low`` times the rate at which useless concepts pass the band. Were none useful, no more
             would be rare on average, and fewer where a low frequency comes from a level far out in the pictures'

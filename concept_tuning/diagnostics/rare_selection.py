@@ -23,6 +23,9 @@ from concept_tuning.diagnostics.source_frequency import (
 #: Shares of the concepts that the sweep counts as seldom seen.
 SWEEP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
+#: Fewest pictures of which thirds are taken.
+_FEWEST = 6
+
 #: Most counts held at once while levels are refined.
 _CELLS = 1_000_000
 
@@ -48,7 +51,8 @@ class RareFeatureSettings:
         permutations: Shufflings of the labels.
         network_permutations: The same for each network's own feature map, where no concept is chosen by them.
         band_level: Probability 0..1 below the band of the null.
-        rare_share: Share of the concepts, those with the lowest source frequency, that count as seldom seen.
+        rare_share: Share of the concepts, those with the lowest source frequency, that count as seldom seen; more where
+            several are as seldom as the last of them.
         level_count: Levels tried for each concept under every shuffling, see :func:`presence_test`.
         groups: Number of channel groups.
         factors: Number of non-negative factors, and of clusters of patches.
@@ -166,11 +170,13 @@ def presence_test(activations: np.ndarray, labels: np.ndarray, settings: RareFea
 
 
 def lowest_frequencies(frequency: np.ndarray, varies: np.ndarray, share: float) -> np.ndarray:
-    """Return (K,) bool: the ``share`` of all concepts with the lowest frequency, at least one, that vary at all."""
-    order = np.argsort(np.where(varies, frequency, np.inf), kind="stable")
-    low = np.zeros(len(frequency), bool)
-    low[order[: max(1, round(share * len(frequency)))]] = True
-    return low & varies
+    """Return (K,) bool: the ``share`` of all concepts with the lowest frequency, at least one, that vary at all.
+
+    Concepts of the same frequency are all in or all out: those as seldom seen as the last of the share are in.
+    """
+    known = np.where(varies, frequency, np.inf)
+    last = np.sort(known)[max(1, round(share * len(frequency))) - 1]
+    return (known <= last) & varies
 
 
 def find_rarity(
@@ -183,7 +189,7 @@ def find_rarity(
     right: Mapping[str, np.ndarray],
     labels: np.ndarray,
     classes: int,
-    half: np.ndarray,
+    parts: np.ndarray,
     settings: RareFeatureSettings,
 ) -> Rarity:
     """Find the rare concepts and what networks do with them.
@@ -197,7 +203,7 @@ def find_rarity(
         right: (n,) bool by run, whether the prediction is right.
         labels: (n,) int64.
         classes: Number C of classes.
-        half: (n,) bool, the halves in turn of which concepts are chosen and measured for the changes.
+        parts: (n,) int64 in 0..2, the thirds in turn of which concepts are chosen, learnt and measured for the changes.
         settings: Of the analysis.
     """
     frequency = source.frequency(presence.levels)
@@ -219,7 +225,7 @@ def find_rarity(
             top=settings.top,
         ),
         changes=_changes(
-            activations, source, networks=networks, labels=labels, classes=classes, half=half, settings=settings
+            activations, source, networks=networks, labels=labels, classes=classes, parts=parts, settings=settings
         ),
     )
 
@@ -244,28 +250,29 @@ def _changes(
     networks: Mapping[str, np.ndarray],
     labels: np.ndarray,
     classes: int,
-    half: np.ndarray,
+    parts: np.ndarray,
     settings: RareFeatureSettings,
 ) -> tuple[InformationChange, ...] | Unavailable:
-    """Choose the rare concepts in each half of the pictures and compare their information in the other."""
+    """Choose the rare concepts in each third of the pictures and compare their information in the others."""
     rare, others = [], []
-    for chosen in (half, ~half):
+    for part in range(3 if len(labels) >= _FEWEST else 0):
+        chosen = parts == part
         found = presence_test(activations[chosen], labels[chosen], settings)
         varies = np.ptp(activations[chosen], axis=0) > 0
         low = lowest_frequencies(source.frequency(found.levels), varies, settings.rare_share)
         rare.append(low & found.useful)
         others.append(~low & found.useful)
-    if not all(part.any() for part in rare):
+    if not rare or not all(found.any() for found in rare):
         return Unavailable(
             analysis="change of information in rare concepts",
-            reason="Half of the pictures shows no rare concept that is useful beyond the band, so there is nothing to "
-            "measure on the other half. Take more pictures, or count more of the concepts as seldom seen.",
+            reason="A third of the pictures shows no rare concept that is useful beyond the band, so there is nothing "
+            "to measure on the others. Take more pictures, or count more of the concepts as seldom seen.",
         )
     return information_changes(
         networks,
         labels,
         classes=classes,
-        half=half,
+        parts=parts,
         rare=rare,
         others=others,
         resamples=settings.resamples,

@@ -53,7 +53,8 @@ class SanityCheck:
         correlation: (M, T, n) Spearman's rank correlation over the pixels with the map of the trained network,
             -1..1; NaN where either map is 0 everywhere.
         similarity: (M, T, n) structural similarity of the maps scaled to a maximum of 1, -1..1; NaN likewise.
-        chance: (M,) mean rank correlation of the trained network's maps of different pictures.
+        chance: (M,) mean rank correlation of the trained network's maps over all pairs of different pictures; NaN where
+            fewer than two maps can be ranked.
         seed: Of the random weights.
     """
 
@@ -113,15 +114,15 @@ def check_sanity(
     correlation = np.full((len(maps), len(cascade), len(images)), np.nan)
     similarity = correlation.copy()
     done: list[str] = []
+    drawn = images[calibration_places(len(images), seed=seed)]
     for step, stage in enumerate(cascade):
         done += stage.parameters
         randomise(twin, stage.parameters, generator)
-        recalibrate(twin, images[:BATCH], done)
+        recalibrate(twin, drawn, done)
         for row, (name, found) in enumerate(attribute_all(twin, images, targets, names=maps).items()):
             correlation[row, step] = rank_correlation(original[name], found.numpy())
             similarity[row, step] = structural_similarity(original[name], found.numpy())
         progress(step + 1, len(cascade))
-    others = [rank_correlation(original[name], np.roll(original[name], 1, axis=0)) for name in maps]
     return SanityCheck(
         subject=subject.name,
         keys=pictures.keys,
@@ -129,9 +130,17 @@ def check_sanity(
         stages=tuple(stage.name for stage in cascade),
         correlation=correlation,
         similarity=similarity,
-        chance=_mean(np.array(others)),
+        chance=np.array([likeness_of_different(original[name]) for name in maps]),
         seed=seed,
     )
+
+
+def calibration_places(count: int, *, seed: int) -> list[int]:
+    """Return places of at most :data:`BATCH` of so many pictures, drawn over all, for :func:`recalibrate`.
+
+    The first ones may all be of one class.
+    """
+    return sorted(np.random.default_rng(seed).permutation(count)[:BATCH].tolist())
 
 
 def check_enough(pictures: Pictures) -> None:
@@ -223,11 +232,32 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     NaN where a map is 0 everywhere or has one value alone.
     """
-    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
-    centred = [rank - rank.mean(1, keepdims=True) for rank in ranks]
+    centred = [_centred_ranks(maps) for maps in (first, second)]
     lengths = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
     usable = (lengths > 0) & ~is_blank(first) & ~is_blank(second)
     return np.where(usable, (centred[0] * centred[1]).sum(1) / np.where(usable, lengths, 1), np.nan)
+
+
+def likeness_of_different(maps: np.ndarray) -> float:
+    """Return the mean of :func:`rank_correlation` over all pairs of different maps of (n, S, S) that can be ranked.
+
+    NaN where there are fewer than two of these.
+    """
+    centred = _centred_ranks(maps)
+    lengths = np.sqrt((centred**2).sum(1))
+    usable = (lengths > 0) & ~is_blank(maps)
+    count = int(usable.sum())
+    if count < 2:
+        return float("nan")
+    unit = centred[usable] / lengths[usable, None]
+    # the sum of all vectors, squared, is the sum over all pairs, each map with itself (1 each) among them
+    return float((np.sum(unit.sum(0) ** 2) - count) / (count * (count - 1)))
+
+
+def _centred_ranks(maps: np.ndarray) -> np.ndarray:
+    """Return the ranks (n, S * S) of the pixels of maps (n, S, S) less their mean, ties at their mean rank."""
+    ranks = rankdata(maps.reshape(len(maps), -1), axis=1)
+    return ranks - ranks.mean(1, keepdims=True)
 
 
 def structural_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -134,6 +134,20 @@ def no_difference(n: int, level: float = 0.95, *, units: np.ndarray | None = Non
     return replace(none, low=-none.high)
 
 
+def no_surer_than_none(found: Interval, *, units: np.ndarray | None = None) -> Interval:
+    """Return the interval of a mean of differences, away from 0 at least as far as :func:`no_difference` reaches.
+
+    Of one difference among many a bootstrap is surer than one may be of none at all.
+
+    Args:
+        found: The interval of a bootstrap.
+        units: (n,) of the n pictures, as for :func:`no_difference`.
+    """
+    none = no_difference(found.n, found.level, units=units)
+    low = min(found.low, none.low) if found.value <= 0 else found.low
+    return replace(found, low=low, high=max(found.high, none.high) if found.value >= 0 else found.high)
+
+
 def paired_bootstrap(
     differences: np.ndarray,
     seed: int = 0,

@@ -107,8 +107,8 @@ class FrontDoorSwitches:
     """Predictions of a run under every setting of the switches it has.
 
     Caveat: the head was trained with its attentions on, so a switch also shows what the layers behind them
-    make of features they never saw; no change says that an attention does nothing, a change does not say
-    that it removes a shortcut.
+    make of features they never saw; answers that stay do not say that an attention does nothing (see
+    ``probability_shift``), and answers that change do not say that it removes a shortcut.
 
     Attributes:
         run: Name of the run.

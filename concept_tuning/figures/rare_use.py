@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from concept_tuning.diagnostics.rare_use import PRETRAINED, InformationChange, RunUse
 from concept_tuning.diagnostics.results import Interval
-from concept_tuning.figures.labels import escape, interval_text, number, run_labels, shorten
+from concept_tuning.figures.labels import escape, interval_text, listed, number, run_labels, shorten
 from concept_tuning.figures.rows import LINE, error_bars, name_rows, rate_axis
 from concept_tuning.figures.style import COLOURS, NEUTRAL, finish, run_colours
 
@@ -160,6 +160,7 @@ def _change_hover(change: InformationChange, kind: str, interval: Interval) -> s
         lines += [
             f"from {number(change.before_value)} to {number(change.after_value)}",
             f"summed over them: {interval_text(change.total)} nats",
-            f"{change.concepts[0]} and {change.concepts[1]} rare concepts in the two halves: {change.verdict}",
+            f"{listed([str(count) for count in change.concepts])} rare concepts in the "
+            f"{'halves' if len(change.concepts) == 2 else 'thirds'} of the pictures: {change.verdict}",
         ]
     return "<br>".join(lines)

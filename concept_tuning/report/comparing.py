@@ -97,7 +97,9 @@ def groups(source: Source) -> list[Block]:
             f"{table.worst.class_name} | {table.worst.group}",
             percent_interval(table.worst.accuracy),
             f"{100 * table.gap:.1f} points",
-            f"{percent(table.worst_if_even)} (p = {number(table.p_even, 2)})",
+            "not known"
+            if table.worst_if_even is None or table.p_even is None
+            else f"{percent(table.worst_if_even)} (p = {number(table.p_even, 2)})",
         ]
         for run, table in found.items()
     ]

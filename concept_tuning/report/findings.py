@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from concept_tuning.diagnostics.concept_effects import ConceptEffect, ConceptEffects, MaskShares
 from concept_tuning.diagnostics.controls import ControlledMaps
-from concept_tuning.diagnostics.counterfactuals import Counterfactuals
+from concept_tuning.diagnostics.counterfactuals import Counterfactuals, RunCounterfactuals, differing
 from concept_tuning.diagnostics.editing import OTHER_CLASS
-from concept_tuning.diagnostics.groups import GroupTable
+from concept_tuning.diagnostics.groups import UNKNOWN_LIKENESS, GroupTable
 from concept_tuning.diagnostics.ledger import Ledger
 from concept_tuning.diagnostics.predictions import Predictions
 from concept_tuning.diagnostics.properties import PropertyTable
@@ -18,7 +18,14 @@ from concept_tuning.diagnostics.rare_results import RareFeatures, RareFeaturesRe
 from concept_tuning.diagnostics.rare_use import PRETRAINED
 from concept_tuning.diagnostics.results import Interval, Unavailable
 from concept_tuning.diagnostics.slices import SliceTable
-from concept_tuning.diagnostics.verdict import FEW_PICTURES, FEW_UNITS, Comparison, Verdict, sentence_of
+from concept_tuning.diagnostics.verdict import (
+    FEW_PICTURES,
+    FEW_UNITS,
+    MIN_DIFFERING,
+    Comparison,
+    Verdict,
+    sentence_of,
+)
 from concept_tuning.figures.labels import listed, number, percent
 from concept_tuning.report.blocks import Finding, Source, Tone, moved, of_all, points
 from concept_tuning.report.looking import badge_counts
@@ -80,12 +87,17 @@ def _verdict(source: Source) -> Iterator[Finding]:
 def _worst_group(source: Source) -> Iterator[Finding]:
     found: dict[str, GroupTable] = source.each("groups")
     for run, table in found.items():
-        sure = table.p_even < _SURE
-        chance = "more than" if sure else "not shown to be more than"
+        sure = table.p_even is not None and table.p_even < _SURE
+        beyond = "more than" if sure else "not shown to be more than"
+        chance = (
+            f"whether this is more than chance gives cannot be told, since {UNKNOWN_LIKENESS}"
+            if table.p_even is None
+            else f"{beyond} chance among equally hard cells gives (p = {number(table.p_even, 2)})"
+        )
         yield Finding(
             text=f"{run} is worst at {table.worst.class_name} | {table.worst.group}: "
             f"{of_all(table.worst.accuracy, 'pictures')} right, {100 * table.gap:.1f} points below its average, "
-            f"{chance} chance among equally hard cells gives (p = {number(table.p_even, 2)}).",
+            f"{chance}.",
             tone="bad" if sure else "neutral",
             chapter="groups",
         )
@@ -108,6 +120,8 @@ def _controls(source: Source) -> Iterator[Finding]:
     found: dict[str, ControlledMaps] = source.each("controls")
     for run, result in found.items():
         counts, all_controls = badge_counts(result), len(result.controls)
+        # on how many pictures every comparison by a measure rests at least
+        pictures = {badge.measure: badge.difference.n for badge in sorted(result.badges, key=lambda b: -b.difference.n)}
         measures = dict.fromkeys(badge.measure for badge in result.badges)
         compared = [
             measure for measure in measures if all(by.get(measure, (0, 0))[1] == all_controls for by in counts.values())
@@ -117,15 +131,22 @@ def _controls(source: Source) -> Iterator[Finding]:
             yield Finding(text=text, tone="neutral", chapter="controls")
             continue
         won = {measure: [name for name, by in counts.items() if by[measure][0] == all_controls] for measure in compared}
-        best = [f"{listed(names)} on {measure}" for measure, names in won.items() if names]
+        best = [f"{listed(names)} on {_measured(measure, pictures)}" for measure, names in won.items() if names]
         text = (
             f"Maps of {run} that beat all {all_controls} of their controls: {'; '.join(best)}."
             if best
-            else f"No map of {run} is shown to beat all {all_controls} of its controls on any measure: read little "
-            "into "
-            "them."
+            else f"No map of {run} is shown to beat all {all_controls} of its controls on any measure, "
+            f"{listed([_measured(measure, pictures) for measure in compared])}: read little into them."
         )
-        yield Finding(text=text, tone="neutral" if best else "bad", chapter="controls")
+        told = Finding(text=text, tone="neutral" if best else "bad", chapter="controls")
+        rest = [pictures[measure] for measure in compared if won[measure] or not best]
+        yield _of_few(told, max(rest), "pictures")
+
+
+def _measured(measure: str, pictures: Mapping[str, int]) -> str:
+    """Return a measure with the number of pictures it is of, which says so where these are few."""
+    few = "only " if pictures[measure] < FEW_PICTURES else ""
+    return f"{measure} (of {few}{pictures[measure]} pictures)"
 
 
 def _why_not(result: ControlledMaps) -> str:
@@ -156,20 +177,31 @@ def _rare_of(result: RareFeatures) -> Iterator[Finding]:
         yield Finding(text=text, tone="neutral", chapter="rare-features")
         return
     point = result.rarity.threshold
-    text = (
-        f"{point.rare} of {len(result.concepts)} {of} are rare: among the {point.low} that pre-training saw least, "
-        f"they tell classes apart (useless ones would give {number(point.expected_by_chance, 2)} or fewer on average)."
-        if point.rare
-        else f"None of {len(result.concepts)} {of} is rare: of the {point.low} that pre-training saw least, none is "
-        "shown to tell classes apart."
-    )
+    count, chance = f"{point.rare} of {len(result.concepts)} {of}", number(point.expected_by_chance, 2)
+    if not point.rare:
+        text = (
+            f"None of {len(result.concepts)} {of} is rare: of the {point.low} that pre-training saw least, none is "
+            "shown to tell classes apart."
+        )
+    elif point.rare <= point.expected_by_chance:
+        text = (
+            f"{count} pass as rare, among the {point.low} that pre-training saw least: no more than useless ones could "
+            f"give ({chance} or fewer on average), so that none is shown to tell classes apart."
+        )
+    else:
+        text = (
+            f"{count} are rare: among the {point.low} that pre-training saw least, they tell classes apart (useless "
+            f"ones would give {chance} or fewer on average)."
+        )
     yield Finding(text=text, tone="neutral", chapter="rare-features")
     for change in () if isinstance(result.rarity.changes, Unavailable) else result.rarity.changes:
         tones: dict[str, Tone] = {"raised": "good", "lowered": "bad"}
+        low, value = change.per_concept.low, number(change.after_value, 2)
+        still = f"; the {value} nats after it are still no information" if low > 0 >= change.after_value else ""
         yield Finding(
             text=f"Information in rare {result.view}, {change.after} against {change.before}: {change.verdict} "
             f"({number(change.per_concept.value, 2)} nats per concept, 95 % interval "
-            f"{number(change.per_concept.low, 2)} to {number(change.per_concept.high, 2)}).",
+            f"{number(low, 2)} to {number(change.per_concept.high, 2)}{still}).",
             tone=tones.get(change.verdict, "neutral") if change.before == PRETRAINED else "neutral",
             chapter="rare-features",
         )
@@ -180,23 +212,38 @@ def _counterfactuals(source: Source) -> Iterator[Finding]:
     if found is None:
         return
     for run in found.runs:
-        follows = run.background_gap.low > 0 or run.flip_gap.low > 0
+        follows = follows_background(found, run)
         text = "follows the background" if follows else "is not shown to follow the background"
-        swapped = next(outcome for outcome in run.outcomes if outcome.kind == OTHER_CLASS)
-        taken = (
-            ""
-            if swapped.followed is None
-            else f"; of the pictures not called so before, {percent(swapped.followed.value)} are then called the "
-            "background's class"
-        )
         told = Finding(
             text=f"{run.run} {text}: with another class's background in place of one of its own class, accuracy "
             f"{moved(run.background_gap, 'falls', 'rises')} and the share of predictions that change "
-            f"{moved(run.flip_gap, 'grows', 'shrinks')}{taken}.",
+            f"{moved(run.flip_gap, 'grows', 'shrinks')}{_taken(run) if follows else ''}.",
             tone="bad" if follows else "neutral",
             chapter="counterfactuals",
         )
         yield _of_few_or_units(told, len(found.keys), found.units, "edited pictures")
+
+
+def follows_background(found: Counterfactuals, run: RunCounterfactuals) -> bool:
+    """Return whether a run is shown to follow the background, by accuracy or by changed answers.
+
+    An interval above zero that rests on fewer than :data:`MIN_DIFFERING` pictures, or units, shows nothing.
+    """
+    gaps = (run.flip_gap, run.background_gap)
+    return any(gap.low > 0 and count >= MIN_DIFFERING for gap, count in zip(gaps, differing(found, run), strict=True))
+
+
+def _taken(run: RunCounterfactuals) -> str:
+    """Return how many pictures take the background's class, where a background of their own class makes fewer do so."""
+    swapped = next(outcome for outcome in run.outcomes if outcome.kind == OTHER_CLASS)
+    if swapped.followed is None or run.followed_gap is None or run.followed_gap.low <= 0:
+        return ""
+    own = max(0.0, swapped.followed.value - run.followed_gap.value)
+    return (
+        f"; of the pictures not called so before, {percent(swapped.followed.value)} are then called the background's "
+        f"class, and {percent(own)} before a background of their own class "
+        f"(difference {points(run.followed_gap)})"
+    )
 
 
 def _properties(source: Source) -> Iterator[Finding]:
@@ -206,7 +253,8 @@ def _properties(source: Source) -> Iterator[Finding]:
     for one in found.properties[:1]:
         if one.informative:
             told = Finding(
-                text=f"{one.name.capitalize()} alone tells the class of {of_all(one.accuracy, 'training pictures')} "
+                text=f"{one.name.capitalize()}, the strongest of {len(found.properties)} properties, alone tells the "
+                f"class of {of_all(one.accuracy, 'training pictures')} "
                 f"(naming the largest class: {percent(one.baseline)}); on the scale from there to all right this is "
                 f"{number(one.strength, 2)}.",
                 tone="bad" if one.flagged else "neutral",
@@ -232,11 +280,14 @@ def _effects(source: Source) -> Iterator[Finding]:
 
 def _effect(run: str, result: ConceptEffects, one: ConceptEffect, pull: Interval, count: int) -> Finding:
     where, tone = _where(result, one)
+    name = result.class_names[one.pulled_class]
+    rise = "" if one.shift is None else f"; its probability {moved(one.shift, 'rises', 'falls')}"
+    if one.newly_called is not None:
+        rise += f", and {percent(one.newly_called.value)} of {one.newly_called.n} pictures are newly called so"
     return Finding(
-        text=f"A patch of concept {one.rank} of {run} alone pulls other classes' pictures to "
-        f"{result.class_names[one.pulled_class]} (AUC {number(pull.value, 2)} [{number(pull.low, 2)}, "
-        f"{number(pull.high, 2)}], 0.5 is none): of {count} concepts it is the most suspicious of those with more than "
-        f"{number(PULLS, 2)} for sure. {where}",
+        text=f"A patch of concept {one.rank} of {run} alone pulls other classes' pictures to {name} "
+        f"(AUC {number(pull.value, 2)} [{number(pull.low, 2)}, {number(pull.high, 2)}], 0.5 is none{rise}): of {count} "
+        f"concepts it is the most suspicious of those whose AUC is shown to be {number(PULLS, 2)} or more. {where}",
         tone=tone,
         chapter="concept-effects",
     )

@@ -64,9 +64,8 @@ def controls(source: Source) -> list[Block]:
             Chart(
                 figure=measure_figure(result),
                 heading=run,
-                caption=f"Means over {len(result.keys)} pictures (ROAD: fewer). Where a control lies at or beyond the "
-                "map, the map shows nothing "
-                "that a map which knows nothing would not show. Outside mass: less is better; all else: more.",
+                caption=f"{_averaged(result)} Where a control lies at or beyond the map, the map shows nothing that a "
+                "map which knows nothing would not show. Outside mass: less is better; all else: more.",
             ),
             _badges(run, result),
             Fold(
@@ -81,6 +80,17 @@ def controls(source: Source) -> list[Block]:
             *(Note(text=f"{run}, {one.analysis}: {one.reason}") for one in result.unavailable),
         ]
     return blocks
+
+
+def _averaged(result: ControlledMaps) -> str:
+    """Return in words over which pictures each measure's means are."""
+    counts: dict[str, set[int]] = {}
+    for one in result.values:
+        counts.setdefault(one.measure, set()).add(one.n)
+    same = ", ".join(f"{measure} over {max(of)}" for measure, of in counts.items() if len(of) == 1)
+    own = ", ".join(f"{measure} ({min(of)} to {max(of)})" for measure, of in counts.items() if len(of) > 1)
+    text = f"Means over the pictures for which neither the map nor any control is blank: {same}." if same else ""
+    return f"{text} Means over each one's own pictures, which differ: {own}.".strip() if own else text
 
 
 def badge_counts(result: ControlledMaps) -> dict[str, dict[str, tuple[int, int]]]:
@@ -135,13 +145,18 @@ def concept_maps(source: Source) -> list[Block]:
             Chart(
                 figure=concept_figure(results, key, source.thumbnails.image(key)),
                 heading=_class_of(source, key),
-                caption=f"{key}. The nine concepts of each run's own prediction, from the most to the least "
-                "class-discriminative channels: where each fires, and its patch on the picture.",
+                caption=f"{key}. The {_concept_counts(results)} concepts of each run's own prediction, from the most "
+                "to the least class-discriminative channels: where each fires, and its patch on the picture.",
             )
         ]
         for key in results[0].keys
     ]
     return _some_folded(sheets, "more pictures")
+
+
+def _concept_counts(results: Sequence[ConceptMaps]) -> str:
+    """Return how many concepts each run has, several numbers where runs differ."""
+    return " or ".join(str(count) for count in sorted({result.boxes.shape[1] for result in results}))
 
 
 def position_attention(source: Source) -> list[Block]:

@@ -98,8 +98,8 @@ def _rarity(source: Source, result: RareFeatures, rarity: Rarity) -> list[Block]
         *blocks,
         Chart(
             figure=change_figure(rarity.changes),
-            caption="Did fine-tuning raise what rare concepts say of the class? Concepts are chosen on one half of the "
-            "pictures and measured on the other; 95 % bootstrap intervals.",
+            caption="Did fine-tuning raise what rare concepts say of the class? Concepts are chosen on some of the "
+            "pictures and measured on others; 95 % bootstrap intervals.",
         ),
     ]
 

@@ -16,7 +16,7 @@ from concept_tuning.figures.labels import number, percent
 from concept_tuning.figures.properties import property_figure, strength_figure
 from concept_tuning.figures.slices import slice_figure, slice_gallery
 from concept_tuning.figures.switches import SWITCH_NAMES, switch_figure, switch_maps_figure
-from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, percent_interval, points
+from concept_tuning.report.blocks import Block, Chart, Fold, Note, Source, Table, moved, percent_interval, points
 
 #: Concepts, slices and edited pictures that are shown with their pictures.
 _SHOWN = 3
@@ -25,8 +25,10 @@ STRIP_HELP = (
     "A tick is a right answer; a bold one differs from that for the picture as it is. With the object removed no "
     "answer is right."
 )
-#: A concept is told of if the lower end of its pull is above this AUC.
+#: A concept is told of if the lower end of its pull is at least this AUC,
 PULLS = 0.6
+#: and the pulled class's probability rises by at least this much on average, with an interval above 0.
+RISES = 0.01
 
 
 def counterfactuals(source: Source) -> list[Block]:
@@ -76,9 +78,12 @@ def counterfactuals(source: Source) -> list[Block]:
 
 
 def _followed(run: RunCounterfactuals) -> str:
-    """Return how often the background's class is said, of the pictures not called so before."""
+    """Return how often the background's class is said, of the pictures not called so before, and beyond noise."""
     swapped = next(outcome for outcome in run.outcomes if outcome.kind == OTHER_CLASS)
-    return "–" if swapped.followed is None else percent_interval(swapped.followed)
+    if swapped.followed is None:
+        return "–"
+    beyond = "" if run.followed_gap is None else f"; {points(run.followed_gap)} against an own background"
+    return f"{percent_interval(swapped.followed)}{beyond}"
 
 
 def telling_examples(found: Counterfactuals) -> list[str]:
@@ -127,12 +132,12 @@ def switches(source: Source) -> list[Block]:
             rows=rows,
             caption="Answers are those that the run gives in use, from its heads together. Lost / won: right answers "
             "that a switch costs, and that it brings. McNemar p: how often chance splits these at least as unevenly; "
-            "near 1, the switch shows no loss and no gain. Probability shift: mean change of the class probabilities.",
+            "near 1, the switch shows no net gain or loss. Probability shift: mean change of the class probabilities.",
         ),
         Note(
             text="The head was trained with its attentions on, so a switch also shows features that the layers behind "
-            "it never saw: no change says that an attention does nothing, a change does not say that it removes a "
-            "shortcut."
+            "it never saw: answers that stay do not say that an attention does nothing, and answers that change do not "
+            "say that it removes a shortcut."
         ),
         *strips[:_SHOWN],
         *([Fold(title="More pictures under the switches", blocks=strips[_SHOWN:])] if len(strips) > _SHOWN else []),
@@ -140,15 +145,19 @@ def switches(source: Source) -> list[Block]:
 
 
 def _idle(found: dict[str, FrontDoorSwitches]) -> list[Note]:
-    """Return a sentence for each run whose answers no switch changes."""
-    return [
-        Note(
-            text=f"No switch changes any of the {len(result.keys)} answers of {run}: its attentions do nothing for "
-            "what it says of these pictures."
-        )
-        for run, result in found.items()
-        if not any(outcome.flips.value for outcome in result.outcomes if outcome.reads == PREDICTION)
-    ]
+    """Return a sentence for each run whose answers no switch changes, with how far its probabilities shift."""
+    notes = []
+    for run, result in found.items():
+        read = [outcome for outcome in result.outcomes if outcome.reads == PREDICTION]
+        if not any(outcome.flips.value for outcome in read):
+            shift = max((outcome.probability_shift for outcome in read), default=0.0)
+            notes.append(
+                Note(
+                    text=f"No switch changes any of the {len(result.keys)} answers of {run} (mean shift of probability "
+                    f"{number(shift, 2)} at most)."
+                )
+            )
+    return notes
 
 
 def _switch_maps(source: Source, found: dict[str, FrontDoorSwitches]) -> list[Block]:
@@ -255,14 +264,21 @@ def _score_of(run: str, result: ConceptEffects) -> list[Block]:
 
 def telling_concept(result: ConceptEffects) -> ConceptEffect | None:
     """Return the most suspicious concept that is shown to pull, or None; the one to look at first."""
-    return next((one for one in result.concepts if one.pull is not None and one.pull.low >= PULLS), None)
+    return next((one for one in result.concepts if _pulls(one)), None)
+
+
+def _pulls(one: ConceptEffect) -> bool:
+    """Return whether a concept is shown to pull, by rank and, but for older results, by probability."""
+    rises = one.shift is None or (one.shift.value >= RISES and one.shift.low > 0)
+    return one.pull is not None and one.pull.low >= PULLS and rises
 
 
 def effect_caption(result: ConceptEffects, one: ConceptEffect) -> str:
     """Return what one concept does, in words."""
     text = f"In {percent(one.present.value, 0)} of the pictures; "
     if one.pull is not None:
-        text += f"pull {number(one.pull.value)} [{number(one.pull.low)}, {number(one.pull.high)}] (0.5 is none); "
+        text += f"pull {number(one.pull.value)} [{number(one.pull.low)}, {number(one.pull.high)}] (0.5 is none)"
+        text += "; " if one.shift is None else f", the class's probability {moved(one.shift, 'rises', 'falls')}; "
     text += f"without it {percent(one.flips.value, 0)} of these predictions change."
     if isinstance(result.masks, MaskShares):
         outside, even = (percent(float(part[one.index]), 0) for part in (result.masks.outside, result.masks.even))

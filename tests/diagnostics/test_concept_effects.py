@@ -163,7 +163,8 @@ def test_the_control_of_a_paste_is_a_patch_of_another_picture(planted, monkeypat
     boxes = torch.tensor([[0.0, 0, 16, 16], [32, 32, 64, 64]])
     here = np.arange(80) < 40
     found = module._pull(subject, pictures, here, 1, sources, boxes, 0)
-    assert found.value == 0.5  # the same numbers on both sides
+    assert found.pull.value == 0.5  # the same numbers on both sides
+    assert (found.shift.value, found.newly_called.value) == (0, 0)
     pasted, control = seen
     free = images[40::2]  # of the other class, without the concept
     assert len(pasted) == 20
@@ -177,6 +178,26 @@ def test_the_control_of_a_paste_is_a_patch_of_another_picture(planted, monkeypat
         assert host
         assert any(np.array_equal(image[:, inside], other[:, inside]) for k, image in enumerate(free) if [k] != host)
     assert any(not (one == free).all((1, 2, 3)).any() for one in control)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_a_pull_has_the_change_of_the_probability_and_of_the_answers_beside_it(planted, monkeypatch, scale) -> None:
+    """A rank knows nothing of how large the probabilities are that it ranks."""
+    subject, pictures, _ = planted
+    rng, calls = np.random.default_rng(0), []
+
+    def answer(method, batch):
+        calls.append(len(batch))
+        high = scale * ((0.7 if len(calls) == 1 else 0.2) + 0.1 * rng.random(len(batch)))
+        return np.stack([1 - high, high], axis=1)
+
+    monkeypatch.setattr(module, "_probabilities", answer)
+    patches = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.tensor([[0.0, 0, 16, 16]])
+    found = module._pull(subject, pictures, np.zeros(80, bool), 1, *patches, 0)
+    assert found.pull.low == 1
+    assert found.shift.value == pytest.approx(0.5 * scale, rel=0.1)
+    assert 0 < found.shift.low < found.shift.value < found.shift.high
+    assert found.newly_called.value == (1 if scale == 1 else 0)
 
 
 def test_suspicion() -> None:

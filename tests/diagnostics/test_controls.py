@@ -140,6 +140,9 @@ def test_blank_maps_are_counted_and_left_out(subjects, pictures, planted_answer)
     assert (found.n, found.blank) == (13, 3)
     assert np.flatnonzero(np.isnan(found.values)).tolist() == [2, 5, 7]
     assert found.mean == 0
+    centre = next(values for values in result.values if (values.source, values.measure) == (CENTRE, OUTSIDE))
+    assert (centre.n, centre.blank, np.isfinite(centre.values).sum()) == (13, 0, 16)
+    assert centre.mean == pytest.approx(np.delete(centre.values, [2, 5, 7]).mean()), "over the same pictures"
     assert all(badge.difference.n == 13 for badge in result.badges if badge.measure == OUTSIDE)
     maps[:8] = 0
     planted_answer(maps)
@@ -172,7 +175,7 @@ def test_without_masks_only_the_network_can_be_asked(subjects, pictures) -> None
     assert {values.measure for values in result.values} == {ROAD, INSERTION, DELETION}
     assert {badge.measure for badge in result.badges} == {ROAD, INSERTION, DELETION}
     for values in result.values:
-        assert values.n + values.blank == 12
+        assert np.isfinite(values.values).sum() + values.blank == 12
         assert np.isnan(values.values).sum() == 4 + values.blank
         low = -0.5 if values.measure == ROAD else 0
         assert ((values.values >= low) & (values.values <= 1))[np.isfinite(values.values)].all()

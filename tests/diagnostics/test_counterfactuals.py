@@ -161,6 +161,26 @@ def test_where_no_prediction_changes_that_is_not_sure() -> None:
     assert run.flip_gap.low < 0 < run.flip_gap.high
 
 
+def test_one_change_is_no_surer_than_none() -> None:
+    labels = np.arange(500) % 2
+    said = np.stack([labels] * (1 + len(EDITS)))
+    said[1 + EDITS.index(OTHER_CLASS), 0] ^= 1
+    run = _summary("run", np.eye(2)[said], labels, 1 - labels, 0)
+    assert run.differing == (1, 1)
+    assert run.flip_gap.value == pytest.approx(1 / 500)
+    assert run.flip_gap.high >= no_difference(500).high
+
+
+def test_what_is_called_the_backgrounds_class_is_set_against_the_same_before_their_own() -> None:
+    labels = np.arange(100) % 2
+    said = np.stack([labels] * (1 + len(EDITS)))
+    said[1 + EDITS.index(OTHER_CLASS), :40] ^= 1
+    said[1 + EDITS.index(SAME), 30:50] ^= 1
+    run = _summary("run", np.eye(2)[said], labels, 1 - labels, 0)
+    assert run.followed_gap.value == pytest.approx((40 - 20) / 100)
+    assert run.followed_gap.low < 0.2 < run.followed_gap.high
+
+
 def test_rates_and_gaps_are_over_units_where_pictures_have_them() -> None:
     rng, unit = np.random.default_rng(0), np.repeat(np.arange(20), 6)
     labels = np.repeat(np.arange(20) % 2, 6)

@@ -143,6 +143,7 @@ def test_cells_that_are_equally_hard_are_seldom_told_apart_where_plants_differ(l
                 units=column,
             )
             assert isinstance(table, GroupTable)
+            assert table.p_even is not None
             told[name] += table.p_even < 0.05
     assert told["units"] <= 8
     assert told["pictures"] >= alarms
@@ -165,6 +166,29 @@ def test_a_cell_that_is_harder_is_told_of_over_units_too() -> None:
     assert isinstance(table, GroupTable)
     assert table.p_even < 0.01
     assert (table.worst.class_name, table.worst.group) == ("b", "h")
+
+
+@pytest.mark.parametrize("per_cell", [[1] * 4, [2, 1, 1, 1]])
+def test_where_too_few_cells_have_two_units_chance_has_no_part_that_is_known(per_cell: list[int]) -> None:
+    """With one unit in a cell, how hard the cell is and how hard the unit is cannot be told apart."""
+    cells = np.repeat(np.arange(4), np.array(per_cell) * 20)
+    units = np.arange(len(cells)) // 20
+    labels = cells // 2
+    right = np.arange(len(cells)) % 20 < np.where(cells == 3, 8, 19)
+    values = {
+        "labels": labels,
+        "predictions": np.where(right, labels, 1 - labels),
+        "groups": cells % 2,
+        "class_names": ("a", "b"),
+        "group_names": ("g", "h"),
+    }
+    found, alone = group_table(**values, units=units), group_table(**values, units=np.arange(len(cells)))
+    assert isinstance(found, GroupTable)
+    assert isinstance(alone, GroupTable)
+    assert (found.p_even, found.worst_if_even) == (None, None)
+    assert "cannot be told, since too few cells have two units" in found.caveat
+    assert alone.p_even is not None
+    assert alone.p_even < 0.01, "a unit of one picture has no likeness"
 
 
 def test_intervals_of_cells_are_over_units() -> None:

@@ -139,6 +139,24 @@ def test_nothing_lost_is_not_certain() -> None:
     assert method.beyond_churn.low == -bound
 
 
+@pytest.mark.parametrize("units", [None, np.arange(500) // 2])
+def test_one_loss_in_one_of_two_pairs_is_no_surer_than_none(units: np.ndarray | None) -> None:
+    right = np.ones(500, bool)
+    once = right.copy()
+    once[0] = False
+    methods = negative_transfer(
+        keys=[str(place) for place in range(500)],
+        scratch={"s": right},
+        tuned={"none": {"a": right, "b": right}, "one": {"a": right, "b": once}},
+        units=units,
+    ).methods
+    none, one = methods
+    assert one.lost.value > 0
+    assert one.lost.low >= 0
+    assert one.lost.high >= none.lost.high
+    assert one.net.low <= none.net.low
+
+
 def test_a_pair_that_differs_nowhere_is_not_sure_of_it() -> None:
     right = np.arange(12) % 2 == 0
     keys = [str(number) for number in range(12)]

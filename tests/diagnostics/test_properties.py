@@ -138,6 +138,15 @@ def test_a_property_that_hardly_varies_knows_nothing(values) -> None:
     assert not found.informative
 
 
+def test_what_is_informative_allows_for_all_that_is_tested() -> None:
+    labels = np.arange(100) % 2
+    values = np.where(np.arange(100) < 62, labels, 1 - labels).reshape(-1, 1).astype(float)
+    one, of_many = (score_property("hue", values, labels, classes=2, tested=tested) for tested in (1, 50))
+    assert one.accuracy == of_many.accuracy
+    assert one.accuracy.low > 0.5
+    assert (one.informative, of_many.informative) == (True, False)
+
+
 def test_a_single_class_has_no_score() -> None:
     with pytest.raises(ValueError, match="two classes"):
         scored(np.arange(5), np.zeros(5, int))
@@ -296,6 +305,27 @@ def test_a_property_that_plants_share_tells_nothing_of_other_plants() -> None:
     assert np.mean([one.accuracy.value for one in by_plant]) < 0.53
     assert sum(one.informative for one in by_picture) > 15
     assert sum(one.informative for one in by_plant) <= 3
+
+
+def test_the_strongest_of_many_useless_properties_is_seldom_informative() -> None:
+    """At 95 % for each of the eleven, some is in four of the ten tables."""
+    told = at_95 = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(size=(100, 3, 8, 8)) * rng.integers(1, 40, (100, 1, 1, 1))
+        images = np.clip(rng.integers(40, 215, (100, 3, 1, 1)) + noise, 0, 255).astype(np.uint8)
+        table = property_table(
+            images,
+            rng.permutation(np.arange(100) % 2),
+            class_names=("a", "b"),
+            keys=tuple(map(str, range(100))),
+            sizes=rng.integers(50, 500, (100, 2)),
+        )
+        assert isinstance(table, PropertyTable)
+        told += any(one.informative for one in table.properties)
+        at_95 += any(one.accuracy.low > one.baseline for one in table.properties)
+    assert at_95 >= 3
+    assert told <= 1
 
 
 def test_classes_of_one_plant_are_left_out_and_the_plants_are_counted() -> None:

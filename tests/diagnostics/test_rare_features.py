@@ -91,11 +91,11 @@ def assert_alike(first, second) -> None:
         assert first == second
 
 
-def planted(seed: int = 0, *, shift: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
-    """Batch norm inputs (160, 20, 2, 2): channel 0 is far beyond the source in one cell of the pictures of class 0."""
+def planted(seed: int = 0, *, shift: float = 6.0, count: int = 160) -> tuple[np.ndarray, np.ndarray]:
+    """Batch norm inputs (n, 20, 2, 2): channel 0 is far beyond the source in one cell of the pictures of class 0."""
     rng = np.random.default_rng(seed)
-    labels = np.arange(160) % 4
-    z = rng.normal(size=(160, 20, 2, 2))
+    labels = np.arange(count) % 4
+    z = rng.normal(size=(count, 20, 2, 2))
     z[labels == 0, 0, 1, 0] += shift
     return z, labels
 
@@ -306,7 +306,7 @@ def test_shuffled_labels_leave_the_planted_channel_useless() -> None:
 
 
 def test_a_run_that_makes_a_rare_channel_informative_raises_it_and_a_copy_of_the_network_changes_nothing() -> None:
-    z, labels = planted(1)
+    z, labels = planted(1, count=320)
     clear = maps_of(z)
     blurred = z.copy()
     blurred[::8, 0, 1, 0] -= 6  # half of the pictures of class 0 do without
@@ -325,7 +325,7 @@ def test_a_run_that_makes_a_rare_channel_informative_raises_it_and_a_copy_of_the
     np.testing.assert_array_equal(found.auc_change("tuned")[1:], 0)
     uses = {use.name: use for use in found.rarity.uses}
     assert uses["copy"].rarest_tenth.value == uses["copy"].others.value == 1
-    right = (uses["tuned"].rarest_tenth.value * 16 + uses["tuned"].others.value * 144) / 160
+    right = (uses["tuned"].rarest_tenth.value * 32 + uses["tuned"].others.value * 288) / 320
     assert right == pytest.approx(0.75)
 
 

@@ -21,7 +21,7 @@ from concept_tuning.diagnostics.rare_selection import (
     raise_to_floor,
     source_of_levels,
 )
-from concept_tuning.diagnostics.rare_use import PRETRAINED, split_halves
+from concept_tuning.diagnostics.rare_use import PRETRAINED, split_thirds
 from concept_tuning.diagnostics.results import Unavailable, load_result, save_result
 from concept_tuning.diagnostics.source_frequency import PretrainedMaps, group_deviations
 
@@ -66,7 +66,7 @@ def rarity_of(activations, labels, *, networks=None, settings=SETTINGS, source=G
         right={},
         labels=labels,
         classes=int(labels.max()) + 1,
-        half=split_halves(labels, seed=settings.seed),
+        parts=split_thirds(labels, seed=settings.seed),
         settings=settings,
     )
 
@@ -75,10 +75,18 @@ def test_lowest_frequencies_of_a_hand_table() -> None:
     frequency = np.array([0.5, 0.1, 0.3, 0.1, 0.2, 0.0, 0.4, 0.9, 0.8, 0.7])
     varies = np.ones(10, bool)
     assert np.flatnonzero(lowest_frequencies(frequency, varies, 0.1)).tolist() == [5]
-    assert np.flatnonzero(lowest_frequencies(frequency, varies, 0.2)).tolist() == [1, 5]  # of equals the first
+    assert np.flatnonzero(lowest_frequencies(frequency, varies, 0.2)).tolist() == [1, 3, 5]  # of equals all
     assert np.flatnonzero(lowest_frequencies(frequency, varies, 0.3)).tolist() == [1, 3, 5]
     assert np.flatnonzero(lowest_frequencies(frequency, varies, 0.001)).tolist() == [5]
     assert lowest_frequencies(frequency, varies, 1.0).all()
+
+
+def test_the_order_of_concepts_does_not_say_which_of_equals_are_low() -> None:
+    frequency = np.array([0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    varies = np.array([True, True, True, False, *[True] * 6])
+    for order in (np.arange(10), np.arange(10)[::-1], np.random.default_rng(0).permutation(10)):
+        found = lowest_frequencies(frequency[order], varies[order], 0.1)
+        assert sorted(order[found].tolist()) == [0, 1, 2]
 
 
 def test_concepts_that_never_vary_are_not_low_however_rare() -> None:
@@ -230,7 +238,7 @@ def test_shuffled_labels_flag_at_the_nominal_rate_and_no_more_of_the_low_ones() 
 
 
 def test_an_informative_rare_channel_of_a_run_is_a_raised_change() -> None:
-    activations, labels = planted(4)
+    activations, labels = planted(4, n=320)
     weak = activations.copy()
     weak[::8, 0] = activations[1::8, 0][: len(weak[::8])]  # half of class 0 looks like class 1
     run = weak.copy()
@@ -246,14 +254,32 @@ def test_an_informative_rare_channel_of_a_run_is_a_raised_change() -> None:
     assert same.others.value == 0
 
 
-def test_rare_concepts_of_a_half_are_chosen_without_the_other_half() -> None:
+def test_rare_concepts_of_a_third_are_chosen_without_the_others() -> None:
     activations, labels = planted(5)
-    half = split_halves(labels)
+    last = split_thirds(labels) == 2
     rng = np.random.default_rng(0)
-    activations[~half, 0] = rng.normal(size=(~half).sum())  # useful in the first half alone
+    activations[last, 0] = rng.normal(size=last.sum())  # useful in the other thirds alone
     found = rarity_of(activations, labels)
     assert isinstance(found.changes, Unavailable)
-    assert "Half of the pictures shows no rare concept" in found.changes.reason
+    assert "A third of the pictures shows no rare concept" in found.changes.reason
+
+
+def test_choosing_concepts_on_the_pretrained_network_gains_nothing_for_a_run() -> None:
+    """Two networks of useless concepts: chosen and learnt on the same pictures, the chosen ones' tables are worst."""
+    settings = RareFeatureSettings(permutations=40, rare_share=0.5, resamples=100)
+    changes = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        labels, shift = np.arange(120) % 4, rng.normal(0, 1.5, 40)
+        before, after = (shift + rng.normal(size=(120, 40)) for _ in range(2))
+        networks = {PRETRAINED: before, "run": after}
+        found = rarity_of(before, labels, networks=networks, settings=replace(settings, seed=seed)).changes
+        if not isinstance(found, Unavailable):
+            changes.append(found[0])
+    assert len(changes) >= 12
+    values = np.array([change.per_concept.value for change in changes])
+    assert abs(values.mean()) < 2.5 * values.std() / len(values) ** 0.5
+    assert sum(change.verdict == "raised" for change in changes) <= 0.15 * len(changes)
 
 
 def test_where_nothing_varies_nothing_is_rare() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -18,6 +19,7 @@ from concept_tuning.diagnostics.rare_use import (
     rarest_tenth,
     run_uses,
     split_halves,
+    split_thirds,
 )
 from concept_tuning.diagnostics.results import load_result, save_result
 from concept_tuning.diagnostics.statistics import wilson
@@ -33,6 +35,16 @@ def test_halves_take_half_of_each_class_at_random_for_a_seed() -> None:
     assert (np.abs(halves.sum(1) - 23 / 2) <= 0.5).all()
     np.testing.assert_array_equal(halves[4], split_halves(labels, seed=4))
     np.testing.assert_allclose(halves[:, labels < 2].mean(0), 0.5, atol=0.15)
+
+
+def test_thirds_take_a_third_of_each_class_at_random_for_a_seed() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [12, 7, 1]))
+    thirds = np.stack([split_thirds(labels, seed=seed) for seed in range(300)])
+    for part in range(3):
+        inside = np.stack([np.bincount(labels[third == part], minlength=3) for third in thirds])
+        assert (np.abs(inside - np.array([12, 7, 1]) / 3) < 1).all()
+    np.testing.assert_array_equal(thirds[4], split_thirds(labels, seed=4))
+    np.testing.assert_allclose((thirds[:, labels == 0] == 0).mean(0), 1 / 3, atol=0.1)
 
 
 def test_marked_class_is_the_one_ranked_first_and_an_absent_one_is_never_marked() -> None:
@@ -91,15 +103,16 @@ def test_held_out_auc_is_nan_where_there_is_one_class_and_one_half_serves_where_
     assert found.tolist() == [1]
 
 
-def slow_information(activations, labels, classes, half, concepts) -> tuple[np.ndarray, np.ndarray]:
-    """Written picture by picture from the docstring: log q(label | presence) / q(label), learnt on the other half."""
+def slow_information(activations, labels, classes, parts, concepts) -> tuple[np.ndarray, np.ndarray]:
+    """Written picture by picture from the docstring: log q(label | presence) / q(label), learnt on another third."""
     each = []
-    for learnt, chosen in ((half, concepts[0]), (~half, concepts[1])):
+    for chosen, learnt, measured in ((concepts[0], 1, 2), (concepts[1], 2, 0), (concepts[2], 0, 1)):
+        learnt, measured = parts == learnt, parts == measured
         known = np.flatnonzero(learnt)
         prior = [(np.sum(labels[known] == c) + 0.5) / (len(known) + classes / 2) for c in range(classes)]
         for concept in np.flatnonzero(chosen):
             level = best_levels(activations[learnt][:, [concept]], labels[learnt])[0]
-            for picture in np.flatnonzero(~learnt):
+            for picture in np.flatnonzero(measured):
                 alike = [
                     i for i in known if (activations[i, concept] > level) == (activations[picture, concept] > level)
                 ]
@@ -118,39 +131,39 @@ def test_held_out_information_agrees_with_a_slow_reference() -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, 50)
     activations = np.maximum(rng.normal(size=(50, 6)) + (labels[:, None] == 1), 0)
-    half = split_halves(labels)
-    concepts = [np.array([1, 0, 1, 1, 0, 0], bool), np.array([0, 1, 0, 0, 0, 1], bool)]
-    found = held_out_information(activations, labels, classes=4, half=half, concepts=concepts)
-    for value, expected in zip(found, slow_information(activations, labels, 4, half, concepts), strict=True):
+    parts = split_thirds(labels)
+    concepts = [np.array(row, bool) for row in ([1, 0, 1, 1, 0, 0], [0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 1, 0])]
+    found = held_out_information(activations, labels, classes=4, parts=parts, concepts=concepts)
+    for value, expected in zip(found, slow_information(activations, labels, 4, parts, concepts), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-12)
 
 
 def test_a_concept_that_is_the_label_has_all_its_information_less_the_smoothing() -> None:
-    labels = np.arange(80) % 2
+    labels = np.arange(120) % 2
     activations = np.stack([labels, 1 - labels], axis=1).astype(float)
-    every = np.ones(2, bool)
-    found = held_out_information(activations, labels, classes=2, half=split_halves(labels), concepts=[every, every])
-    # Each half has 20 pictures of each class: q(label | presence) = 20.5 / 21.
+    every = [np.ones(2, bool)] * 3
+    found = held_out_information(activations, labels, classes=2, parts=split_thirds(labels), concepts=every)
+    # Each third has 20 pictures of each class: q(label | presence) = 20.5 / 21.
     np.testing.assert_allclose(found[0], math.log(2 * 20.5 / 21), rtol=1e-12)
     np.testing.assert_allclose(found[1], 2 * math.log(2 * 20.5 / 21), rtol=1e-12)
 
 
 def test_chance_cannot_raise_the_information_of_useless_concepts() -> None:
     rng = np.random.default_rng(4)
-    every, means = np.ones(60, bool), []
+    every, means = [np.ones(60, bool)] * 3, []
     for seed in range(20):
-        labels = rng.permutation(np.arange(80) % 4)
-        half = split_halves(labels, seed=seed)
-        found = held_out_information(rng.normal(size=(80, 60)), labels, classes=4, half=half, concepts=[every, every])
+        labels = rng.permutation(np.arange(120) % 4)
+        parts = split_thirds(labels, seed=seed)
+        found = held_out_information(rng.normal(size=(120, 60)), labels, classes=4, parts=parts, concepts=every)
         means.append(found[0].mean())
     assert np.mean(means) < 0
     assert np.mean(means) > -0.1
 
 
 def test_a_constant_concept_says_nothing() -> None:
-    labels, one = np.arange(20) % 2, np.ones(1, bool)
+    labels, one = np.arange(24) % 2, np.ones(1, bool)
     found = held_out_information(
-        np.full((20, 1), 2.0), labels, classes=2, half=split_halves(labels), concepts=[one, one]
+        np.full((24, 1), 2.0), labels, classes=2, parts=split_thirds(labels), concepts=[one] * 3
     )
     np.testing.assert_allclose(found[0], 0, atol=1e-12)
 
@@ -166,14 +179,14 @@ def made_informative(seed: int = 5) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def changes_of(networks, labels, *, others=(False, True, True), seed: int = 0) -> tuple[InformationChange, ...]:
-    rare = [np.array([True, False, False])] * 2
+    rare = [np.array([True, False, False])] * 3
     return information_changes(
         networks,
         labels,
         classes=2,
-        half=split_halves(labels),
+        parts=split_thirds(labels),
         rare=rare,
-        others=[np.array(others)] * 2,
+        others=[np.array(others)] * 3,
         resamples=500,
         seed=seed,
     )
@@ -193,7 +206,7 @@ def test_a_rare_concept_made_informative_is_raised_and_the_way_back_lowered() ->
     assert raised.after_value - raised.before_value == pytest.approx(raised.per_concept.value)
     assert 0.5 < raised.after_value < math.log(2)
     assert (raised.others.value, raised.others.low, raised.others.high) == (0, 0, 0)
-    assert raised.concepts == (1, 1)
+    assert raised.concepts == (1, 1, 1)
     assert raised.total.n == 120
     turned = {PRETRAINED: networks["run"], "run": networks[PRETRAINED]}
     (lowered,) = changes_of(turned, labels)
@@ -222,12 +235,19 @@ def test_other_noise_without_information_shows_no_change_as_a_rule() -> None:
 
 def test_total_sums_what_per_concept_averages() -> None:
     networks, labels = made_informative()
-    rare = [np.array([True, True, False]), np.array([True, True, False])]
+    rare = [np.array([True, True, False])] * 3
     changes = information_changes(
-        networks, labels, classes=2, half=split_halves(labels), rare=rare, others=[np.zeros(3, bool)] * 2, resamples=50
+        networks, labels, classes=2, parts=split_thirds(labels), rare=rare, others=[np.zeros(3, bool)] * 3, resamples=50
     )
     assert changes[0].total.value == pytest.approx(2 * changes[0].per_concept.value)
-    assert changes[0].concepts == (2, 2)
+    assert changes[0].concepts == (2, 2, 2)
+
+
+def test_what_is_still_no_information_is_not_raised() -> None:
+    networks, labels = made_informative()
+    (raised, *_) = changes_of(networks, labels)
+    assert raised.verdict == "raised"
+    assert replace(raised, after_value=0.0).verdict == "no change shown"
 
 
 def test_rarest_tenth_of_a_table_worked_out_by_hand() -> None:

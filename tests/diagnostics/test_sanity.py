@@ -9,14 +9,17 @@ import torch
 from scipy.stats import spearmanr
 from test_attribution import FAMILIES, build, squares, state, teach_brightness
 
-from concept_tuning.diagnostics import sanity
+from concept_tuning.diagnostics import controls, sanity
 from concept_tuning.diagnostics.attribution import attribute_all, untouched
 from concept_tuning.diagnostics.controls import compare_with_controls
+from concept_tuning.diagnostics.features import BATCH
 from concept_tuning.diagnostics.pictures import Pictures
 from concept_tuning.diagnostics.results import load_result, save_result
 from concept_tuning.diagnostics.sanity import (
     SanityCheck,
+    calibration_places,
     check_sanity,
+    likeness_of_different,
     randomisation_stages,
     randomise,
     randomised_copy,
@@ -57,6 +60,40 @@ def test_structural_similarity_equals_a_slow_reference(size: int) -> None:
     expected = [slow_similarity(a, b, min(7, size)) for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(structural_similarity(first, second), expected, rtol=1e-6)
     np.testing.assert_allclose(structural_similarity(first, 3 * first), 1)
+
+
+def test_chance_is_the_mean_over_all_pairs_in_any_order_of_the_pictures() -> None:
+    found = maps(seed=0, count=8)
+    found[4:] += 2 * maps(seed=5, count=1)  # a class of pictures that look alike, the last half
+    found[6] = 0
+    pairs = [
+        spearmanr(found[a].ravel(), found[b].ravel()).statistic for a in range(8) for b in range(a) if 6 not in (a, b)
+    ]
+    assert likeness_of_different(found) == pytest.approx(np.mean(pairs))
+    mixed = found[np.random.default_rng(0).permutation(8)]
+    assert likeness_of_different(mixed) == pytest.approx(likeness_of_different(found))
+    assert np.isnan(likeness_of_different(found[5:7]))
+
+
+def test_batch_norms_are_fitted_to_pictures_drawn_over_all() -> None:
+    places = calibration_places(500, seed=0)
+    assert len(set(places)) == BATCH
+    assert max(places) > 400
+    assert places == calibration_places(500, seed=0) != calibration_places(500, seed=1)
+    assert calibration_places(5, seed=0) == list(range(5))
+
+
+def test_both_controls_and_the_check_fit_batch_norms_to_these(subjects, pictures, monkeypatch) -> None:
+    fitted: list[torch.Tensor] = []
+    monkeypatch.setattr(sanity, "recalibrate", lambda method, images, names: fitted.append(images))
+    monkeypatch.setattr(sanity, "calibration_places", lambda count, *, seed: [3, 1])
+    monkeypatch.setattr(controls, "calibration_places", lambda count, *, seed: [3, 1])
+    some = pictures.at(range(4))
+    check_sanity(subjects[0], some, maps=("eigen-cam",), stages=1)
+    compare_with_controls(subjects[0], some, maps=("eigen-cam",), measures=())
+    assert len(fitted) == 3
+    for images in fitted:
+        torch.testing.assert_close(images, some.images([3, 1], subjects[0].image_size))
 
 
 def test_a_blank_map_has_no_likeness() -> None:

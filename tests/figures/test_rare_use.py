@@ -39,7 +39,7 @@ def change(value: float, others: Interval | None) -> InformationChange:
         others=others,
         before_value=0.5,
         after_value=0.5 + value,
-        concepts=(7, 9),
+        concepts=(7, 9, 8),
     )
 
 
@@ -85,6 +85,9 @@ def test_changes_stand_with_their_intervals_rare_concepts_and_others() -> None:
     assert [round(y) for y in others.y] == [0]
     assert "raised" in rare.text[0]
     assert "summed over them: 6 " in rare.text[0]
+    assert "7, 9 and 8 rare concepts in the thirds of the pictures: raised" in rare.text[0]
+    older = change_figure([replace(change(0.3, None), concepts=(7, 9))]).data[0]
+    assert "7 and 9 rare concepts in the halves of the pictures" in older.text[0]
     assert "lowered" in rare.text[1]
     assert not len(change_figure([]).data[0].x)
 

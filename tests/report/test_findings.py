@@ -12,6 +12,7 @@ import pytest
 from concept_tuning.diagnostics.controls import ControlledMaps
 from concept_tuning.diagnostics.counterfactuals import _summary
 from concept_tuning.diagnostics.editing import EDITS, OTHER_CLASS, SAME_CLASS
+from concept_tuning.diagnostics.groups import group_table
 from concept_tuning.diagnostics.rare_results import RareFeaturesReport
 from concept_tuning.diagnostics.rare_use import PRETRAINED, InformationChange
 from concept_tuning.diagnostics.results import Interval, Unavailable
@@ -69,7 +70,45 @@ def test_a_model_that_reads_backgrounds_alone_is_told_of(balanced: bool) -> None
     (found,) = summary(counterfactuals=edited(run))
     assert found.tone == "bad"
     assert found.text.startswith("tuned follows the background")
-    assert "100.0 % are then called the background's class" in found.text
+    named = "100.0 % are then called the background's class, and 0.0 % before a background of their own class"
+    assert named in found.text
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize(("count", "follows"), [(5, False), (6, True)])
+def test_a_handful_of_pictures_is_no_background_that_is_followed(count: int, follows: bool, stored: bool) -> None:
+    labels = np.arange(500) % 2
+    predicted = dict.fromkeys(EDITS, labels) | {OTHER_CLASS: np.where(np.arange(500) < count, 1 - labels, labels)}
+    run = _summary(RUN, np.eye(2)[np.stack([labels, *predicted.values()])], labels, 1 - labels, seed=0)
+    assert run.flip_gap.low > 0
+    assert run.differing == (count, count)
+    result = edited(dataclasses.replace(run, differing=run.differing if stored else None), 500)
+    result.labels = labels
+    (found,) = summary(500, counterfactuals=result)
+    assert found.text.startswith("tuned follows the background") == follows
+    assert ("called the background's class" in found.text) == follows
+    assert found.tone == ("bad" if follows else "neutral")
+
+
+def test_units_that_differ_are_counted_and_not_their_pictures() -> None:
+    labels, units = np.arange(500) % 2, np.arange(500) // 2
+    predicted = dict.fromkeys(EDITS, labels) | {OTHER_CLASS: np.where(np.arange(500) < 10, 1 - labels, labels)}
+    run = _summary(RUN, np.eye(2)[np.stack([labels, *predicted.values()])], labels, 1 - labels, 0, units)
+    (found,) = summary(500, 250, counterfactuals=edited(run, 500, 250))
+    assert run.differing == (5, 5)
+    assert "is not shown to follow" in found.text
+
+
+def test_noise_that_hits_the_backgrounds_class_as_often_before_its_own_is_not_told_as_taken() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(500) % 2
+    predicted = {kind: np.where(rng.random(500) < 0.3, 1 - labels, labels) for kind in EDITS}
+    run = _summary(RUN, np.eye(2)[np.stack([labels, *predicted.values()])], labels, 1 - labels, seed=0)
+    (found,) = summary(500, counterfactuals=edited(run, 500))
+    swapped = run.outcomes[EDITS.index(OTHER_CLASS)]
+    assert swapped.followed is not None
+    assert swapped.followed.value > 0.25
+    assert "called the background's class" not in found.text
 
 
 def test_a_model_that_reads_the_object_is_no_good_sign_but_not_shown() -> None:
@@ -80,7 +119,7 @@ def test_a_model_that_reads_the_object_is_no_good_sign_but_not_shown() -> None:
     assert "is not shown to follow" in found.text
 
 
-def test_the_most_suspicious_concept_that_pulls_for_sure_is_told_of() -> None:
+def test_the_most_suspicious_concept_that_is_shown_to_pull_is_told_of() -> None:
     weak, strong = concept(1, 1, interval(0.7, 0.55, 0.85)), concept(2, 0, interval(0.85, 0.75, 0.95))
     (found,) = summary(each_concept_effects=effects(weak, strong))
     assert (found.tone, "A patch of concept 2" in found.text) == ("bad", True)
@@ -94,6 +133,20 @@ def test_the_most_suspicious_concept_that_pulls_for_sure_is_told_of() -> None:
     )
     (found,) = summary(each_concept_effects=effects(concept(1, 0, None)))
     assert (found.tone, "could not be measured" in found.text) == ("neutral", True)
+
+
+@pytest.mark.parametrize(
+    ("shift", "told"),
+    [((4e-9, 3e-9, 5e-9), False), ((0.009, 0.005, 0.02), False), ((0.05, 0.0, 0.1), False), ((0.05, 0.01, 0.1), True)],
+)
+def test_a_pull_of_tiny_probabilities_sways_no_predictions(shift: tuple[float, float, float], told: bool) -> None:
+    named = Interval(value=0.25, low=0.1, high=0.4, n=32)
+    one = dataclasses.replace(concept(1, 0, interval(1.0, 1.0, 1.0)), shift=interval(*shift), newly_called=named)
+    (found,) = summary(each_concept_effects=effects(one))
+    assert ("A patch of concept 1" in found.text) == told
+    assert found.tone == ("bad" if told else "neutral")
+    assert ("probability rises by 5.0 points [1.0, 10.0], and 25.0 % of 32 pictures are newly" in found.text) == told
+    assert "for sure" not in found.text
 
 
 def test_a_concept_that_leans_to_the_object_is_no_warning() -> None:
@@ -121,6 +174,23 @@ def test_each_comparison_that_was_made_has_its_sentence() -> None:
     assert summary(verdict=SimpleNamespace(verdicts=(missing,))) == []
 
 
+def test_a_worst_cell_is_more_than_chance_only_where_chance_is_known() -> None:
+    labels, cells = np.repeat([0, 0, 1, 1], 20), np.repeat(np.arange(4), 20)
+    right = np.arange(80) % 20 < np.where(cells == 3, 8, 19)
+    table = group_table(
+        labels=labels,
+        predictions=np.where(right, labels, 1 - labels),
+        groups=cells % 2,
+        class_names=("a", "b"),
+        group_names=("g", "h"),
+        units=cells,
+    )
+    known = dataclasses.replace(table, p_even=0.01, worst_if_even=0.8)
+    (found,), (sure,) = summary(each_groups=table), summary(each_groups=known)
+    assert (found.tone, "whether this is more than chance gives cannot be told" in found.text) == ("neutral", True)
+    assert (sure.tone, "more than chance among equally hard cells gives (p = 0.01)" in sure.text) == ("bad", True)
+
+
 def test_what_a_method_loses_and_rescues_is_told_with_the_churn_where_it_is_known() -> None:
     vanilla, ours = summary(ledger=ledger())
     assert vanilla.text.startswith("vanilla loses 15.0 % of 10 pictures [")
@@ -134,7 +204,9 @@ def test_a_property_is_told_of_if_it_is_shown_to_tell_classes() -> None:
         summary(properties=test_properties.table(test_properties.score("hue", 0.9, flagged=True, informative=known)))
         for known in (True, False)
     )
-    assert ["Hue alone tells the class of 90.0 %" in found.text for found in shown] == [True]
+    assert ["Hue, the strongest of 1 properties, alone tells the class of 90.0 %" in found.text for found in shown] == [
+        True
+    ]
     assert not_shown == []
 
 
@@ -195,10 +267,61 @@ def test_no_rare_concept_is_a_sentence_of_its_own() -> None:
     assert "none is shown to tell classes apart" in text
 
 
-def test_all_controls_are_beaten_only_if_all_were_met() -> None:
+@pytest.mark.parametrize(("rare", "told"), [(6, False), (7, True)])
+def test_no_more_rare_concepts_than_useless_ones_give_are_not_told_as_telling_classes(rare: int, told: bool) -> None:
+    example = rare_features()
+    point = dataclasses.replace(example.rarity.threshold, rare=rare, low=128, expected_by_chance=6.4)
+    rarity = dataclasses.replace(example.rarity, threshold=point)
+    report = RareFeaturesReport(analyses=(dataclasses.replace(example, rarity=rarity),), missing=(), note="")
+    found = summary(rare_features=report)[0]
+    assert found.tone == "neutral"
+    assert ("they tell classes apart" in found.text) == told
+    assert ("no more than useless ones could give (6.4 or fewer on average)" in found.text) != told
+
+
+def on_pictures(count: int) -> ControlledMaps:
+    """Maps compared on so many pictures."""
     whole: ControlledMaps = controlled()
+    badges = tuple(
+        dataclasses.replace(one, difference=dataclasses.replace(one.difference, n=count)) for one in whole.badges
+    )
+    return dataclasses.replace(whole, badges=badges)
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_measure_of_few_pictures_says_so_and_is_no_bad_news(beats: bool) -> None:
+    few = on_pictures(16)
+    few = dataclasses.replace(few, badges=tuple(dataclasses.replace(one, beats=beats) for one in few.badges))
+    (found,) = summary(500, each_controls=few)
+    assert found.tone == "neutral"
+    assert found.text.startswith("Too few pictures (16) to say anything. ")
+    assert "ROAD (of only 16 pictures)" in found.text
+
+
+def test_each_measure_has_the_pictures_that_it_is_of() -> None:
+    some = on_pictures(500)
+    badges = tuple(
+        dataclasses.replace(
+            one, beats=False, difference=dataclasses.replace(one.difference, n=16 if one.measure == "ROAD" else 500)
+        )
+        for one in (
+            *some.badges,
+            *(
+                dataclasses.replace(b, map="eigen-cam")
+                for b in some.badges
+                if b.map == "grad-cam" and b.measure != "ROAD"
+            ),
+        )
+    )
+    (found,) = summary(500, each_controls=dataclasses.replace(some, badges=badges))
+    assert found.tone == "bad"
+    assert "on any measure, outside mass (of 500 pictures) and ROAD (of only 16 pictures): read little" in found.text
+
+
+def test_all_controls_are_beaten_only_if_all_were_met() -> None:
+    whole = on_pictures(30)
     (found,) = summary(each_controls=whole)
-    assert found.text == "Maps of tuned that beat all 4 of their controls: grad-cam on ROAD."
+    assert found.text == "Maps of tuned that beat all 4 of their controls: grad-cam on ROAD (of 30 pictures)."
     some = dataclasses.replace(whole, badges=(badge("grad-cam", whole.controls[0], "ROAD", 0.3),))
     for few in (some, dataclasses.replace(whole, badges=())):
         (found,) = summary(each_controls=few)
@@ -217,7 +340,7 @@ def change(before: str, after: str, low: float, total_low: float) -> Information
         others=None,
         before_value=0.1,
         after_value=0.2,
-        concepts=(3, 3),
+        concepts=(3, 3, 3),
     )
 
 
@@ -237,6 +360,13 @@ def test_the_change_of_information_is_judged_by_the_interval_it_prints(before, l
     _, found = summary(rare_features=report)
     assert found.tone == tone
     assert f"against {before}: {verdict} ({low + 0.1:.2g}" in found.text.replace("−", "-")
+
+
+def test_what_an_older_result_measured_in_halves_is_not_called_raised() -> None:
+    """The half that chose the concepts by the pre-trained network also fitted its table."""
+    assert change(PRETRAINED, RUN, 0.01, 0.5).verdict == "raised"
+    assert dataclasses.replace(change(PRETRAINED, RUN, 0.01, 0.5), concepts=(3, 3)).verdict == "no change shown"
+    assert dataclasses.replace(change(PRETRAINED, RUN, -0.3, 0.5), concepts=(3, 3)).verdict == "lowered"
 
 
 def test_every_backbone_and_what_is_missing_has_its_sentence() -> None:

@@ -19,7 +19,7 @@ def test_settings_have_their_names_and_idle_switches_are_told_in_a_sentence(idle
     found = switches("run")
     if idle:
         none = share(np.zeros(10, bool))
-        outcomes = tuple(dataclasses.replace(one, flips=none) for one in found.outcomes)
+        outcomes = tuple(dataclasses.replace(one, flips=none, probability_shift=0.4) for one in found.outcomes)
         found = dataclasses.replace(found, outcomes=outcomes)
     overview = SimpleNamespace(runs=(SimpleNamespace(name="run"),), class_names=("owl", "tern"), entries=())
     blocks = chapter(Source(SimpleNamespace(overview=overview, results={("switches", "run"): found}, thumbnails=None)))
@@ -32,4 +32,7 @@ def test_settings_have_their_names_and_idle_switches_are_told_in_a_sentence(idle
     ]
     assert "McNemar p: how often chance" in table.caption
     told = [block.text for block in blocks if isinstance(block, Note)]
-    assert any("No switch changes any of the 10 answers of run" in text for text in told) == idle
+    idle_words = "No switch changes any of the 10 answers of run (mean shift of probability 0.4 at most)."
+    assert (idle_words in told) == idle
+    assert not any("attentions do nothing" in text or "no change says" in text for text in told)
+    assert "no net gain or loss" in table.caption
