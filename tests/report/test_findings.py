@@ -367,6 +367,11 @@ def test_what_an_older_result_measured_in_halves_is_not_called_raised() -> None:
     assert change(PRETRAINED, RUN, 0.01, 0.5).verdict == "raised"
     assert dataclasses.replace(change(PRETRAINED, RUN, 0.01, 0.5), concepts=(3, 3)).verdict == "no change shown"
     assert dataclasses.replace(change(PRETRAINED, RUN, -0.3, 0.5), concepts=(3, 3)).verdict == "lowered"
+    example = rare_features()
+    older = dataclasses.replace(change(PRETRAINED, RUN, 0.01, 0.5), concepts=(3, 3))
+    rarity = dataclasses.replace(example.rarity, changes=(older,))
+    report = RareFeaturesReport(analyses=(dataclasses.replace(example, rarity=rarity),), missing=(), note="")
+    assert "measured this in two halves, which gives too much: diagnose again" in summary(rare_features=report)[-1].text
 
 
 def test_every_backbone_and_what_is_missing_has_its_sentence() -> None:
