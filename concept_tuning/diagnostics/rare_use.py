@@ -77,13 +77,18 @@ class InformationChange:
     concepts: tuple[int, ...]
 
     @property
+    def in_halves(self) -> bool:
+        """Whether it is of an older version, which chose and learnt on the same half of the pictures."""
+        return len(self.concepts) == 2
+
+    @property
     def verdict(self) -> str:
         """``raised`` or ``lowered`` if the interval of the mean over concepts leaves 0, else ``no change shown``.
 
         Nor is raised what is still no information, nor what an older result says, which was measured in two halves
         and too high.
         """
-        if self.per_concept.low > 0 and self.after_value > 0 and len(self.concepts) == 3:
+        if self.per_concept.low > 0 and self.after_value > 0 and not self.in_halves:
             return "raised"
         return "lowered" if self.per_concept.high < 0 else "no change shown"
 

@@ -161,6 +161,6 @@ def _change_hover(change: InformationChange, kind: str, interval: Interval) -> s
             f"from {number(change.before_value)} to {number(change.after_value)}",
             f"summed over them: {interval_text(change.total)} nats",
             f"{listed([str(count) for count in change.concepts])} rare concepts in the "
-            f"{'halves' if len(change.concepts) == 2 else 'thirds'} of the pictures: {change.verdict}",
+            f"{'halves' if change.in_halves else 'thirds'} of the pictures: {change.verdict}",
         ]
     return "<br>".join(lines)

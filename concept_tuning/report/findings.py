@@ -198,7 +198,7 @@ def _rare_of(result: RareFeatures) -> Iterator[Finding]:
         tones: dict[str, Tone] = {"raised": "good", "lowered": "bad"}
         low, value = change.per_concept.low, number(change.after_value, 2)
         still = f"; the {value} nats after it are still no information" if low > 0 >= change.after_value else ""
-        if low > 0 and len(change.concepts) == 2:
+        if low > 0 and change.in_halves:
             still = "; an older version measured this in two halves, which gives too much: diagnose again"
         yield Finding(
             text=f"Information in rare {result.view}, {change.after} against {change.before}: {change.verdict} "
